@@ -1,0 +1,60 @@
+"""The states of a request and of an erasure, and the precedence by which two writers' words are joined."""
+
+from enum import StrEnum
+
+
+class RequestState(StrEnum):
+    """Where one erasure request stands.
+
+    Two writers speak of a request: intake (it was asked for) and the eraser (what became of it). Written
+    precedence: as soon as the eraser has said anything of a request its word counts, whichever arrives
+    first; among the eraser's words the one with the highest sequence counts.
+    """
+
+    REQUESTED = "requested"
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    HELD = "held"
+    ERASED = "erased"
+    VERIFIED = "verified"
+    BLOCKED = "blocked"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the eraser will do nothing more for this request by itself."""
+        return self in _FINAL
+
+
+_FINAL = frozenset(
+    {
+        RequestState.VERIFIED,
+        RequestState.BLOCKED,
+        RequestState.CANCELLED,
+        RequestState.FAILED,
+    }
+)
+
+
+class BlockReason(StrEnum):
+    """Why something of a person was left; part of the contract, shown to compliance as it stands."""
+
+    UNKNOWN_TYPE = "unknown_type"
+    """A client row names a request type that no catalog entry claims."""
+    UNCOVERED = "uncovered"
+    """A JSON shape, table or column that no catalog entry claims."""
+    UNRESOLVED_REFERENCE = "unresolved_reference"
+    """A URL whose host or bucket the catalog does not know; a bucket is never guessed."""
+    REFERENCE_CONFLICT = "reference_conflict"
+    """Parts of one reference contradict each other (a bucket beside the URL of another one)."""
+    MALFORMED_JSON = "malformed_json"
+    """A value that should be JSON and is not, or is not of any claimed shape."""
+    MANIFEST_MISSING = "manifest_missing"
+    """The manifest of a PDF extraction is gone, so its files are unknown."""
+    MANIFEST_INVALID = "manifest_invalid"
+    """The manifest of a PDF extraction cannot be read as one."""
+    OBJECT_NOT_DELETED = "object_not_deleted"
+    """S3 refused to delete an object (lock, permission); its row stays as it was."""
+    STILL_WRITING = "still_writing"
+    """The product kept changing a row in every round, or a request of the person is unfinished."""

@@ -1,0 +1,1 @@
+"""What every Lethe service does the same way: settings, logging, lifecycle, health, metrics, problems, API keys."""

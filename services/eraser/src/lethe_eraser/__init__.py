@@ -1,0 +1,1 @@
+"""Finds and erases what a withdrawn user left behind."""

@@ -1,0 +1,1 @@
+"""Accepts erasure requests over HTTP and promises them through its outbox."""

@@ -1,0 +1,1 @@
+"""Publishes outbox rows to Kafka, in order per person."""

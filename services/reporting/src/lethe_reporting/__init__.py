@@ -1,0 +1,1 @@
+"""Projects erasure events into a read model and answers questions about it."""
