@@ -1,0 +1,66 @@
+"""What the eraser decides: targets of a batch, and what became of them. Imports no driver.
+
+The seam between finding (`handlers/`) and executing (`execute.py`): a handler names the rows and objects
+of a page of requests (`Targets`) and masks the rows whose objects are confirmed gone (`Masked`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lethe_contracts.states import BlockReason
+
+RowKind = Literal["feature", "task"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """One object in S3; without a version, the key with every version it has."""
+
+    bucket: str
+    key: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowTarget:
+    """A row to mask, once every object it names is gone."""
+
+    kind: RowKind
+    table: str
+    row_id: int
+    row_version: str
+    """`xmin::text` when the row was read: a row that differs later is left for the next round."""
+    request_id: int
+    delete: tuple[ObjectRef, ...]
+    delete_last: tuple[ObjectRef, ...]
+    """Deleted only after everything in `delete` is gone: what the other references were found through."""
+    kept: int
+    """Objects the row names that stay: shared, or not this person's."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedRow:
+    """A row that is left untouched, with its objects and its client row, and why."""
+
+    kind: RowKind
+    table: str
+    row_id: int
+    request_id: int
+    reason: BlockReason
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What a page of requests consists of."""
+
+    rows: tuple[RowTarget, ...]
+    blocked: tuple[BlockedRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """What masking did: rows masked by kind, and rows whose version differs (left for the next round)."""
+
+    feature_rows: int
+    task_rows: int
+    changed: tuple[RowTarget, ...]
