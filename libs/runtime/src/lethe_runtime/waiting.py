@@ -1,0 +1,126 @@
+"""Waiting for a dependency that is away: growing pauses, one log line per step, readiness told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity.wait import wait_exponential_jitter
+
+from lethe_runtime.errors import LetheRuntimeError
+from lethe_runtime.health import Readiness
+from lethe_runtime.logging import error_class
+
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 30.0
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+class StoppedError(LetheRuntimeError):
+    """The service was asked to stop while it waited."""
+
+
+async def pause(seconds: float, stop: asyncio.Event) -> bool:
+    """Wait `seconds`, or less if `stop` is set; says whether it is set."""
+    try:
+        await asyncio.wait_for(stop.wait(), timeout=seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def until_available(
+    dependency: str,
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    readiness: Readiness,
+    stop: asyncio.Event,
+    transient: tuple[type[BaseException], ...],
+) -> T:
+    """Repeat `attempt` until it succeeds and return what it returned.
+
+    Pauses double from a quarter of a second to 30 seconds; `readiness` is kept true.
+
+    Raises:
+        StoppedError: `stop` was set first.
+        BaseException: any error of `attempt` that is not `transient`, at once.
+    """
+
+    async def wait_unless_stopped(seconds: float) -> None:
+        if await pause(seconds, stop):
+            raise StoppedError(f"stopped while waiting for {dependency}")
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        name = error_class(error) if error else "unknown"
+        readiness.away(dependency, name)
+        pause_seconds = state.next_action.sleep if state.next_action else 0.0
+        _log.warning(
+            "dependency away",
+            dependency=dependency,
+            error_class=name,
+            attempt=state.attempt_number,
+            retry_in_seconds=round(pause_seconds, 2),
+        )
+
+    retrying = AsyncRetrying(
+        sleep=wait_unless_stopped,
+        retry=retry_if_exception_type(transient),
+        wait=wait_exponential_jitter(initial=_FIRST_PAUSE, max=_LONGEST_PAUSE, jitter=0.25),
+        before_sleep=tell,
+        reraise=True,
+    )
+    waited = False
+    async for one in retrying:
+        with one:
+            result = await attempt()
+        waited = one.retry_state.attempt_number > 1
+    readiness.ok(dependency)
+    if waited:
+        _log.info("dependency back", dependency=dependency)
+    return result
+
+
+class Watch:
+    """Keeps `readiness` true for a dependency that may go away later, by asking it now and then.
+
+    Args:
+        dependency: its name in `readiness`.
+        probe: a cheap question that raises one of `transient` while the dependency is away.
+        readiness: what is kept true.
+        transient: the errors that mean "away".
+        interval: seconds between questions while it is well.
+    """
+
+    def __init__(
+        self,
+        dependency: str,
+        probe: Callable[[], Awaitable[object]],
+        *,
+        readiness: Readiness,
+        transient: tuple[type[BaseException], ...],
+        interval: float = 5.0,
+    ) -> None:
+        self._dependency = dependency
+        self._probe = probe
+        self._readiness = readiness
+        self._transient = transient
+        self._interval = interval
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ask until `stop` is set."""
+        while not stop.is_set():
+            try:
+                await until_available(
+                    self._dependency,
+                    self._probe,
+                    readiness=self._readiness,
+                    stop=stop,
+                    transient=self._transient,
+                )
+            except StoppedError:
+                return
+            await pause(self._interval, stop)
