@@ -11,7 +11,7 @@ from lethe_eraser.domain import Masked, RowTarget, Targets
 class ErasureHandler(Protocol):
     """Finds and masks the rows of request types that store their data in one way.
 
-    Rows that are masked already are neither targets nor counted again, so the same page twice is the
+    Rows that are masked already are neither targets nor counted again: the same page twice is the
     page once. A handler never commits and never talks of requests that are not among `request_ids`.
     """
 
@@ -32,5 +32,5 @@ class ErasureHandler(Protocol):
     async def erase(
         self, connection: AsyncConnection, request_type: str, rows: Sequence[RowTarget]
     ) -> Masked:
-        """Mask `rows` inside the caller's transaction; rows changed since they were read are returned."""
+        """Mask `rows` in the caller's transaction; rows changed since they were read are returned."""
         ...

@@ -1,6 +1,6 @@
-"""What the eraser decides: targets of a batch, and what became of them. Imports no driver.
+"""What a batch is made of, and what became of it.
 
-The seam between finding (`handlers/`) and executing (`execute.py`): a handler names the rows and objects
+The seam between finding (`handlers/`) and executing (`execute/`): a handler names the rows and objects
 of a page of requests (`Targets`) and masks the rows whose objects are confirmed gone (`Masked`).
 """
 
@@ -33,7 +33,7 @@ class RowTarget:
     request_id: int
     delete: tuple[ObjectRef, ...]
     delete_last: tuple[ObjectRef, ...]
-    """Deleted only after everything in `delete` is gone: what the other references were found through."""
+    """Deleted only after everything in `delete` is gone: the other references were found in it."""
     kept: int
     """Objects the row names that stay: shared, or not this person's."""
 
@@ -59,7 +59,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """What masking did: rows masked by kind, and rows whose version differs (left for the next round)."""
+    """What masking did: rows masked by kind, and rows that had changed (for the next round)."""
 
     feature_rows: int
     task_rows: int

@@ -1,0 +1,55 @@
+"""What is decided in the eraser; imports no driver."""
+
+from lethe_eraser.domain.control import ControlEvent, Decision, Moment, Person, decide
+from lethe_eraser.domain.jobs import (
+    MAX_ATTEMPTS,
+    MAX_ROUNDS,
+    RUNNABLE,
+    TRANSITIONS,
+    UNFINISHED,
+    Job,
+    JobState,
+    Request,
+    Said,
+    Totals,
+    TransitionError,
+    add,
+    say,
+    with_blocked,
+)
+from lethe_eraser.domain.targets import (
+    BlockedRow,
+    Masked,
+    ObjectRef,
+    RowKind,
+    RowTarget,
+    Targets,
+)
+
+__all__ = [
+    "MAX_ATTEMPTS",
+    "MAX_ROUNDS",
+    "RUNNABLE",
+    "TRANSITIONS",
+    "UNFINISHED",
+    "BlockedRow",
+    "ControlEvent",
+    "Decision",
+    "Job",
+    "JobState",
+    "Masked",
+    "Moment",
+    "ObjectRef",
+    "Person",
+    "Request",
+    "RowKind",
+    "RowTarget",
+    "Said",
+    "Targets",
+    "Totals",
+    "TransitionError",
+    "add",
+    "decide",
+    "say",
+    "with_blocked",
+]
