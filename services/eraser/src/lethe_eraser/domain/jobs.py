@@ -231,8 +231,8 @@ def with_blocked(
 ) -> dict[str, TypeTotals]:
     """Set the rows blocked per type.
 
-    While a job runs the figure only grows, although a later round may unblock a row; `final` sets it
-    to what is blocked in the end.
+    While a job runs the figure only grows, although a later round may unblock a row; `final` sets
+    it to what is blocked in the end.
     """
     result = dict(totals)
     for request_type in {*totals, *blocked}:

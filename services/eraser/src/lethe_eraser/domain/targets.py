@@ -1,7 +1,8 @@
 """What a batch is made of, and what became of it.
 
-The seam between finding (`handlers/`) and executing (`execute/`): a handler names the rows and objects
-of a page of requests (`Targets`) and masks the rows whose objects are confirmed gone (`Masked`).
+The seam between finding (`handlers/`) and executing (`execute/`): a handler names the rows and
+objects of a page of requests (`Targets`) and masks the rows whose objects are confirmed gone
+(`Masked`).
 """
 
 from dataclasses import dataclass

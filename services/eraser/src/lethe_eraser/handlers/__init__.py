@@ -32,5 +32,5 @@ class ErasureHandler(Protocol):
     async def erase(
         self, connection: AsyncConnection, request_type: str, rows: Sequence[RowTarget]
     ) -> Masked:
-        """Mask `rows` in the caller's transaction; rows changed since they were read are returned."""
+        """Mask `rows` in the caller's transaction; those changed since they were read come back."""
         ...
