@@ -1,1 +1,1 @@
-"""What every Lethe service does the same way: settings, logs, life cycle, health, HTTP, API keys."""
+"""What every Lethe service does the same way: settings, logs, life cycle, health, HTTP, keys."""

@@ -119,7 +119,7 @@ def json_body(model: type[_M]) -> Callable[[Request], Awaitable[_M]]:
     """Make a FastAPI dependency that reads the body as one JSON `model`.
 
     Unlike a body parameter it runs in its turn, so a caller without a key learns nothing about its
-    body. It answers 415 to another content type, 400 to malformed JSON, 422 to what the model refuses.
+    body. It answers 415 to another content type, 400 to malformed JSON, 422 to what it refuses.
     Document the body with `json_request_body` beside it.
     """
     known = frozenset(_names(model.model_json_schema()))

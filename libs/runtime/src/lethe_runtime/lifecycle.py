@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
+from lethe_runtime.errors import is_ours
 from lethe_runtime.logging import error_class, places
 
 Loop = Callable[[asyncio.Event], Awaitable[None]]
@@ -90,9 +91,8 @@ async def _awaited(loop: Loop, stop: asyncio.Event) -> None:
 
 
 def _tell(name: str, error: BaseException) -> None:
-    ours = type(error).__module__.partition(".")[0].startswith("lethe_")
     # The words of our own errors are written to be shown; a driver's may quote what it was given.
-    detail = {"detail": str(error)} if ours else {}
+    detail = {"detail": str(error)} if is_ours(error) else {}
     _log.critical(
         "loop failed",
         loop=name,

@@ -1,0 +1,210 @@
+"""PostgreSQL as every service uses it: an engine with sane limits, and migrations that wait.
+
+Every member keeps its tables in schema `lethe` and its Alembic position in a version table of its
+own, so members that share a database do not know each other. A migrations folder holds `versions/`
+only.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from pydantic import SecretStr
+from sqlalchemy import Connection, NullPool, text
+from sqlalchemy import create_engine as create_sync_engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type
+from tenacity.stop import stop_after_delay
+from tenacity.wait import wait_exponential_jitter
+
+from lethe_runtime.errors import LetheRuntimeError
+from lethe_runtime.logging import error_class
+
+SCHEMA: Final = "lethe"
+"""Where every table of ours lives, beside whatever else the database holds."""
+
+TRANSIENT: Final[tuple[type[Exception], ...]] = (
+    OperationalError,
+    InterfaceError,
+    PoolTimeoutError,
+    OSError,
+)
+"""What a database that is away, restarting or overloaded makes SQLAlchemy raise."""
+
+_CONNECT_SECONDS: Final = 5
+_POOL_SECONDS: Final = 5.0
+_MIGRATION_LOCK: Final = 0x6C65746865
+"""The advisory lock under which one migration of a database runs at a time."""
+
+_log = structlog.get_logger(__name__)
+
+
+class NotMigratedError(LetheRuntimeError):
+    """The database is not at the revision this program needs; `lethe migrate` brings it there."""
+
+
+class DatabaseAwayError(LetheRuntimeError):
+    """A command gave up waiting for the database."""
+
+
+def create_engine(
+    url: str | SecretStr,
+    *,
+    application_name: str,
+    pool_size: int = 5,
+    statement_seconds: float = 30,
+) -> AsyncEngine:
+    """Make an engine for `url`; it connects when first used.
+
+    Args:
+        url: an SQLAlchemy URL on psycopg.
+        application_name: how the sessions are seen in `pg_stat_activity`.
+        pool_size: connections kept; as many again may be opened in a burst.
+        statement_seconds: no statement runs longer; 0 sets no limit.
+    """
+    return create_async_engine(
+        _plain(url),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=_POOL_SECONDS,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        hide_parameters=True,
+        connect_args=_connect_args(application_name, statement_seconds),
+    )
+
+
+@asynccontextmanager
+async def disposing(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
+    """Close the engine's connections at the end."""
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Ask the database whether it is there; raises one of `TRANSIENT` when it is not."""
+    async with engine.connect() as connection:
+        await connection.execute(text("select 1"))
+
+
+async def check_migrated(engine: AsyncEngine, migrations: Path, version_table: str) -> None:
+    """Say whether the database is where this program's migrations end.
+
+    Raises:
+        NotMigratedError: it is not; treat it as transient to wait for `lethe migrate`.
+    """
+    async with engine.connect() as connection:
+        at = await connection.run_sync(_revision, version_table)
+    wanted = ScriptDirectory(str(migrations)).get_current_head()
+    if at != wanted:
+        raise NotMigratedError(f"the database is at {at or 'nothing'}, this program needs {wanted}")
+
+
+def migrate(
+    url: str | SecretStr, migrations: Path, version_table: str, *, give_up_seconds: float = 300
+) -> str:
+    """Bring the database to the newest revision of `migrations`, in one transaction.
+
+    It waits while the database is away, and lets one migration of a database run at a time. Returns
+    the revision reached.
+
+    Raises:
+        DatabaseAwayError: the database did not answer for `give_up_seconds`.
+    """
+    with connected(url, "lethe-migrate", give_up_seconds=give_up_seconds) as connection:
+        return _upgrade(connection, migrations, version_table)
+
+
+@contextmanager
+def connected(
+    url: str | SecretStr, application_name: str, *, give_up_seconds: float = 10
+) -> Iterator[Connection]:
+    """Give a command a synchronous connection in one transaction, committed at the end.
+
+    Raises:
+        DatabaseAwayError: the database did not answer for `give_up_seconds`.
+    """
+    engine = create_sync_engine(
+        _plain(url),
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args=_connect_args(application_name, 0),
+    )
+    retrying = Retrying(
+        retry=retry_if_exception_type(TRANSIENT),
+        stop=stop_after_delay(give_up_seconds),
+        wait=wait_exponential_jitter(initial=0.25, max=30, jitter=0.25),
+        before_sleep=_tell,
+    )
+    try:
+        # Only reaching the database is repeated: what a command does there may not be done twice.
+        connection = retrying(engine.connect)
+    except RetryError as gave_up:
+        name = error_class(gave_up.last_attempt.exception() or gave_up)
+        raise DatabaseAwayError(
+            f"the database did not answer for {give_up_seconds:g} s ({name})"
+        ) from None
+    with connection, connection.begin():
+        yield connection
+
+
+def _tell(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    _log.warning(
+        "dependency away",
+        dependency="database",
+        error_class=error_class(error) if error else "unknown",
+        attempt=state.attempt_number,
+        retry_in_seconds=round(state.next_action.sleep, 2) if state.next_action else 0,
+    )
+
+
+def _plain(url: str | SecretStr) -> str:
+    return url.get_secret_value() if isinstance(url, SecretStr) else url
+
+
+def _connect_args(application_name: str, statement_seconds: float) -> dict[str, object]:
+    return {
+        "application_name": application_name,
+        "connect_timeout": _CONNECT_SECONDS,
+        # A peer that vanished without a word is noticed in half a minute, not in two hours.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "options": f"-c statement_timeout={int(statement_seconds * 1000)} -c timezone=UTC",
+    }
+
+
+def _revision(connection: Connection, version_table: str) -> str | None:
+    context = MigrationContext.configure(
+        connection, opts={"version_table": version_table, "version_table_schema": SCHEMA}
+    )
+    return context.get_current_revision()
+
+
+def _upgrade(connection: Connection, migrations: Path, version_table: str) -> str:
+    config = Config()
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    script = ScriptDirectory(str(migrations))
+
+    def to_head(revision: Any, _context: MigrationContext) -> list[Any]:
+        return script._upgrade_revs("head", revision)  # noqa: SLF001 - as Alembic's cookbook does
+
+    connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    connection.execute(text(f"create schema if not exists {SCHEMA}"))
+    with EnvironmentContext(config, script, fn=to_head) as environment:
+        environment.configure(
+            connection=connection, version_table=version_table, version_table_schema=SCHEMA
+        )
+        environment.run_migrations()
+    return script.get_current_head() or ""
