@@ -23,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 from lethe_runtime.errors import LetheRuntimeError
 from lethe_runtime.logging import error_class
@@ -143,7 +143,7 @@ def connected(
     retrying = Retrying(
         retry=retry_if_exception_type(TRANSIENT),
         stop=stop_after_delay(give_up_seconds),
-        wait=wait_exponential_jitter(initial=0.25, max=30, jitter=0.25),
+        wait=wait_exponential(multiplier=0.25, max=30) + wait_random(0, 0.25),
         before_sleep=_tell,
     )
     try:

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 from lethe_runtime.errors import LetheRuntimeError
 from lethe_runtime.health import Readiness
@@ -69,7 +69,10 @@ async def until_available(
     retrying = AsyncRetrying(
         sleep=wait_unless_stopped,
         retry=retry_if_exception_type(transient),
-        wait=wait_exponential_jitter(initial=_FIRST_PAUSE, max=_LONGEST_PAUSE, jitter=0.25),
+        wait=(
+            wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
+            + wait_random(0, _FIRST_PAUSE)
+        ),
         before_sleep=tell,
         reraise=True,
     )

@@ -1,0 +1,85 @@
+import io
+import json
+import logging as standard
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from lethe_runtime import logging
+
+
+@pytest.fixture
+def out() -> Iterator[io.StringIO]:
+    root = standard.getLogger()
+    before = (root.handlers[:], root.level)
+    stream = io.StringIO()
+    logging.configure("sample", "DEBUG", stream=stream)
+    yield stream
+    root.handlers[:], level = before
+    root.setLevel(level)
+    standard.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def _lines(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_both_libraries_write_one_json_object_per_line(out: io.StringIO) -> None:
+    structlog.get_logger("one").info("hello", batch=3)
+    standard.getLogger("two").warning("there are %d", 4)
+
+    first, second = _lines(out)
+
+    assert first["event"] == "hello"
+    assert first["batch"] == 3
+    assert first["service"] == second["service"] == "sample"
+    assert first["logger"] == "one"
+    assert first["timestamp"].endswith("Z")
+    assert second["event"] == "there are 4"
+    assert second["level"] == "warning"
+
+
+def _fail() -> None:
+    try:
+        {}["acct-000017"]
+    except KeyError as cause:
+        raise ValueError("https://bucket/acct-000017.png") from cause
+
+
+@pytest.mark.parametrize("library", ["structlog", "standard"])
+def test_an_exception_is_its_class_and_places_never_its_text(
+    out: io.StringIO, library: str
+) -> None:
+    try:
+        _fail()
+    except ValueError:
+        if library == "structlog":
+            structlog.get_logger().exception("it broke")
+        else:
+            standard.getLogger("other").exception("it broke")
+
+    (line,) = _lines(out)
+
+    assert line["event"] == "it broke"
+    assert line["error_class"] == "ValueError"
+    assert line["error_cause"] == "KeyError"
+    assert line["error_at"][-1].endswith("_fail")
+    assert "acct-000017" not in out.getvalue()
+
+
+def test_libraries_that_quote_what_they_are_given_stay_quiet_at_debug(out: io.StringIO) -> None:
+    for name in ("botocore.endpoint", "urllib3.connectionpool", "sqlalchemy.engine", "httpx"):
+        standard.getLogger(name).debug("acct-000017")
+        standard.getLogger(name).warning("acct-000017")
+
+    assert out.getvalue() == ""
+
+
+def test_a_chatty_driver_is_told_once(out: io.StringIO) -> None:
+    for _ in range(5):
+        standard.getLogger("aiokafka.conn").error("Unable to connect to %s", "host")
+
+    assert len(_lines(out)) == 1

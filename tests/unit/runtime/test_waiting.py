@@ -1,0 +1,94 @@
+import asyncio
+
+import pytest
+
+from lethe_runtime import waiting
+from lethe_runtime.health import Readiness
+from lethe_runtime.waiting import StoppedError, Watch, until_available
+
+
+class AwayError(Exception):
+    pass
+
+
+class Server:
+    """Refuses so often, then answers."""
+
+    def __init__(self, refusals: int, readiness: Readiness) -> None:
+        self.refusals = refusals
+        self.readiness = readiness
+        self.seen: list[str] = []
+
+    async def ask(self) -> str:
+        self.seen.append(self.readiness.report().dependencies["database"].status)
+        if self.refusals:
+            self.refusals -= 1
+            raise AwayError("secret words")
+        return "answer"
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_FIRST_PAUSE", 0.001)
+
+
+async def test_waits_until_it_answers_and_keeps_readiness_true() -> None:
+    readiness = Readiness(["database"])
+    server = Server(2, readiness)
+
+    answer = await until_available(
+        "database",
+        server.ask,
+        readiness=readiness,
+        stop=asyncio.Event(),
+        transient=(AwayError,),
+    )
+
+    assert answer == "answer"
+    assert server.seen == ["unknown", "away", "away"]
+    assert readiness.report().ready
+
+
+async def test_another_error_is_raised_at_once() -> None:
+    readiness = Readiness(["database"])
+    server = Server(1, readiness)
+
+    with pytest.raises(AwayError):
+        await until_available(
+            "database", server.ask, readiness=readiness, stop=asyncio.Event(), transient=(OSError,)
+        )
+
+
+async def test_stop_ends_the_waiting() -> None:
+    readiness = Readiness(["database"])
+    stop = asyncio.Event()
+    stop.set()
+
+    with pytest.raises(StoppedError):
+        await until_available(
+            "database",
+            Server(1, readiness).ask,
+            readiness=readiness,
+            stop=stop,
+            transient=(AwayError,),
+        )
+    assert readiness.report().dependencies["database"].error_class == "AwayError"
+
+
+async def test_a_watch_notices_that_a_server_went_and_came_back() -> None:
+    readiness = Readiness(["database"])
+    stop = asyncio.Event()
+    answers: list[bool] = [True, False, True]
+    statuses: list[str] = []
+
+    async def probe() -> None:
+        statuses.append(readiness.report().dependencies["database"].status)
+        if len(statuses) == 4:
+            stop.set()
+        if statuses and not answers[min(len(statuses), 3) - 1]:
+            raise AwayError
+
+    watch = Watch("database", probe, readiness=readiness, transient=(AwayError,), interval=0.001)
+    await asyncio.wait_for(watch.run(stop), 5)
+
+    assert statuses == ["unknown", "ok", "away", "ok"]
