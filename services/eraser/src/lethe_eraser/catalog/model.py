@@ -1,0 +1,186 @@
+"""What the catalog says, resolved: names that are used exist, JSON paths are compiled."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+from jsonpath import JSONPath
+from pydantic import JsonValue
+
+from lethe_eraser.domain import ObjectRef, RowKind
+
+CLIENT_KEY: Final = "{client_key}"
+
+
+class CatalogError(Exception):
+    """The catalog cannot be used; `problems` says where and what to write instead."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class TableName:
+    """A table with its schema, as it is quoted in SQL."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """What a column holds after erasure, as PostgreSQL reads and writes it; None is NULL."""
+
+    text: str | None
+    is_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Whose object a reference names: the person's outright, or only below a prefix of theirs."""
+
+    under: str | None = None
+
+    def prefix(self, client_key: str) -> str:
+        """The prefix below which objects are `client_key`'s; empty when every object is."""
+        return "" if self.under is None else self.under.replace(CLIENT_KEY, client_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """URLs of a JSON value that name no object of ours."""
+
+    at: JSONPath
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRule:
+    """Where a value names objects, and whose they are."""
+
+    ownership: Ownership
+    at: JSONPath | None = None
+    """None: the column's text itself is the reference, not JSON."""
+    list_at: JSONPath | None = None
+    """The list that `at` takes the items of, if it does."""
+    urls: tuple[str, ...] = ()
+    key: str | None = None
+    bucket: str | None = None
+    in_bucket: str | None = None
+
+    @property
+    def is_object(self) -> bool:
+        """Whether `at` finds objects with members, rather than the references themselves."""
+        return bool(self.urls or self.key)
+
+
+Rules = tuple[ReferenceRule | Ignored, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProductTable:
+    """A feature or task table. `keep` is never written; every column of `references` is masked."""
+
+    kind: RowKind
+    table: TableName
+    primary_key: str
+    request_id: str
+    masks: Mapping[str, Mask]
+    keep: frozenset[str]
+    references: Mapping[str, Rules]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Every column the catalog says anything about."""
+        return self.keep | {self.primary_key, self.request_id} | set(self.masks)
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One request type: the handler that erases it, and where it is stored."""
+
+    request_type: str
+    handler: str
+    tables: tuple[ProductTable, ...]
+    options: Mapping[str, JsonValue]
+    where: str
+    """Where in the file it stands, for the errors of its handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTable:
+    """A table that says which client key made which request of which type."""
+
+    name: str
+    table: TableName
+    primary_key: tuple[str, ...]
+    client_key: str
+    request_type: str
+    request_id: str
+    created_at: str | None
+    masks: Mapping[str, Mask]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Every column the catalog says anything about."""
+        named = {
+            self.client_key,
+            self.request_type,
+            self.request_id,
+            *self.primary_key,
+            *self.masks,
+        }
+        return frozenset(named if self.created_at is None else named | {self.created_at})
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """An S3 bucket of ours."""
+
+    name: str
+    owner: str | None = None
+    region: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a CDN sends paths that match `pattern` (None: all others)."""
+
+    bucket: str
+    origin_path: str = ""
+    pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedObjects:
+    """Objects that are never deleted, whoever refers to them."""
+
+    keys: frozenset[tuple[str, str]] = frozenset()
+    prefixes: tuple[tuple[str, str], ...] = ()
+    globs: tuple[tuple[str, str], ...] = ()
+
+    def holds(self, ref: ObjectRef) -> bool:
+        """Whether `ref` is shared."""
+        return (
+            (ref.bucket, ref.key) in self.keys
+            or any(ref.bucket == b and ref.key.startswith(p) for b, p in self.prefixes)
+            or any(ref.bucket == b and fnmatchcase(ref.key, p) for b, p in self.globs)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All of it, resolved: names that are used exist, JSON paths are compiled."""
+
+    client_tables: tuple[ClientTable, ...]
+    features: Mapping[str, Feature]
+    buckets: Mapping[str, Bucket]
+    hosts: Mapping[str, tuple[Origin, ...]]
+    shared: SharedObjects
+    reference_sets: Mapping[str, Rules]
+    """By name, for handlers whose options name one."""

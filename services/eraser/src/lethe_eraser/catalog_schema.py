@@ -1,0 +1,245 @@
+"""What may stand in a catalog file: its entries as they are written, and the JSON Schema of them.
+
+`python -m lethe_eraser.catalog_schema` prints the JSON Schema, for editors that complete YAML. What
+the entries mean together (names that must exist, tables claimed twice) is `catalog`'s part.
+"""
+
+import json
+import sys
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
+
+OWNERSHIP_HELP = (
+    "write `ownership: owned` (made for this person) or "
+    '`ownership: {owned_under: "uploads/{client_key}/"}` (theirs only below that prefix)'
+)
+MASK_HELP = "a mask is null, {}, [], or a constant (text, whole number, true or false)"
+
+Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$", max_length=63)]
+TablePath = Annotated[
+    str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_$]*\.)?[A-Za-z_][A-Za-z0-9_$]*$", max_length=127)
+]
+BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")]
+
+
+def _mask(value: object) -> object:
+    if value is None or isinstance(value, str | bool | int) or value in ({}, []):
+        return value
+    raise ValueError(MASK_HELP)
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+def _empty_if_absent(value: object) -> object:
+    return {} if value is None else value
+
+
+def _ownership(value: object) -> object:
+    if value == "owned":
+        return {}
+    if isinstance(value, dict) and set(value) == {"owned_under"}:
+        return value
+    raise ValueError(f"unknown ownership; {OWNERSHIP_HELP}")
+
+
+def _set_by_name(value: object) -> object:
+    return {"use": value} if isinstance(value, str) else value
+
+
+MaskValue = Annotated[
+    Any,
+    BeforeValidator(
+        _mask, json_schema_input_type=str | int | bool | dict[str, str] | list[str] | None
+    ),
+]
+
+
+class Entry(BaseModel):
+    """Frozen, and a name nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OwnershipEntry(Entry):
+    """Whose object a reference names: with no prefix the person's, whatever the key says."""
+
+    owned_under: str | None = None
+
+    @model_validator(mode="after")
+    def _ends_after_the_person(self) -> Self:
+        if self.owned_under is None:
+            return self
+        if self.owned_under.count("{client_key}") != 1 or "{client_key}/" not in self.owned_under:
+            raise ValueError(
+                "owned_under must hold `{client_key}/` once; the slash keeps `acct-1` out of `acct-17`"
+            )
+        if not self.owned_under.endswith("/"):
+            raise ValueError("owned_under is a prefix and ends with a slash")
+        return self
+
+
+Ownership = Annotated[
+    OwnershipEntry,
+    BeforeValidator(_ownership, json_schema_input_type=Literal["owned"] | OwnershipEntry),
+]
+
+
+class ReferenceEntry(Entry):
+    """Where a value names objects. Without `at`, the column's text itself is the reference."""
+
+    use: str | None = Field(None, description="the name of a reference set to use here")
+    ignore: str | None = Field(None, description="JSONPath of URLs that name no object of ours")
+    at: str | None = Field(None, description="JSONPath of the objects (or strings) that refer")
+    url: Annotated[
+        tuple[str, ...] | None, BeforeValidator(_listed, json_schema_input_type=str | list[str])
+    ] = Field(None, description="members that hold a URL, each a reference of its own")
+    key: str | None = Field(None, description="member that holds the key")
+    bucket: str | None = Field(None, description="member that holds the bucket")
+    in_bucket: BucketName | None = Field(None, description="bucket of a key that comes without one")
+    ownership: Ownership | None = None
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        given = self.model_fields_set
+        if self.use is not None or self.ignore is not None:
+            if len(given) > 1:
+                raise ValueError("`use` and `ignore` stand alone")
+            return self
+        if self.ownership is None:
+            raise ValueError(f"says nothing of ownership; {OWNERSHIP_HELP}")
+        if self.at is None and given & {"url", "key", "bucket"}:
+            raise ValueError('members need `at`, the JSONPath of their object: `at: "$"`')
+        if self.bucket is not None and self.key is None and self.url is None:
+            raise ValueError("a bucket alone names no object: add `key` or `url`")
+        return self
+
+
+References = Annotated[
+    tuple[
+        Annotated[
+            ReferenceEntry,
+            BeforeValidator(_set_by_name, json_schema_input_type=str | ReferenceEntry),
+        ],
+        ...,
+    ],
+    BeforeValidator(_listed, json_schema_input_type=str | list[str | ReferenceEntry]),
+]
+
+
+class BucketEntry(Entry):
+    """An S3 bucket of ours. Buckets that are not listed are never touched."""
+
+    owner: Annotated[str, Field(pattern=r"^\d{12}$", strict=True)] | None = Field(
+        None, description="AWS account of the bucket, quoted; sent as ExpectedBucketOwner"
+    )
+    region: str | None = None
+    aliases: tuple[str, ...] = Field((), description="access point aliases (`...-s3alias`)")
+
+
+class OriginEntry(Entry):
+    """Where a CDN path pattern leads."""
+
+    pattern: Annotated[str, Field(pattern="^/")]
+    bucket: BucketName
+    origin_path: Annotated[str, Field(pattern=r"^$|^/.*[^/]$")] = ""
+
+
+class HostEntry(Entry):
+    """A CDN host: its default origin, and path patterns that lead elsewhere, first match first."""
+
+    bucket: BucketName
+    origin_path: Annotated[str, Field(pattern=r"^$|^/.*[^/]$")] = ""
+    paths: tuple[OriginEntry, ...] = ()
+
+
+class SharedEntry(Entry):
+    """Objects that are never deleted, whoever refers to them."""
+
+    bucket: BucketName
+    prefix: Annotated[str, Field(min_length=1)] | None = None
+    key: Annotated[str, Field(min_length=1)] | None = None
+    glob: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        if sum(part is not None for part in (self.prefix, self.key, self.glob)) != 1:
+            raise ValueError("name the shared objects by exactly one of prefix, key, glob")
+        return self
+
+
+class ClientTableEntry(Entry):
+    """A table that says which client key made which request of which type."""
+
+    table: TablePath | None = Field(None, description="if it differs from the entry's name")
+    primary_key: Annotated[
+        tuple[Column, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])
+    ] = ("id",)
+    client_key: Column
+    request_type: Column
+    request_id: Column
+    created_at: Column | None = None
+    mask: dict[Column, MaskValue]
+
+
+class TableEntry(Entry):
+    """A feature or task table: what is masked, what is kept, where it names objects."""
+
+    table: TablePath
+    primary_key: Column = "id"
+    request_id: Column | None = Field(
+        None, description="column that holds the request's id; a feature table's primary key"
+    )
+    mask: Annotated[dict[Column, MaskValue], Field(min_length=1)]
+    keep: tuple[Column, ...] = ()
+    references: dict[Column, References] = Field(default_factory=dict)
+
+
+class FeatureEntry(Entry):
+    """One request type: who erases it, in which tables."""
+
+    handler: str
+    feature: TableEntry
+    task: TableEntry | None = None
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="read by the handler")
+
+
+Bucket = Annotated[
+    BucketEntry, BeforeValidator(_empty_if_absent, json_schema_input_type=BucketEntry | None)
+]
+
+
+class CatalogFile(Entry):
+    """The whole file. Keys that begin with `x-` are free, for YAML anchors."""
+
+    version: Literal[1]
+    schema_name: Column = Field("public", alias="schema", description="of tables named without one")
+    buckets: Annotated[dict[BucketName, Bucket], Field(min_length=1)]
+    hosts: dict[str, HostEntry] = Field(default_factory=dict)
+    shared: tuple[SharedEntry, ...] = ()
+    client_tables: Annotated[dict[str, ClientTableEntry], Field(min_length=1)]
+    reference_sets: dict[str, References] = Field(default_factory=dict)
+    features: Annotated[dict[str, FeatureEntry], Field(min_length=1)]
+
+
+def json_schema() -> dict[str, Any]:
+    """Give the JSON Schema (2020-12) of a catalog file."""
+    schema = CatalogFile.model_json_schema(by_alias=True)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "patternProperties": {"^x-": {}},
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")

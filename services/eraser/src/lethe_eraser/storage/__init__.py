@@ -1,0 +1,1 @@
+"""All SQL of the eraser: one module per group of tables."""

@@ -1,0 +1,300 @@
+"""The product's own tables: client rows by the page, rows of requests, and their masks.
+
+One statement per table and batch. Every name comes from the catalog and is quoted by SQLAlchemy;
+every value is a parameter. Nothing here commits.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    ColumnClause,
+    ColumnElement,
+    DateTime,
+    Select,
+    TableClause,
+    Text,
+    Uuid,
+    cast,
+    column,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    table,
+    tuple_,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import NullType, TypeEngine
+
+from lethe_eraser.catalog import ClientTable, Mask, ProductTable
+
+KeyPart = int | str | datetime | UUID | bool
+PrimaryKey = tuple[KeyPart, ...]
+
+VALUE_LIMIT: Final = 1_048_576
+"""Characters of a reference column that are read; a longer value comes as `TOO_LONG`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A value of more than `VALUE_LIMIT` characters, which was not read."""
+
+
+TOO_LONG: Final = TooLong()
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRow:
+    """One client row: its primary key, its request, and `cursor` to go on after it."""
+
+    primary_key: PrimaryKey
+    request_id: int | None
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A row of a request that is not masked yet; `values` are its reference columns as text."""
+
+    row_id: int
+    row_version: str
+    request_id: int
+    values: Mapping[str, str | TooLong | None]
+
+
+async def types_of(
+    connection: AsyncConnection, source: ClientTable, subject: str
+) -> dict[str, int]:
+    """Count `subject`'s client rows per request type; a NULL type counts as the empty string."""
+    rows = _client(source)
+    type_ = func.coalesce(cast(rows.c[source.request_type], Text), "")
+    statement = (
+        select(type_, func.count()).where(rows.c[source.client_key] == subject).group_by(type_)
+    )
+    return {row[0]: row[1] for row in await connection.execute(statement.order_by(type_))}
+
+
+async def page_client_rows(
+    connection: AsyncConnection,
+    source: ClientTable,
+    subject: str,
+    request_type: str,
+    *,
+    after: str | None,
+    limit: int,
+) -> list[ClientRow]:
+    """Read up to `limit` of `subject`'s client rows of one type, going on after cursor `after`.
+
+    The order is request id, then primary key, so the table's index serves it; rows without a
+    request id come last. An empty `request_type` also means NULL.
+    """
+    last = None if after is None else _parse_cursor(after)
+    found: list[ClientRow] = []
+    if last is None or last[0] is not None:
+        found = await _page(connection, source, subject, request_type, after=last, limit=limit)
+    if len(found) < limit:
+        after_null = last if last is not None and last[0] is None else (None,)
+        found += await _page(
+            connection,
+            source,
+            subject,
+            request_type,
+            after=after_null,
+            limit=limit - len(found),
+        )
+    return found
+
+
+async def mask_client_rows(
+    connection: AsyncConnection, source: ClientTable, primary_keys: Sequence[PrimaryKey]
+) -> int:
+    """Mask the client rows with these primary keys; gives how many there were."""
+    if not primary_keys:
+        return 0
+    rows = _client(source)
+    keys = _unnest({f"k{i}": part for i, part in enumerate(zip(*primary_keys, strict=True))})
+    statement = (
+        update(rows)
+        .values(_mask_values(source.masks))
+        .where(*(rows.c[name] == keys.c[f"k{i}"] for i, name in enumerate(source.primary_key)))
+    )
+    return (await connection.execute(statement)).rowcount
+
+
+async def unmasked_rows(
+    connection: AsyncConnection, product: ProductTable, request_ids: Sequence[int]
+) -> list[StoredRow]:
+    """Read the rows of `request_ids` in which a masked column still holds anything else."""
+    if not request_ids:
+        return []
+    rows = _product(product)
+    names = sorted(product.references)
+    statement = _of_requests(
+        select(
+            rows.c[product.primary_key],
+            cast(rows.c.xmin, Text),
+            rows.c[product.request_id],
+            *(func.left(cast(rows.c[name], Text), VALUE_LIMIT + 1) for name in names),
+        ),
+        rows,
+        product,
+        request_ids,
+    ).order_by(rows.c[product.primary_key])
+    return [
+        StoredRow(
+            row_id, version, request_id, {n: _bounded(v) for n, v in zip(names, texts, strict=True)}
+        )
+        for row_id, version, request_id, *texts in await connection.execute(statement)
+    ]
+
+
+async def unmasked_ids(
+    connection: AsyncConnection, product: ProductTable, request_ids: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Give (row id, request id) of the rows that `unmasked_rows` would read."""
+    if not request_ids:
+        return []
+    rows = _product(product)
+    key, request = rows.c[product.primary_key], rows.c[product.request_id]
+    statement = _of_requests(select(key, request), rows, product, request_ids).order_by(key)
+    return [(row_id, request_id) for row_id, request_id in await connection.execute(statement)]
+
+
+async def mask_rows(
+    connection: AsyncConnection, product: ProductTable, versions: Mapping[int, str]
+) -> frozenset[int]:
+    """Mask rows by id, each only if its version is still the given one; gives the masked ids."""
+    if not versions:
+        return frozenset()
+    rows = _product(product)
+    wanted = _unnest({"id": tuple(versions), "version": tuple(versions.values())})
+    statement = (
+        update(rows)
+        .values(_mask_values(product.masks))
+        .where(
+            rows.c[product.primary_key] == wanted.c.id,
+            cast(rows.c.xmin, Text) == wanted.c.version,
+        )
+        .returning(rows.c[product.primary_key])
+    )
+    return frozenset((await connection.execute(statement)).scalars())
+
+
+def _client(source: ClientTable) -> TableClause:
+    return _table(source.table.schema, source.table.name, source.columns)
+
+
+def _product(product: ProductTable) -> TableClause:
+    return _table(product.table.schema, product.table.name, {*product.columns, "xmin"})
+
+
+def _table(schema: str, name: str, columns: Iterable[str]) -> TableClause:
+    clauses: list[ColumnClause[Any]] = [column(c) for c in sorted(columns)]
+    return table(name, *clauses, schema=schema)
+
+
+async def _page(
+    connection: AsyncConnection,
+    source: ClientTable,
+    subject: str,
+    request_type: str,
+    *,
+    after: tuple[Any, ...] | None,
+    limit: int,
+) -> list[ClientRow]:
+    """Read a page of the rows with a request id or, if `after` begins with None, without one."""
+    rows = _client(source)
+    request, type_ = rows.c[source.request_id], rows.c[source.request_type]
+    key = [rows.c[name] for name in source.primary_key]
+    of_type: ColumnElement[bool] = type_ == request_type
+    statement = select(request, *key).where(
+        rows.c[source.client_key] == subject,
+        of_type if request_type else or_(of_type, type_.is_(None)),
+    )
+    if after is not None and after[0] is None:
+        statement = statement.where(request.is_(None)).order_by(*key)
+        position, order = after[1:], key
+    else:
+        statement = statement.where(request.is_not(None)).order_by(request, *key)
+        position, order = after or (), [request, *key]
+    if position:
+        values = [literal(part, _type_of(part)) for part in position]
+        statement = statement.where(tuple_(*order) > tuple_(*values))
+    return [
+        ClientRow(tuple(primary_key), request_id, _cursor((request_id, *primary_key)))
+        for request_id, *primary_key in await connection.execute(statement.limit(limit))
+    ]
+
+
+def _of_requests(
+    statement: Select[Any], rows: TableClause, product: ProductTable, request_ids: Sequence[int]
+) -> Select[Any]:
+    requests = literal(list(request_ids), ARRAY(BigInteger))
+    return statement.where(
+        rows.c[product.request_id] == func.any(requests),
+        or_(
+            *(
+                cast(rows.c[name], Text).is_distinct_from(literal(mask.text, Text))
+                for name, mask in sorted(product.masks.items())
+            )
+        ),
+    )
+
+
+def _mask_values(masks: Mapping[str, Mask]) -> dict[str, ColumnElement[Any]]:
+    """Masks as parameters without a type, so that each takes its column's."""
+    return {
+        name: null() if mask.text is None else literal(mask.text, NullType())
+        for name, mask in sorted(masks.items())
+    }
+
+
+def _unnest(columns: Mapping[str, Sequence[KeyPart]]) -> Any:
+    arrays = [literal(list(part), ARRAY(_type_of(part[0]))) for part in columns.values()]
+    return func.unnest(*arrays).table_valued(*columns).render_derived(name="wanted")
+
+
+def _type_of(part: KeyPart) -> TypeEngine[Any]:
+    if isinstance(part, bool):
+        return Boolean()
+    if isinstance(part, int):
+        return BigInteger()
+    if isinstance(part, datetime):
+        return DateTime(timezone=part.tzinfo is not None)
+    return Uuid() if isinstance(part, UUID) else Text()
+
+
+def _bounded(value: str | None) -> str | TooLong | None:
+    return TOO_LONG if value is not None and len(value) > VALUE_LIMIT else value
+
+
+def _cursor(position: Iterable[KeyPart | None]) -> str:
+    return json.dumps([_written(part) for part in position], ensure_ascii=False)
+
+
+def _written(part: KeyPart | None) -> object:
+    if isinstance(part, datetime):
+        return {"at": part.isoformat()}
+    return {"uuid": str(part)} if isinstance(part, UUID) else part
+
+
+def _parse_cursor(text: str) -> tuple[KeyPart | None, ...]:
+    return tuple(_read(part) for part in json.loads(text))
+
+
+def _read(part: Any) -> KeyPart | None:
+    if not isinstance(part, dict):
+        return part  # type: ignore[no-any-return]  # JSON's own scalars, as `_written` left them
+    if "at" in part:
+        return datetime.fromisoformat(part["at"])
+    return UUID(part["uuid"])
