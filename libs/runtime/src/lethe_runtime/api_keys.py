@@ -31,7 +31,7 @@ _ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 _NOBODY: Final = bytes(32)
 
 _bearer = HTTPBearer(
-    scheme_name="team key",
+    scheme_name="TeamKey",
     bearerFormat="lethe_<key id>_<secret>",
     description="The API key of a team, made by `lethe <service> keys create`.",
     auto_error=False,

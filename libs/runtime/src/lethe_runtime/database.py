@@ -110,6 +110,33 @@ async def check_migrated(engine: AsyncEngine, migrations: Path, version_table: s
         raise NotMigratedError(f"the database is at {at or 'nothing'}, this program needs {wanted}")
 
 
+class DatabaseProbe:
+    """Asks whether the database is there and, until it once was, whether it is migrated.
+
+    Args:
+        engine: the service's engine.
+        migrations: the service's migrations folder.
+        version_table: its Alembic version table.
+    """
+
+    TRANSIENT: Final = (*TRANSIENT, NotMigratedError)
+    """What `ask` raises while there is something to wait for."""
+
+    def __init__(self, engine: AsyncEngine, migrations: Path, version_table: str) -> None:
+        self._engine = engine
+        self._migrations = migrations
+        self._version_table = version_table
+        self.migrated = False
+
+    async def ask(self) -> None:
+        """Raise one of `TRANSIENT` unless the database can be worked with."""
+        if self.migrated:
+            await ping(self._engine)
+            return
+        await check_migrated(self._engine, self._migrations, self._version_table)
+        self.migrated = True
+
+
 def migrate(
     url: str | SecretStr, migrations: Path, version_table: str, *, give_up_seconds: float = 300
 ) -> str:

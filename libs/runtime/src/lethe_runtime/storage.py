@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from alembic.operations import Operations
 from sqlalchemy import (
     ARRAY,
     Column,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.schema import CreateTable
 
 from lethe_runtime.database import SCHEMA
 
@@ -42,6 +44,11 @@ def api_key_table(metadata: MetaData, schema: str | None = SCHEMA) -> Table:
         Column("revoked_at", DateTime(timezone=True)),
         schema=schema,
     )
+
+
+def create_api_key_table(op: Operations, schema: str | None = SCHEMA) -> None:
+    """Create the table of API keys, for a service's migration (`op` is Alembic's)."""
+    op.execute(CreateTable(api_key_table(MetaData(), schema)))
 
 
 _TABLE: Final = api_key_table(MetaData())
