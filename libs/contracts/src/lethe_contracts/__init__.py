@@ -1,4 +1,4 @@
-"""The published language of Lethe: what services say to each other, and nothing of how they work.
+"""The published language of Lethe: what services say to each other, not how they work.
 
-Other members import from the modules below by name (`from lethe_contracts.events import Requested`).
+Other members import from its modules by name: `from lethe_contracts.events import Requested`.
 """

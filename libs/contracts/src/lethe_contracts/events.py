@@ -1,8 +1,8 @@
 """Every event of Lethe, as frozen pydantic models; one JSON Schema file each in `schemas/`.
 
-The CloudEvents type is `lethe.erasure.<name>.v<version>`. Order is per (source, aggregate): `sequence`
-only grows there. Intake's aggregate is the request (or the hold); the eraser's is its job, and a job
-event names the requests that it speaks of, each of which belongs to exactly one job.
+The CloudEvents type is `lethe.erasure.<name>.v<version>`. Order is per (source, aggregate):
+`sequence` only grows there. Intake's aggregate is the request (or the hold); the eraser's is its
+job, and a job event names the requests it speaks of, each of which belongs to exactly one job.
 """
 
 from typing import Annotated, ClassVar, Final, Literal
@@ -27,7 +27,7 @@ class Event(BaseModel):
 
 
 class Requested(Event):
-    """A team asked for a person's erasure; with attempt > 1, intake asks again for the same request."""
+    """A team asked for a person's erasure; with attempt > 1, intake asks again for the same one."""
 
     name: ClassVar[str] = "requested"
     topic: ClassVar[str] = REQUESTS
@@ -95,7 +95,7 @@ class TypeTotals(BaseModel):
 
 
 class JobEvent(Event):
-    """What every event of the eraser says: the job, the requests spoken of, and the job's totals."""
+    """What every event of the eraser says: its job, the requests spoken of, the job's totals."""
 
     topic: ClassVar[str] = EVENTS
 

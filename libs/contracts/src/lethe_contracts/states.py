@@ -1,4 +1,4 @@
-"""The states of a request and of an erasure, and the precedence by which two writers' words are joined."""
+"""The states of a request, and the precedence by which two writers' words are joined."""
 
 from enum import StrEnum
 
@@ -6,9 +6,9 @@ from enum import StrEnum
 class RequestState(StrEnum):
     """Where one erasure request stands.
 
-    Two writers speak of a request: intake (it was asked for) and the eraser (what became of it). Written
-    precedence: as soon as the eraser has said anything of a request its word counts, whichever arrives
-    first; among the eraser's words the one with the highest sequence counts.
+    Two writers speak of a request: intake (it was asked for) and the eraser (what became of it).
+    Written precedence: as soon as the eraser has said anything of a request its word counts,
+    whichever arrives first; among its words the one with the highest sequence counts.
     """
 
     REQUESTED = "requested"
@@ -38,7 +38,7 @@ _FINAL = frozenset(
 
 
 class BlockReason(StrEnum):
-    """Why something of a person was left; part of the contract, shown to compliance as it stands."""
+    """Why something of a person was left; a contract, shown to compliance as it stands."""
 
     UNKNOWN_TYPE = "unknown_type"
     """A client row names a request type that no catalog entry claims."""

@@ -1,7 +1,7 @@
 """The Kafka topics of Lethe and what is fixed about them by contract.
 
-Every record is keyed by `subject_ref`, so that one consumer handles one person and what is said of a
-person keeps its order.
+Every record is keyed by `subject_ref`, so that one consumer handles one person and what is said of
+a person keeps its order.
 """
 
 from typing import Final
@@ -15,8 +15,8 @@ EVENTS: Final = "erasure.events.v1"
 TOPICS: Final = (REQUESTS, EVENTS)
 
 PARTITIONS: Final = 16
-"""Partitions of every topic. A divisor of the outbox's 256 buckets, so `bucket % PARTITIONS` is Kafka's
-default partitioner. Services check the live count at start and refuse another."""
+"""Partitions of every topic. A divisor of the outbox's 256 buckets, so `bucket % PARTITIONS` is
+Kafka's default partitioner. Services check the live count at start and refuse another."""
 
 RETENTION_DAYS: Final = 28
 """Days a record stays on `TOPICS`; their dead-letter topics keep records without limit."""
