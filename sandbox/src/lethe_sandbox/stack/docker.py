@@ -1,0 +1,170 @@
+"""The stack as containers, through testcontainers.
+
+The same interface for machines that have a Docker engine (`--stack=docker`). Not run where Lethe is
+built: there is no engine; the types are all that is checked here.
+"""
+
+import secrets
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from lethe_sandbox.stack import probes
+from lethe_sandbox.stack.addresses import Addresses, PostgresAddress, S3Address
+from lethe_sandbox.stack.folders import make_private
+from lethe_sandbox.stack.instance import Instance
+from lethe_sandbox.stack.interface import SERVERS, ServerName, StackError
+from lethe_sandbox.stack.ports import free_ports
+
+_POSTGRES: Final = "postgres:18.4"
+_KAFKA: Final = "apache/kafka:4.1.0"
+_REDIS: Final = "redis:8.2"
+_S3: Final = "versity/versitygw:v1.8.0"
+_KAFKA_ENVIRONMENT: Final = {
+    "KAFKA_NODE_ID": "1",
+    "KAFKA_PROCESS_ROLES": "broker,controller",
+    "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+    "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+    "KAFKA_LISTENERS": "PLAINTEXT://:9092,CONTROLLER://:9093",
+    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+    "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+    "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+}
+_READY_SECONDS: Final = 120
+_POLL_SECONDS: Final = 0.1
+_STOP_SECONDS: Final = 30
+
+
+class DockerStack:
+    """A `Stack` of containers on fixed host ports, so that a restarted one answers where it did.
+
+    Unlike the embedded stack's moto, versitygw keeps its objects from `stop` to `start`.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._containers: dict[ServerName, Any] = {}
+        self._addresses: Addresses | None = None
+
+    def __enter__(self) -> Self:
+        """Start all containers."""
+        try:
+            from testcontainers.core.container import (  # noqa: PLC0415 - an extra, not always there
+                DockerContainer,
+            )
+        except ImportError as error:
+            raise StackError("--stack=docker needs the package testcontainers") from error
+        postgres, kafka, redis, s3 = free_ports(4)
+        password = secrets.token_urlsafe(18)
+        self._addresses = Addresses(
+            postgres=PostgresAddress("127.0.0.1", postgres, "lethe", password),
+            kafka=f"127.0.0.1:{kafka}",
+            redis_url=f"redis://127.0.0.1:{redis}",
+            s3=S3Address(f"http://127.0.0.1:{s3}", "ap-northeast-2", "sandbox", "sandbox-secret"),
+        )
+        self._containers = {
+            "postgres": DockerContainer(_POSTGRES)
+            .with_bind_ports(5432, postgres)
+            .with_env("POSTGRES_USER", "lethe")
+            .with_env("POSTGRES_PASSWORD", password),
+            "kafka": _with_environment(
+                DockerContainer(_KAFKA).with_bind_ports(9092, kafka),
+                _KAFKA_ENVIRONMENT
+                | {"KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{kafka}"},
+            ),
+            "redis": DockerContainer(_REDIS).with_bind_ports(6379, redis),
+            "s3": DockerContainer(_S3)
+            .with_bind_ports(7070, s3)
+            .with_env("ROOT_ACCESS_KEY", "sandbox")
+            .with_env("ROOT_SECRET_KEY", "sandbox-secret")
+            .with_env("VGW_REGION", "ap-northeast-2")
+            .with_command(["posix", "--versioning-dir", "/versions", "/data"]),
+        }
+        try:
+            for name in SERVERS:
+                self._containers[name].start()
+            for name in SERVERS:
+                self._wait(name)
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Write the logs down and remove the containers."""
+        make_private(self._instance.logs)
+        for name, container in self._containers.items():
+            out, err = container.get_logs()
+            (self._instance.logs / f"{name}.log").write_bytes(out + err)
+        self._remove()
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the servers answer."""
+        if self._addresses is None:
+            raise StackError("the servers were not started")
+        return self._addresses
+
+    @property
+    def logs(self) -> Path:
+        """The folder the logs are written to at the end."""
+        return self._instance.logs
+
+    def start(self, server: ServerName) -> None:
+        """Start a stopped container; its volume and its port are the same."""
+        self._containers[server].get_wrapped_container().start()
+        self._wait(server)
+
+    def stop(self, server: ServerName, *, kill: bool = False) -> None:
+        """Stop or kill a container."""
+        container = self._containers[server].get_wrapped_container()
+        if kill:
+            container.kill()
+        else:
+            container.stop(timeout=_STOP_SECONDS)
+
+    def pause(self, server: ServerName) -> None:
+        """Freeze a container."""
+        self._containers[server].get_wrapped_container().pause()
+
+    def resume(self, server: ServerName) -> None:
+        """Let a frozen container go on."""
+        self._containers[server].get_wrapped_container().unpause()
+
+    def _wait(self, name: ServerName) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not _answers(name, self.addresses):
+            if time.monotonic() > deadline:
+                raise StackError(f"the container of {name} does not answer: see docker logs")
+            time.sleep(_POLL_SECONDS)
+
+    def _remove(self) -> None:
+        for container in self._containers.values():
+            container.stop()
+
+
+def _answers(name: ServerName, addresses: Addresses) -> bool:
+    match name:
+        case "postgres":
+            return probes.postgres_answers(addresses.postgres)
+        case "kafka":
+            return probes.kafka_answers(addresses.kafka)
+        case "redis":
+            return probes.redis_answers(addresses.redis_url)
+        case "s3":
+            return probes.s3_answers(addresses.s3.endpoint)
+
+
+def _with_environment(container: Any, values: dict[str, str]) -> Any:
+    for name, value in values.items():
+        container.with_env(name, value)
+    return container
