@@ -1,10 +1,12 @@
 """Apache Kafka in KRaft mode: one node that is broker and controller."""
 
 import base64
+import os
 import re
 import secrets
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -69,7 +71,7 @@ class Kafka(Server):
 
     def install(self) -> None:
         """Bring the jars through Maven, once."""
-        _require_java()
+        _find_java()
         with exclusive(self.folders.base / "kafka.lock"):
             if self._jars.is_dir():
                 return
@@ -131,20 +133,26 @@ class Kafka(Server):
         )
 
     def _java(self, *options: str) -> list[str]:
-        java = shutil.which("java") or "java"
-        return [java, *options, "-cp", f"{self._jars}/*"]
+        return [_find_java(), *options, "-cp", f"{self._jars}/*"]
 
     def answers(self) -> bool:
         """Ask for the cluster as a client does."""
         return probes.kafka_answers(self.bootstrap)
 
 
-def _require_java() -> None:
-    java = shutil.which("java")
-    advice = f"Kafka needs Java {_JAVA} or newer: apt-get install default-jre-headless"
-    if java is None:
-        raise StackError(advice)
-    said = subprocess.run([java, "-version"], check=False, capture_output=True, text=True)  # noqa: S603 - our own command
-    found = re.search(r'version "(\d+)', said.stderr)
-    if found is None or int(found[1]) < _JAVA:
-        raise StackError(advice)
+@cache
+def _find_java() -> str:
+    """Find a Java that is new enough, also when an older one is the machine's default."""
+    chosen = Path(os.environ.get("JAVA_HOME", "/nowhere")) / "bin" / "java"
+    for java in [chosen, shutil.which("java"), *sorted(Path("/usr/lib/jvm").glob("*/bin/java"))]:
+        if java is None or not Path(java).exists():
+            continue
+        said = subprocess.run(  # noqa: S603 - our own command
+            [java, "-version"], check=False, capture_output=True, text=True
+        )
+        found = re.search(r'version "(\d+)', said.stderr)
+        if found is not None and int(found[1]) >= _JAVA:
+            return str(java)
+    raise StackError(
+        f"Kafka needs Java {_JAVA} or newer: apt-get install openjdk-{_JAVA}-jre-headless"
+    )

@@ -1,0 +1,54 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install demo test check lint types format up down bench lock clean
+
+BOOTSTRAP := @sandbox/bootstrap.sh
+BIN := .venv/bin
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## Bring the Python environment: uv, .venv, the locked packages, the members
+	$(BOOTSTRAP) python
+
+demo: install ## The whole product on real servers, ending with an audit (ARGS="--keep --scale 0.2")
+	$(BOOTSTRAP) servers
+	@$(BIN)/lethe demo $(ARGS)
+
+test: install ## The whole test suite on the same servers (ARGS="tests/unit -k ...")
+	$(BOOTSTRAP) servers
+	$(BOOTSTRAP) tools
+	@$(BIN)/pytest $(ARGS)
+
+check: lint types ## ruff, mypy --strict and the import contracts
+
+lint: install ## ruff and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: install ## mypy --strict
+	$(BIN)/mypy
+
+format: install ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+up: install ## Start the servers and leave them running (ARGS="--help" for options)
+	$(BOOTSTRAP) servers
+	@$(BIN)/lethe sandbox up $(ARGS)
+
+down: install ## Stop what `make up` or `lethe demo --keep` left running
+	@$(BIN)/lethe sandbox down
+
+bench: install ## The benchmarks (ONLY=relay, ROWS=...)
+	$(BOOTSTRAP) servers
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+
+lock: ## Write requirements.lock anew (ARGS="--upgrade")
+	$(BOOTSTRAP) lock $(ARGS)
+
+clean: ## Remove the environment and everything the sandbox keeps in this checkout
+	@[ ! -x $(BIN)/lethe ] || $(BIN)/lethe sandbox down
+	rm -rf .venv .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
