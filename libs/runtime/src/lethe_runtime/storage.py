@@ -6,9 +6,8 @@ A key's secret is 256 random bits, so one SHA-256 is enough: there is nothing to
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
-from alembic.operations import Operations
 from sqlalchemy import (
     ARRAY,
     Column,
@@ -44,6 +43,13 @@ def api_key_table(metadata: MetaData, schema: str | None = SCHEMA) -> Table:
         Column("revoked_at", DateTime(timezone=True)),
         schema=schema,
     )
+
+
+class Operations(Protocol):
+    """What is needed of Alembic's `op`."""
+
+    def execute(self, sqltext: CreateTable, /) -> None:
+        """Execute one statement."""
 
 
 def create_api_key_table(op: Operations, schema: str | None = SCHEMA) -> None:

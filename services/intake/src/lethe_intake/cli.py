@@ -1,0 +1,58 @@
+"""The group `lethe intake`, and intake's part of `lethe migrate`."""
+
+import asyncio
+
+import typer
+from pydantic import SecretStr
+
+from lethe_intake.api import SCOPES
+from lethe_intake.consumer import GROUP, TOPICS
+from lethe_intake.container import MIGRATIONS, VERSION_TABLE, IntakeContainer
+from lethe_intake.settings import IntakeSettings
+from lethe_outbox import initialise_group
+from lethe_runtime import database, lifecycle, logging
+from lethe_runtime.api_keys import keys_app
+from lethe_runtime.settings import load
+
+app = typer.Typer(help="Accepts erasure requests over HTTP.", no_args_is_help=True)
+
+
+@app.callback()
+def intake() -> None:
+    """Accept erasure requests over HTTP."""
+
+
+@app.command()
+def run() -> None:
+    """Run the service until SIGTERM."""
+    settings = load(IntakeSettings)
+    logging.configure("intake", settings.log_level)
+    container = IntakeContainer(settings=settings)
+    container.check_dependencies()
+    code = lifecycle.run(
+        "intake",
+        {
+            "http": container.server().run,
+            "consumer": container.consumer().run,
+            "database": container.watch().run,
+            "sample": container.sampler().run,
+        },
+        drain_seconds=settings.drain_seconds,
+        resources=[database.disposing(container.engine())],
+    )
+    raise typer.Exit(code)
+
+
+def _database_url() -> SecretStr:
+    return load(IntakeSettings).database_url
+
+
+app.add_typer(keys_app(_database_url, SCOPES), name="keys")
+
+
+def migrate() -> str:
+    """Bring intake's database to what this program needs, and its consumer group into being."""
+    settings = load(IntakeSettings)
+    reached = database.migrate(settings.database_url, MIGRATIONS, VERSION_TABLE)
+    asyncio.run(initialise_group(settings.kafka_bootstrap, GROUP, TOPICS))
+    return f"at {reached}"

@@ -1,0 +1,125 @@
+"""Which concrete things intake is made of; the only module that knows the injector.
+
+Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
+"""
+
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from dependency_injector import containers, providers
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_contracts.cipher import Cipher
+from lethe_contracts.keyring import KeyRing
+from lethe_contracts.subject import SubjectRefs
+from lethe_intake.api import create_app
+from lethe_intake.consumer import GROUP, TOPICS, Consumer, handle
+from lethe_intake.domain import Seal
+from lethe_intake.metrics import IntakeMetrics
+from lethe_intake.sample import Sampler
+from lethe_intake.settings import IntakeSettings
+from lethe_intake.storage import IntakeStorage
+from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, RedisFastPath
+from lethe_runtime.database import SCHEMA, DatabaseProbe, create_engine
+from lethe_runtime.health import Readiness
+from lethe_runtime.http import HttpServer
+from lethe_runtime.waiting import Watch
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+VERSION_TABLE: Final = "alembic_version_intake"
+
+
+def _ring(text: SecretStr) -> KeyRing:
+    return KeyRing.parse(text.get_secret_value())
+
+
+def _inbox(redis_url: SecretStr | None) -> Inbox:
+    if redis_url is None:
+        return Inbox(SCHEMA)
+    return Inbox(SCHEMA, fast_path=RedisFastPath(redis_url.get_secret_value()))
+
+
+def _runner(
+    settings: IntakeSettings,
+    engine: AsyncEngine,
+    readiness: Readiness,
+    metrics: ConsumerMetrics,
+) -> ConsumerRunner:
+    def on_state(state: str, error_class: str) -> None:
+        if state == "ok":
+            readiness.ok("kafka")
+        else:
+            readiness.away("kafka", error_class)
+
+    return ConsumerRunner(
+        engine=engine,
+        bootstrap=settings.kafka_bootstrap,
+        group=GROUP,
+        topics=TOPICS,
+        handler=handle,
+        inbox=_inbox(settings.redis_url),
+        metrics=metrics,
+        on_state=on_state,
+    )
+
+
+class IntakeContainer(containers.DeclarativeContainer):
+    """Intake, put together."""
+
+    settings = providers.Dependency(instance_of=IntakeSettings)
+
+    registry = providers.Singleton(CollectorRegistry)
+    readiness = providers.Singleton(Readiness, ["database", "kafka"])
+    metrics = providers.Singleton(IntakeMetrics, registry)
+    engine = providers.Singleton(
+        create_engine, settings.provided.database_url, application_name="lethe-intake", pool_size=10
+    )
+    probe = providers.Singleton(DatabaseProbe, engine, MIGRATIONS, VERSION_TABLE)
+    seal = providers.Singleton(
+        Seal,
+        providers.Singleton(
+            SubjectRefs, providers.Singleton(_ring, settings.provided.subject_ref_keys)
+        ),
+        providers.Singleton(
+            Cipher, providers.Singleton(_ring, settings.provided.subject_cipher_keys)
+        ),
+    )
+    storage = providers.Singleton(
+        IntakeStorage,
+        engine,
+        providers.Singleton(Outbox, SCHEMA),
+        providers.Singleton(ZoneInfo, settings.provided.subject_zone),
+    )
+    app = providers.Singleton(
+        create_app,
+        storage=storage,
+        engine=engine,
+        seal=seal,
+        metrics=metrics,
+        probe=probe,
+        readiness=readiness,
+        registry=registry,
+        body_limit_bytes=settings.provided.body_limit_bytes,
+    )
+    server = providers.Singleton(
+        HttpServer,
+        app,
+        settings.provided.http_host,
+        settings.provided.http_port,
+        drain_seconds=settings.provided.drain_seconds,
+    )
+    runner = providers.Singleton(
+        _runner, settings, engine, readiness, providers.Singleton(ConsumerMetrics, registry)
+    )
+    consumer = providers.Singleton(Consumer, runner.provided.run, probe, readiness)
+    watch = providers.Singleton(
+        Watch,
+        "database",
+        probe.provided.ask,
+        readiness=readiness,
+        transient=DatabaseProbe.TRANSIENT,
+    )
+    sampler = providers.Singleton(Sampler, storage, metrics, probe)

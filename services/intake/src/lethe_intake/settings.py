@@ -1,0 +1,49 @@
+"""Every variable of intake: `LETHE_INTAKE_...`."""
+
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from lethe_contracts.keyring import KeyRing
+from lethe_runtime.settings import DatabaseUrl, ServiceSettings
+
+
+def _key_ring(text: SecretStr) -> SecretStr:
+    KeyRing.parse(text.get_secret_value())
+    return text
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError):
+        raise ValueError("must be a time zone of the IANA database, e.g. Asia/Seoul") from None
+    return name
+
+
+KeyRingText = Annotated[SecretStr, AfterValidator(_key_ring)]
+"""A key ring as text: `1:<base64url of 32 bytes>,2:...`; the highest version is current."""
+
+
+class IntakeSettings(ServiceSettings):
+    """What intake can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="LETHE_INTAKE_", frozen=True)
+
+    database_url: DatabaseUrl
+    """The database `intake`."""
+    kafka_bootstrap: Annotated[str, Field(min_length=1)]
+    """`host:port`, several separated by commas."""
+    redis_url: SecretStr | None = None
+    """The inbox's fast path; without it consuming is slower and as right."""
+    subject_ref_keys: KeyRingText
+    """Keys that turn a subject into its `subject_ref`; the same in every service."""
+    subject_cipher_keys: KeyRingText
+    """Keys that encrypt the subject on its way to the eraser."""
+    subject_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Seoul"
+    """The time zone in which a deadline's days are counted."""
+    body_limit_bytes: Annotated[int, Field(ge=1024, le=16_777_216)] = 65_536
+    """The largest request body that is read, in bytes."""
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080

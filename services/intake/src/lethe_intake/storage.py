@@ -1,0 +1,301 @@
+"""What intake keeps, and sends on in the same transaction; all SQL of the service.
+
+A submission runs under two advisory locks, the idempotency key's and then the person's, so
+identical submissions at the same moment are answered one by one and never make two requests.
+A request is open while `closed_at` is null, which holds exactly while its state is not final.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    case,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
+
+from lethe_contracts.codec import encode
+from lethe_contracts.states import RequestState
+from lethe_intake.domain import (
+    Joined,
+    KeyReused,
+    Move,
+    Outcome,
+    Replayed,
+    Request,
+    Submission,
+    Taken,
+    deadline,
+    requested,
+)
+from lethe_outbox import Message, Outbox
+from lethe_runtime.database import SCHEMA
+
+METADATA: Final = MetaData(schema=SCHEMA)
+
+REQUEST: Final = Table(
+    "erasure_request",
+    METADATA,
+    Column("request_id", Uuid, primary_key=True),
+    Column("team", Text, nullable=False),
+    Column("subject_ref", Text, nullable=False),
+    Column("subject_ciphertext", Text),
+    Column("reason", Text, nullable=False),
+    Column("regulation", Text, nullable=False),
+    Column("metadata", JSONB(none_as_null=True)),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    Column("accepted_at", DateTime(timezone=True), nullable=False),
+    Column("deadline", DateTime(timezone=True), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("job_id", Uuid),
+    Column("job_sequence", BigInteger),
+    Column("closed_at", DateTime(timezone=True)),
+)
+
+IDEMPOTENCY: Final = Table(
+    "idempotency",
+    METADATA,
+    Column("team", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("request_id", Uuid, nullable=False),
+    Column("joined", Boolean, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("team", "key"),
+)
+
+_STATE: Final = bindparam("to_state", type_=Text)
+
+# Applies one word of the eraser, if it is newer than the newest applied: a repeated or overtaken
+# event changes nothing.
+_MOVE: Final = (
+    update(REQUEST)
+    .where(
+        REQUEST.c.request_id == bindparam("of_request", type_=Uuid),
+        or_(
+            REQUEST.c.job_id.is_(None),
+            tuple_(REQUEST.c.job_id, REQUEST.c.job_sequence)
+            < tuple_(bindparam("of_job", type_=Uuid), bindparam("to_sequence", type_=BigInteger)),
+        ),
+    )
+    .values(
+        job_id=bindparam("of_job", type_=Uuid),
+        job_sequence=bindparam("to_sequence", type_=BigInteger),
+        state=func.coalesce(_STATE, REQUEST.c.state),
+        closed_at=case(
+            (_STATE.is_(None), REQUEST.c.closed_at),
+            else_=bindparam("at", type_=DateTime(timezone=True)),
+        ),
+        subject_ciphertext=case(
+            (bindparam("forget", type_=Boolean), null()),
+            else_=REQUEST.c.subject_ciphertext,
+        ),
+    )
+)
+
+
+class IntakeStorage:
+    """The requests and their promises.
+
+    Args:
+        engine: the database `intake`.
+        outbox: where events are written in the same transaction.
+        zone: where a deadline's days are counted.
+    """
+
+    def __init__(self, engine: AsyncEngine, outbox: Outbox, zone: ZoneInfo) -> None:
+        self._engine = engine
+        self._outbox = outbox
+        self._zone = zone
+
+    async def submit(self, submission: Submission) -> Outcome:
+        """Write a request and its event, or find the one that is there already.
+
+        When this returns, what it returned is committed. An error means that nothing was written,
+        or that the caller cannot know: sending the same again is always safe.
+        """
+        async with self._engine.begin() as connection:
+            known = await self._seen(connection, submission)
+            if known is not None:
+                return known
+            now = await _lock(connection, "person", submission.team, submission.subject.ref)
+            there = await _open_request(connection, submission)
+            request = there or self._made(submission, now)
+            if there is None:
+                await self._write(connection, submission, request, now)
+            if submission.idempotency_key is not None:
+                await connection.execute(
+                    insert(IDEMPOTENCY).values(
+                        team=submission.team,
+                        key=submission.idempotency_key,
+                        fingerprint=submission.fingerprints()[0],
+                        request_id=request.request_id,
+                        joined=there is not None,
+                        created_at=now,
+                    )
+                )
+        return Taken(request) if there is None else Joined(there)
+
+    async def find(self, team: str, request_id: UUID) -> Request | None:
+        """Look up one request of `team`."""
+        query = select(REQUEST).where(REQUEST.c.request_id == request_id, REQUEST.c.team == team)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return _request(row._mapping) if row else None  # noqa: SLF001 - a Row's documented attribute
+
+    async def count_open(self) -> Mapping[RequestState, int]:
+        """Count the open requests of every state that has any."""
+        query = (
+            select(REQUEST.c.state, func.count())
+            .where(REQUEST.c.closed_at.is_(None))
+            .group_by(REQUEST.c.state)
+        )
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query)).all()
+        return {RequestState(state): count for state, count in rows}
+
+    async def _seen(self, connection: AsyncConnection, submission: Submission) -> Outcome | None:
+        """Take the idempotency key's lock and see what the key was used for."""
+        if submission.idempotency_key is None:
+            return None
+        await _lock(connection, "idempotency", submission.team, submission.idempotency_key)
+        used = (
+            await connection.execute(
+                select(IDEMPOTENCY.c.fingerprint, IDEMPOTENCY.c.joined, REQUEST)
+                .join(REQUEST, REQUEST.c.request_id == IDEMPOTENCY.c.request_id)
+                .where(
+                    IDEMPOTENCY.c.team == submission.team,
+                    IDEMPOTENCY.c.key == submission.idempotency_key,
+                )
+            )
+        ).one_or_none()
+        if used is None:
+            return None
+        if bytes(used.fingerprint) not in submission.fingerprints():
+            return KeyReused()
+        return Replayed(_request(used._mapping), used.joined)  # noqa: SLF001 - as above
+
+    def _made(self, submission: Submission, now: datetime) -> Request:
+        requested_at = submission.requested_at or now
+        return Request(
+            request_id=uuid7(),
+            team=submission.team,
+            state=RequestState.REQUESTED,
+            reason=submission.reason,
+            regulation=submission.regulation,
+            metadata=submission.metadata,
+            requested_at=requested_at,
+            accepted_at=now,
+            deadline=deadline(requested_at, self._zone),
+        )
+
+    async def _write(
+        self, connection: AsyncConnection, submission: Submission, request: Request, now: datetime
+    ) -> None:
+        await connection.execute(
+            insert(REQUEST).values(
+                request_id=request.request_id,
+                team=request.team,
+                subject_ref=submission.subject.ref,
+                subject_ciphertext=submission.subject.token,
+                reason=request.reason,
+                regulation=request.regulation,
+                metadata=request.metadata,
+                requested_at=request.requested_at,
+                accepted_at=request.accepted_at,
+                deadline=request.deadline,
+                state=request.state,
+                attempt=1,
+            )
+        )
+        event_id = uuid7()
+        encoded = encode(requested(submission, request, event_id=event_id, at=now))
+        message = Message(
+            topic=encoded.topic,
+            key=encoded.key,
+            payload=encoded.value,
+            headers=encoded.headers,
+            event_id=event_id,
+        )
+        await self._outbox.append_async(connection, message)
+
+
+async def apply_moves(connection: AsyncConnection, moves: Sequence[Move]) -> None:
+    """Apply what the eraser said, in this order, in the caller's transaction."""
+    if not moves:
+        return
+    parameters = [
+        {
+            "of_request": move.request_id,
+            "of_job": move.job_id,
+            "to_sequence": move.sequence,
+            "to_state": move.state,
+            "at": move.closed_at,
+            "forget": move.forgets_subject,
+        }
+        for move in moves
+    ]
+    await connection.execute(_MOVE, parameters)
+
+
+async def _open_request(connection: AsyncConnection, submission: Submission) -> Request | None:
+    """Find the team's open request for this person, under whatever key version it was made."""
+    query = (
+        select(REQUEST)
+        .where(
+            REQUEST.c.team == submission.team,
+            REQUEST.c.subject_ref.in_(submission.subject.refs),
+            REQUEST.c.closed_at.is_(None),
+        )
+        .order_by(REQUEST.c.request_id)
+        .limit(1)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    return _request(row._mapping) if row else None  # noqa: SLF001 - as above
+
+
+async def _lock(connection: AsyncConnection, *what: str) -> datetime:
+    """Hold `what` to the end of the transaction; returns the database's time once it is held."""
+    key = func.hashtextextended("lethe intake " + " ".join(what), 0)
+    await connection.execute(select(func.pg_advisory_xact_lock(key)))
+    now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+    return now
+
+
+def _request(row: Mapping[Any, Any]) -> Request:
+    return Request(
+        request_id=row["request_id"],
+        team=row["team"],
+        state=RequestState(row["state"]),
+        reason=row["reason"],
+        regulation=row["regulation"],
+        metadata=row["metadata"],
+        requested_at=row["requested_at"],
+        accepted_at=row["accepted_at"],
+        deadline=row["deadline"],
+        closed_at=row["closed_at"],
+    )
