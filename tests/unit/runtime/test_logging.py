@@ -44,7 +44,7 @@ def test_both_libraries_write_one_json_object_per_line(out: io.StringIO) -> None
 
 def _fail() -> None:
     try:
-        {}["acct-000017"]
+        dict[str, int]()["acct-000017"]
     except KeyError as cause:
         raise ValueError("https://bucket/acct-000017.png") from cause
 
