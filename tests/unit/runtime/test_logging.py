@@ -1,7 +1,6 @@
 import io
 import json
 import logging as standard
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,16 +10,10 @@ from lethe_runtime import logging
 
 
 @pytest.fixture
-def out() -> Iterator[io.StringIO]:
-    root = standard.getLogger()
-    before = (root.handlers[:], root.level)
+def out() -> io.StringIO:
     stream = io.StringIO()
     logging.configure("sample", "DEBUG", stream=stream)
-    yield stream
-    root.handlers[:], level = before
-    root.setLevel(level)
-    standard.captureWarnings(capture=False)
-    structlog.reset_defaults()
+    return stream
 
 
 def _lines(out: io.StringIO) -> list[dict[str, Any]]:
