@@ -1,0 +1,40 @@
+"""Everything this library raises on purpose. No message holds a payload, header value or key."""
+
+
+class LetheOutboxError(Exception):
+    """The root of this library's errors."""
+
+
+class MessageError(LetheOutboxError, ValueError):
+    """A message cannot be kept in an outbox as it is."""
+
+
+class PoisonError(LetheOutboxError):
+    """Raised by a handler: this record can never be handled, whatever is tried again.
+
+    Args:
+        reason: a short stable code, kept with the dead letter (`error-reason`).
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PartitionCountError(LetheOutboxError):
+    """A topic is missing or has another number of partitions than agreed."""
+
+
+class OffsetsLostError(LetheOutboxError):
+    """A group's offsets are missing or out of the log's range; going on would skip records.
+
+    The message says how the group is initialised; nothing is reset silently.
+    """
+
+
+class LeaseError(LetheOutboxError):
+    """A bucket's lease is not held (any more); nothing of it may be published or acknowledged."""
+
+
+class ReorderError(LetheOutboxError):
+    """Bringing a row back would publish it behind later events of its key."""

@@ -1,0 +1,155 @@
+"""The tables of the library, as SQLAlchemy Core.
+
+One `OutboxTables` per schema; `migrations` creates what stands here. Invariants:
+
+- A row of `outbox` is PENDING until Kafka has acknowledged it; only the owner of its bucket, under
+  the bucket's epoch, changes its status.
+- No index mentions `status`, so an acknowledgement is a heap-only update.
+- A bucket's `low_water` is at most the id of its oldest row that is not resolved: below it there is
+  nothing to publish. State decides; the mark only keeps polls cheap.
+- Time is the database's.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+
+DEFAULT_SCHEMA: Final = "lethe"
+
+
+class Status(IntEnum):
+    """Where a row of the outbox stands."""
+
+    PENDING = 0
+    SENT = 1
+    DEAD_LETTERED = 2
+    """Kafka refused it; its dead-letter topic has it."""
+    DLT_FAILED = 3
+    """Kafka refused it and its dead-letter topic too; left alone until somebody brings it back."""
+
+
+class OutboxTables:
+    """The tables `outbox`, `outbox_bucket`, `outbox_relay`, `inbox` and `dead_letter`."""
+
+    def __init__(
+        self, schema: str | None = DEFAULT_SCHEMA, metadata: MetaData | None = None
+    ) -> None:
+        self.schema = schema
+        self.metadata = metadata or MetaData()
+        self.outbox = self._outbox()
+        self.bucket = self._bucket()
+        self.relay = self._relay()
+        self.inbox = self._inbox()
+        self.dead_letter = self._dead_letter()
+
+    def _outbox(self) -> Table:
+        return Table(
+            "outbox",
+            self.metadata,
+            Column("id", BigInteger, Identity(always=True), nullable=False),
+            Column("event_id", Uuid, nullable=False),
+            Column("topic", Text, nullable=False),
+            Column("key", Text, nullable=False),
+            Column("bucket", SmallInteger, nullable=False),
+            Column("payload", LargeBinary, nullable=False),
+            Column("headers", LargeBinary, nullable=False),
+            Column("status", SmallInteger, nullable=False, server_default=text("0")),
+            Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+            Column("dlt_attempts", SmallInteger, nullable=False, server_default=text("0")),
+            Column("last_error", Text),
+            Column(
+                "created_at", DateTime(timezone=True), nullable=False, server_default=func.now()
+            ),
+            Column("sent_at", DateTime(timezone=True)),
+            PrimaryKeyConstraint("id", "created_at"),
+            Index("outbox_bucket_id", "bucket", "id"),
+            schema=self.schema,
+            postgresql_partition_by="RANGE (created_at)",
+        )
+
+    def _bucket(self) -> Table:
+        return Table(
+            "outbox_bucket",
+            self.metadata,
+            Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
+            Column("owner", Uuid),
+            Column("epoch", BigInteger, nullable=False, server_default=text("0")),
+            Column("lease_until", DateTime(timezone=True)),
+            Column("low_water", BigInteger, nullable=False, server_default=text("0")),
+            schema=self.schema,
+            postgresql_with={"fillfactor": 50},
+        )
+
+    def _relay(self) -> Table:
+        return Table(
+            "outbox_relay",
+            self.metadata,
+            Column("relay_id", Uuid, primary_key=True),
+            Column(
+                "started_at", DateTime(timezone=True), nullable=False, server_default=func.now()
+            ),
+            Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+            schema=self.schema,
+        )
+
+    def _inbox(self) -> Table:
+        return Table(
+            "inbox",
+            self.metadata,
+            Column("event_id", Uuid, nullable=False),
+            Column("consumer", Text, nullable=False),
+            Column(
+                "handled_at", DateTime(timezone=True), nullable=False, server_default=func.now()
+            ),
+            PrimaryKeyConstraint("event_id", "consumer"),
+            schema=self.schema,
+            postgresql_partition_by="RANGE (event_id)",
+        )
+
+    def _dead_letter(self) -> Table:
+        return Table(
+            "dead_letter",
+            self.metadata,
+            Column("id", BigInteger, Identity(always=True), primary_key=True),
+            Column("topic", Text, nullable=False),
+            Column("partition", Integer, nullable=False),
+            Column("offset", BigInteger, nullable=False),
+            Column("key", LargeBinary),
+            Column("event_id", Uuid),
+            Column("reason", Text, nullable=False),
+            Column("error_class", Text),
+            Column("attempts", Integer),
+            Column("origin_topic", Text),
+            Column("origin_partition", Integer),
+            Column("origin_offset", BigInteger),
+            Column("first_failed_at", DateTime(timezone=True)),
+            Column("last_failed_at", DateTime(timezone=True)),
+            Column("headers", LargeBinary, nullable=False),
+            Column("payload", LargeBinary),
+            Column("state", Text, nullable=False, server_default=text("'open'")),
+            Column(
+                "recorded_at", DateTime(timezone=True), nullable=False, server_default=func.now()
+            ),
+            Column("state_changed_at", DateTime(timezone=True)),
+            UniqueConstraint("topic", "partition", "offset"),
+            Index("dead_letter_open", "id", postgresql_where=text("state = 'open'")),
+            schema=self.schema,
+        )
