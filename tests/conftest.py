@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,12 +23,10 @@ from lethe_sandbox.stack import (
     open_stack,
     sweep,
 )
+from tests.support.factories import BucketFactory, TopicFactory
 
 TESTS = Path(__file__).parent
 PARTITIONS = 16
-
-TopicFactory = Callable[..., Awaitable[str]]
-BucketFactory = Callable[..., str]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -97,7 +95,7 @@ def running_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     folders = Folders.of_checkout()
     try:
         sweep(folders)
-        instance = Instance(folders, f"pytest-{os.getpid()}", kept=False).claim()
+        instance = Instance.claim_any(folders, "pytest")
         stack = open_stack(request.config.getoption("--stack"), instance, folders)
         stack.__enter__()
     except StackError as error:

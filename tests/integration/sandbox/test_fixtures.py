@@ -5,7 +5,7 @@ import redis
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from lethe_sandbox.stack import Addresses, S3Address
-from tests.conftest import BucketFactory, TopicFactory
+from tests.support.factories import BucketFactory, TopicFactory
 
 
 def test_a_database_of_its_own_is_empty(database_url: str) -> None:

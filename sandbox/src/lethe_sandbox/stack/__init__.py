@@ -6,23 +6,27 @@ from lethe_sandbox.stack.addresses import Addresses, PostgresAddress, S3Address
 from lethe_sandbox.stack.docker import DockerStack
 from lethe_sandbox.stack.embedded import EmbeddedStack
 from lethe_sandbox.stack.folders import Folders
-from lethe_sandbox.stack.instance import Instance, sweep
+from lethe_sandbox.stack.instance import KEPT, Instance, InUseError, Recorded, read, sweep
 from lethe_sandbox.stack.interface import SERVERS, ServerName, Stack, StackError, StackKind
 
 __all__ = [
+    "KEPT",
     "SERVERS",
     "Addresses",
     "DockerStack",
     "EmbeddedStack",
     "Folders",
+    "InUseError",
     "Instance",
     "PostgresAddress",
+    "Recorded",
     "S3Address",
     "ServerName",
     "Stack",
     "StackError",
     "StackKind",
     "open_stack",
+    "read",
     "sweep",
 ]
 

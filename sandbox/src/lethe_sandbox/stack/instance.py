@@ -20,6 +20,13 @@ KEPT: Final = "sandbox"
 """The instance that outlives its command: `lethe sandbox up` and `lethe demo --keep` make it."""
 
 
+_AT_ONCE: Final = 16
+
+
+class InUseError(StackError):
+    """An instance of this name runs already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What the state file of an instance says."""
@@ -50,26 +57,54 @@ class Instance:
 
     @property
     def logs(self) -> Path:
-        """Where its processes write what they have to say."""
-        return self.folder / "logs"
+        """Where its processes write what they have to say; stays until the next of this name."""
+        return self._folders.base / "logs" / self.folder.name
 
     def claim(self) -> Self:
         """Become its owner, with an empty folder.
 
         Raises:
-            StackError: It has an owner already, or was kept and still runs.
+            InUseError: It has an owner already, or was kept and still runs.
         """
         make_private(self._folders.instances)
         self._lock = _try_lock(self._lock_file)
         if self._lock is None:
-            raise StackError(f"{self.folder.name} is in use by another command of this checkout")
+            raise InUseError(f"{self.folder.name} is in use by another command of this checkout")
         left = read(self.folder)
         if left and left.kept and any(p.alive() for p in left.processes.values()):
             self.release()
-            raise StackError("a sandbox is up already: `lethe sandbox down` stops it")
+            raise InUseError("a sandbox is up already: `lethe sandbox down` stops it")
         self._remove(left.processes if left else {})
+        shutil.rmtree(self.logs, ignore_errors=True)
         make_private(self.folder)
         return self
+
+    def adopt(self) -> Recorded | None:
+        """Become the owner of what was kept, to end it or to add to it; None if there is nothing.
+
+        Raises:
+            InUseError: Another command is at it.
+        """
+        left = read(self.folder)
+        if left is None:
+            return None
+        self._lock = _try_lock(self._lock_file)
+        if self._lock is None:
+            raise InUseError(f"{self.folder.name} is in use by another command of this checkout")
+        self._processes = dict(left.processes)
+        self._addresses = left.addresses
+        self._notes = dict(left.notes)
+        return left
+
+    @classmethod
+    def claim_any(cls, folders: Folders, name: str) -> Self:
+        """Become the owner of `name`, or of `name-2`, `name-3`... when others run at this time."""
+        for number in range(1, _AT_ONCE + 1):
+            try:
+                return cls(folders, name if number == 1 else f"{name}-{number}", kept=False).claim()
+            except InUseError:
+                continue
+        raise InUseError(f"{_AT_ONCE} {name} instances run in this checkout already")
 
     @property
     def _lock_file(self) -> Path:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -37,6 +37,8 @@ class Command:
     log: Path
     environment: Mapping[str, str]
     account: Account | None = None
+    output: Path | None = None
+    """Where standard output goes, if not to the log: a file for its owner alone."""
     stop_signal: signal.Signals = signal.SIGTERM
     """Asks for an orderly end."""
     discard_signal: signal.Signals = signal.SIGKILL
@@ -131,14 +133,19 @@ def _spawn(command: Command, *, detached: bool) -> subprocess.Popen[bytes]:
     death_signal = 0 if detached else int(command.discard_signal)
     leash = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), str(death_signal)]
     command.log.parent.mkdir(parents=True, exist_ok=True)
-    with command.log.open("ab") as log:
+    with ExitStack() as files:
+        log = files.enter_context(command.log.open("ab"))
+        out = log
+        if command.output is not None:
+            command.output.touch(mode=0o600)
+            out = files.enter_context(command.output.open("wb"))
         return subprocess.Popen(  # noqa: S603 - the commands are ours
             [*leash, str(account.uid), str(account.gid), *command.argv],
             cwd=command.folder,
             env=dict(command.environment),
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
+            stdout=out,
+            stderr=log,
             # Ctrl-C in a terminal reaches the owner alone, which then ends its servers in order.
             start_new_session=True,
         )
