@@ -5,7 +5,7 @@ Attributes travel in `ce_*` headers, the data as JSON in the value, W3C trace co
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
@@ -24,6 +24,7 @@ from lethe_contracts.errors import (
     UnknownVersionError,
 )
 from lethe_contracts.events import ALL, Event
+from lethe_contracts.sources import WRITERS
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -32,7 +33,11 @@ TRACEPARENT: Final = "traceparent"
 TYPE_PREFIX: Final = "lethe.erasure."
 
 _TYPE: Final = re.compile(r"lethe\.erasure\.(?P<name>[a-z_]+)\.v(?P<version>[1-9][0-9]{0,3})")
+_TRACE: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_SUBJECT_REF: Final = re.compile(r"[!-~]{1,200}")
 _LARGEST_SEQUENCE: Final = 2**63 - 1
+_REQUIRED: Final = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type"})
+"""What makes a record a CloudEvent. The SDK would make up a missing id, a new one every time."""
 _EVENTS: Final = {(event.name, event.version): event for event in ALL}
 _NAMES: Final = frozenset(event.name for event in ALL)
 _FORMAT: Final = JSONFormat()
@@ -40,7 +45,12 @@ _FORMAT: Final = JSONFormat()
 
 @dataclass(frozen=True, slots=True)
 class Envelope(Generic[E_co]):
-    """An event with what is said about it: who, of what, as the how-manieth, when."""
+    """An event with what is said about it: who, of what, as the how-manieth, when.
+
+    Raises:
+        InvalidEventError: `source` does not write this event, `sequence` is below 1 or above 63
+            bits, `time` has no zone, or `subject_ref` is not 1 to 200 visible ASCII characters.
+    """
 
     id: UUID
     """The event's own id (UUIDv7), the same in every repetition of the record."""
@@ -52,6 +62,17 @@ class Envelope(Generic[E_co]):
     subject_ref: str
     event: E_co
     traceparent: str | None = None
+    """W3C trace context, version 00."""
+
+    def __post_init__(self) -> None:
+        if self.source != WRITERS[self.event.topic]:
+            raise InvalidEventError(f"{self.event.name} is not written by this source")
+        if not 1 <= self.sequence <= _LARGEST_SEQUENCE:
+            raise InvalidEventError(f"{self.event.name}: a sequence counts from 1")
+        if self.time.utcoffset() is None:
+            raise InvalidEventError(f"{self.event.name}: the time has no zone")
+        if not _SUBJECT_REF.fullmatch(self.subject_ref):
+            raise InvalidEventError(f"{self.event.name}: there is no usable subject_ref")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,31 +124,45 @@ def decode(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> 
         UnknownVersionError: a version of a known type that this program does not know.
         InvalidEventError: attributes or data against the schema.
     """
-    present = {name: content for name, content in headers if content is not None}
+    present = _once(headers)
     attributes = _attributes(present)
     model = _model(attributes.get("type"))
     try:
         event = model.model_validate_json(value or b"")
     except ValidationError as error:
         raise InvalidEventError(f"{model.name}: {error.error_count()} fields are wrong") from None
+    if b"\\u0000" in (value or b"") and _holds_nul(event.model_dump()):
+        raise InvalidEventError(f"{model.name}: a text holds NUL, which no database takes")
+    if "ce_time" not in present:
+        raise InvalidEventError(f"{model.name}: the time is missing")
     try:
-        trace = present.get(TRACEPARENT)
         return Envelope(
             id=UUID(_text(attributes, "id")),
             source=_text(attributes, "source"),
             aggregate=UUID(_text(attributes, "aggregate")),
             sequence=_sequence(_text(attributes, "sequence")),
-            time=attributes["time"],
+            time=attributes["time"].astimezone(UTC),
             subject_ref=_text(attributes, "subject"),
             event=event,
-            traceparent=None if trace is None else trace.decode("ascii"),
+            traceparent=_trace(present.get(TRACEPARENT)),
         )
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, OverflowError):
         raise InvalidEventError(f"{model.name}: an attribute is not what it should be") from None
 
 
+def _once(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:
+    """Index the headers; an attribute that is there twice could be read in two ways."""
+    found: dict[str, bytes] = {}
+    for name, content in headers:
+        if name in found and name.startswith("ce_"):
+            raise NotOursError("an attribute of the record is there twice")
+        if content is not None:
+            found[name] = content
+    return found
+
+
 def _attributes(headers: dict[str, bytes]) -> dict[str, Any]:
-    if "ce_specversion" not in headers or "ce_type" not in headers:
+    if not headers.keys() >= _REQUIRED:
         raise NotOursError("the record has no CloudEvents headers")
     ours = {
         name: content
@@ -163,3 +198,17 @@ def _sequence(text: str) -> int:
     if not 1 <= sequence <= _LARGEST_SEQUENCE:
         raise ValueError("sequence")
     return sequence
+
+
+def _trace(header: bytes | None) -> str | None:
+    """Read the trace context; a broken one costs the trace, never the event."""
+    text = (header or b"").decode("ascii", errors="replace")
+    return text if _TRACE.fullmatch(text) else None
+
+
+def _holds_nul(data: object) -> bool:
+    if isinstance(data, str):
+        return "\0" in data
+    if isinstance(data, Mapping):
+        return any(_holds_nul(part) for pair in data.items() for part in pair)
+    return isinstance(data, tuple) and any(_holds_nul(part) for part in data)

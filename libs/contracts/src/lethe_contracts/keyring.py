@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Final, Self
 from lethe_contracts.errors import KeyRingError
 
 KEY_BYTES: Final = 32
+_VERSION: Final = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class KeyRing:
         keys: dict[int, bytes] = {}
         for place, part in enumerate(text.split(","), start=1):
             version, separator, encoded = part.strip().partition(":")
-            if not separator or not (version.isascii() and version.isdigit()):
+            if not separator or not _VERSION.fullmatch(version):
                 raise KeyRingError(f"entry {place} is not <version>:<base64url key>")
             if int(version) in keys:
                 raise KeyRingError(f"key {int(version)} is there twice")
