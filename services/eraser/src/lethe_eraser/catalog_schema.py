@@ -28,6 +28,7 @@ TablePath = Annotated[
     str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_$]*\.)?[A-Za-z_][A-Za-z0-9_$]*$", max_length=127)
 ]
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=253)]
 
 
 def _mask(value: object) -> object:
@@ -81,7 +82,7 @@ class OwnershipEntry(Entry):
             return self
         if self.owned_under.count("{client_key}") != 1 or "{client_key}/" not in self.owned_under:
             raise ValueError(
-                "owned_under must hold `{client_key}/` once; the slash keeps `acct-1` out of `acct-17`"
+                "owned_under holds `{client_key}/` once; the slash keeps acct-1 out of acct-17"
             )
         if not self.owned_under.endswith("/"):
             raise ValueError("owned_under is a prefix and ends with a slash")
@@ -224,7 +225,7 @@ class CatalogFile(Entry):
     version: Literal[1]
     schema_name: Column = Field("public", alias="schema", description="of tables named without one")
     buckets: Annotated[dict[BucketName, Bucket], Field(min_length=1)]
-    hosts: dict[str, HostEntry] = Field(default_factory=dict)
+    hosts: dict[HostName, HostEntry] = Field(default_factory=dict)
     shared: tuple[SharedEntry, ...] = ()
     client_tables: Annotated[dict[str, ClientTableEntry], Field(min_length=1)]
     reference_sets: dict[str, References] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ the live database. Both list everything that is wrong at once, and say what to w
 """
 
 from lethe_eraser.catalog.check import check_schema
+from lethe_eraser.catalog.document import did_you_mean
 from lethe_eraser.catalog.load import load
 from lethe_eraser.catalog.model import (
     Bucket,
@@ -39,5 +40,6 @@ __all__ = [
     "SharedObjects",
     "TableName",
     "check_schema",
+    "did_you_mean",
     "load",
 ]

@@ -1,0 +1,150 @@
+"""Rows that hold no more than the path of a manifest, whose files are named only inside it.
+
+The manifest is read first and deleted last: as long as one of its files is left, it can be found.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_contracts.states import BlockReason
+from lethe_eraser.catalog import Catalog, CatalogError, Feature, Rules
+from lethe_eraser.domain import BlockedRow, Masked, ObjectRef, RowTarget, Targets
+from lethe_eraser.handlers.protocol import HandlerFactory, Objects
+from lethe_eraser.handlers.rows import CataloguedRows, ReadRow
+from lethe_eraser.objects import ObjectMissingError, ObjectRefusedError, ObjectTooLargeError
+from lethe_eraser.references import Found
+
+READ_AT_ONCE: Final = 8
+"""Manifests in memory at the same time."""
+
+
+class PdfOptions(BaseModel):
+    """`options` of a feature with `handler: pdf`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest: str
+    """Column whose reference names the manifest."""
+    files: str
+    """Reference set that says where the manifest names its files."""
+    limit_bytes: Annotated[int, Field(gt=0, le=67_108_864)] = 8_388_608
+    """A larger manifest is not read, and its row is blocked."""
+
+
+class Pdf:
+    """Erases extractions: the files of the manifest, the manifest, the row."""
+
+    def __init__(self, features: Mapping[str, Feature], catalog: Catalog, objects: Objects) -> None:
+        self._features = features
+        self._options = {name: _options(feature, catalog) for name, feature in features.items()}
+        self._sets: Mapping[str, Rules] = catalog.reference_sets
+        self._objects = objects
+        self._rows = CataloguedRows(catalog, objects)
+        self._reading = asyncio.Semaphore(READ_AT_ONCE)
+
+    def supports(self, request_type: str) -> bool:
+        """Whether the catalog gives `request_type` to this handler."""
+        return request_type in self._features
+
+    async def find_targets(
+        self,
+        connection: AsyncConnection,
+        request_type: str,
+        request_ids: Sequence[int],
+        subject: str,
+    ) -> Targets:
+        """Read rows and their manifests; a row whose manifest cannot be read is blocked."""
+        feature, options = self._features[request_type], self._options[request_type]
+        rows, blocked = await self._rows.collect(connection, feature, request_ids, subject)
+        by_row = {(row.product.kind, row.row.row_id): row for row in rows}
+        decided = await self._rows.decide(rows, subject)
+        found = await asyncio.gather(
+            *(
+                self._with_files(by_row[target.kind, target.row_id], target, options, subject)
+                for target in decided.rows
+            )
+        )
+        return Targets(
+            rows=tuple(one for one in found if isinstance(one, RowTarget)),
+            blocked=(
+                *blocked,
+                *decided.blocked,
+                *(one for one in found if isinstance(one, BlockedRow)),
+            ),
+        )
+
+    async def erase(
+        self, connection: AsyncConnection, request_type: str, rows: Sequence[RowTarget]
+    ) -> Masked:
+        """Mask the rows that are unchanged."""
+        return await self._rows.mask(connection, self._features[request_type], rows)
+
+    async def _with_files(
+        self, row: ReadRow, target: RowTarget, options: PdfOptions, subject: str
+    ) -> RowTarget | BlockedRow:
+        """Add what the manifest names; a manifest that is kept keeps its files, too."""
+        named = {r for f in row.found.get(options.manifest, ()) for r in f.candidates}
+        manifests = [ref for ref in target.delete if ref in named]
+        files: list[Found] = []
+        for manifest in manifests:
+            try:
+                read = await self._files(manifest, options, subject)
+            except ObjectMissingError:
+                return row.blocked(BlockReason.MANIFEST_MISSING, missing=manifest)
+            if isinstance(read, BlockReason):
+                return row.blocked(read)
+            files += read
+        objects = self._rows.reader.sort(files, subject, await self._rows.existing(files))
+        if isinstance(objects, BlockReason):
+            return row.blocked(objects)
+        delete = dict.fromkeys((*target.delete, *objects.delete))
+        return row.target(
+            [ref for ref in delete if ref not in manifests],
+            target.kept + objects.kept,
+            delete_last=manifests,
+        )
+
+    async def _files(
+        self, manifest: ObjectRef, options: PdfOptions, subject: str
+    ) -> tuple[Found, ...] | BlockReason:
+        async with self._reading:
+            try:
+                data = await self._objects.read(manifest, options.limit_bytes)
+                text = data.decode("utf-8-sig")
+            except (ObjectTooLargeError, ObjectRefusedError, UnicodeDecodeError):
+                return BlockReason.MANIFEST_INVALID
+            files = self._rows.reader.read_json(self._sets[options.files], text, subject)
+        return BlockReason.MANIFEST_INVALID if files is BlockReason.MALFORMED_JSON else files
+
+
+def _options(feature: Feature, catalog: Catalog) -> PdfOptions:
+    try:
+        options = PdfOptions.model_validate(dict(feature.options))
+    except ValidationError as invalid:
+        raise CatalogError(
+            f"{feature.where}.{'.'.join(map(str, error['loc']))}: {error['msg'].lower()};"
+            f" the handler pdf takes {', '.join(PdfOptions.model_fields)}"
+            for error in invalid.errors()
+        ) from None
+    problems = []
+    columns = {column for table in feature.tables for column in table.references}
+    if options.manifest not in columns:
+        problems.append(
+            f"{feature.where}.manifest: must be a column with references:"
+            f" {', '.join(sorted(columns)) or 'there is none'}"
+        )
+    if options.files not in catalog.reference_sets:
+        problems.append(
+            f"{feature.where}.files: must name a reference set:"
+            f" {', '.join(sorted(catalog.reference_sets)) or 'there is none'}"
+        )
+    if problems:
+        raise CatalogError(problems)
+    return options
+
+
+HANDLER: Final[HandlerFactory] = Pdf

@@ -1,0 +1,59 @@
+"""What every handler promises, and what it is given."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_eraser.catalog import Catalog, Feature
+from lethe_eraser.domain import Masked, ObjectRef, RowTarget, Targets
+
+
+class ErasureHandler(Protocol):
+    """Finds and masks the rows of request types that store their data in one way.
+
+    Rows that are masked already are neither targets nor counted again: the same page twice is the
+    page once. A handler never commits and never talks of requests that are not among `request_ids`.
+    """
+
+    def supports(self, request_type: str) -> bool:
+        """Whether this handler erases requests of `request_type`."""
+        ...
+
+    async def find_targets(
+        self,
+        connection: AsyncConnection,
+        request_type: str,
+        request_ids: Sequence[int],
+        subject: str,
+    ) -> Targets:
+        """Read the rows of `request_ids` and resolve every reference in them; changes nothing."""
+        ...
+
+    async def erase(
+        self, connection: AsyncConnection, request_type: str, rows: Sequence[RowTarget]
+    ) -> Masked:
+        """Mask `rows` inside the caller's transaction; rows that changed meanwhile are returned."""
+        ...
+
+
+class Objects(Protocol):
+    """What finding needs of the object store."""
+
+    async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
+        """Give those of `refs` that are there."""
+        ...
+
+    async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
+        """Read an object; raises an `ObjectStoreError` that says why it cannot."""
+        ...
+
+
+class HandlerFactory(Protocol):
+    """How a handler is made; each module of the registry has one as `HANDLER`."""
+
+    def __call__(
+        self, features: Mapping[str, Feature], catalog: Catalog, objects: Objects
+    ) -> ErasureHandler:
+        """Make the handler of `features`; raises `CatalogError` if their options do not fit."""
+        ...

@@ -1,0 +1,119 @@
+"""What handlers share: rows of catalogued tables, read, decided upon and masked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_contracts.states import BlockReason
+from lethe_eraser.catalog import Catalog, Feature, ProductTable
+from lethe_eraser.domain import BlockedRow, Masked, ObjectRef, RowTarget, Targets
+from lethe_eraser.handlers.protocol import Objects
+from lethe_eraser.references import Found, RowReader
+from lethe_eraser.storage.product import StoredRow, TooLong, mask_rows, unmasked_rows
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRow:
+    """A row and what each of its columns names."""
+
+    product: ProductTable
+    row: StoredRow
+    found: Mapping[str, tuple[Found, ...]]
+
+    def blocked(self, reason: BlockReason, missing: ObjectRef | None = None) -> BlockedRow:
+        """Leave the row as it is."""
+        return BlockedRow(
+            kind=self.product.kind,
+            table=str(self.product.table),
+            row_id=self.row.row_id,
+            request_id=self.row.request_id,
+            reason=reason,
+            missing=missing,
+            row_version=self.row.row_version,
+        )
+
+    def target(
+        self, delete: Iterable[ObjectRef], kept: int, delete_last: Iterable[ObjectRef] = ()
+    ) -> RowTarget:
+        """Mask the row once these objects are gone."""
+        return RowTarget(
+            kind=self.product.kind,
+            table=str(self.product.table),
+            row_id=self.row.row_id,
+            row_version=self.row.row_version,
+            request_id=self.row.request_id,
+            delete=tuple(delete),
+            delete_last=tuple(delete_last),
+            kept=kept,
+        )
+
+
+class CataloguedRows:
+    """Rows of a feature's tables, by the catalog alone."""
+
+    def __init__(self, catalog: Catalog, objects: Objects) -> None:
+        self._objects = objects
+        self.reader = RowReader(catalog)
+
+    async def collect(
+        self,
+        connection: AsyncConnection,
+        feature: Feature,
+        request_ids: Sequence[int],
+        subject: str,
+    ) -> tuple[list[ReadRow], list[BlockedRow]]:
+        """Read the rows that are not masked yet, one statement per table, and their references."""
+        rows: list[ReadRow] = []
+        blocked: list[BlockedRow] = []
+        for product in feature.tables:
+            for stored in await unmasked_rows(connection, product, request_ids):
+                found = self._read(product, stored, subject)
+                if isinstance(found, BlockReason):
+                    blocked.append(ReadRow(product, stored, {}).blocked(found))
+                else:
+                    rows.append(ReadRow(product, stored, found))
+        return rows, blocked
+
+    async def existing(self, references: Iterable[Found]) -> frozenset[ObjectRef]:
+        """Ask S3 about references that may mean one object or another; seldom any."""
+        undecided = frozenset(self.reader.undecided(references))
+        return await self._objects.remaining(undecided) if undecided else undecided
+
+    async def decide(self, rows: Sequence[ReadRow], subject: str) -> Targets:
+        """Say of each row which objects go with it, by the ownership rules."""
+        flat = [[found for column in row.found.values() for found in column] for row in rows]
+        existing = await self.existing(found for references in flat for found in references)
+        targets: list[RowTarget] = []
+        blocked: list[BlockedRow] = []
+        for row, references in zip(rows, flat, strict=True):
+            objects = self.reader.sort(references, subject, existing)
+            if isinstance(objects, BlockReason):
+                blocked.append(row.blocked(objects))
+            else:
+                targets.append(row.target(objects.delete, objects.kept))
+        return Targets(tuple(targets), tuple(blocked))
+
+    async def mask(
+        self, connection: AsyncConnection, feature: Feature, rows: Sequence[RowTarget]
+    ) -> Masked:
+        """Mask rows whose version is still the one that was read, one statement per table."""
+        counts = {"feature": 0, "task": 0}
+        changed: list[RowTarget] = []
+        for product in feature.tables:
+            wanted = {row.row_id: row for row in rows if row.table == str(product.table)}
+            versions = {row_id: row.row_version for row_id, row in wanted.items()}
+            masked = await mask_rows(connection, product, versions)
+            counts[product.kind] += len(masked)
+            changed += [row for row_id, row in wanted.items() if row_id not in masked]
+        return Masked(counts["feature"], counts["task"], tuple(changed))
+
+    def _read(
+        self, product: ProductTable, stored: StoredRow, subject: str
+    ) -> Mapping[str, tuple[Found, ...]] | BlockReason:
+        values: dict[str, str | None] = {}
+        for column, value in stored.values.items():
+            if isinstance(value, TooLong):
+                return BlockReason.MALFORMED_JSON
+            values[column] = value
+        return self.reader.read(product, values, subject)

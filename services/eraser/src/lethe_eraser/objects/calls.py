@@ -1,0 +1,176 @@
+"""Single calls to S3: which client serves which bucket, and what an error means."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from pydantic import SecretStr
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from lethe_eraser.catalog import Bucket
+from lethe_eraser.objects.outcomes import ObjectStoreUnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
+Operation = Callable[["S3Client", dict[str, Any]], T]
+
+RETRYABLE: Final = frozenset(
+    {
+        "SlowDown",
+        "InternalError",
+        "ServiceUnavailable",
+        "RequestTimeout",
+        "RequestTimeTooSkewed",
+        "OperationAborted",
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
+        "503",
+        "500",
+        "502",
+        "504",
+        "429",
+    }
+)
+"""Codes that a retry may mend, of a whole request or of one key in `Errors[]`."""
+
+_CREDENTIALS: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+ATTEMPTS: Final = 5
+"""Tries of one call, or of the keys of one page that S3 asked to send again."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """How to reach S3. Without an endpoint, AWS; without keys, boto's own chain of credentials."""
+
+    region: str = "us-east-1"
+    endpoint_url: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    threads: int = 8
+    """Calls at once."""
+    page_keys: int = 250
+    """Keys per DeleteObjects; S3 takes at most 1000, smaller pages are kinder to a busy prefix."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.page_keys <= 1000:  # noqa: PLR2004  # S3's own limit
+            raise ValueError("page_keys must be 1..1000")
+        if self.threads < 1:
+            raise ValueError("threads must be at least 1")
+
+
+class RefusedError(Exception):
+    """S3 refused the whole request, and will again."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class S3Calls:
+    """boto3 clients, one per region, made when first needed; blocking, for a thread pool."""
+
+    def __init__(
+        self,
+        options: S3Options,
+        buckets: Mapping[str, Bucket],
+        on_error: Callable[[str], None],
+        wait_seconds: float,
+    ) -> None:
+        self._options = options
+        self._buckets = buckets
+        self._on_error = on_error
+        self._wait_seconds = wait_seconds
+        self._clients: dict[str, S3Client] = {}
+        self._lock = Lock()
+
+    def call(self, bucket: str, operation: Operation[T]) -> T:
+        """Call `operation(client, arguments of every call)`, again while S3 asks for patience.
+
+        Raises:
+            ObjectStoreUnavailableError: S3 is away, throttles, or refuses our credentials.
+            RefusedError: It refuses this request.
+        """
+        result: T = self.retrying()(self.once, bucket, operation)
+        return result
+
+    def retrying(self) -> Retrying:
+        """Tries with exponential waits and jitter, while the error is a passing one."""
+        return Retrying(
+            retry=retry_if_exception_type(ObjectStoreUnavailableError),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_exponential_jitter(
+                initial=self._wait_seconds, max=20 * self._wait_seconds, jitter=self._wait_seconds
+            ),
+            reraise=True,
+        )
+
+    def note(self, code: str) -> None:
+        """Count an error by its code."""
+        self._on_error(code)
+
+    def once(self, bucket: str, operation: Operation[T]) -> T:
+        """Like `call`, without a second try."""
+        owner = self._buckets[bucket].owner
+        arguments: dict[str, Any] = {"Bucket": bucket}
+        if owner is not None:
+            arguments["ExpectedBucketOwner"] = owner
+        try:
+            return operation(self._client(bucket), arguments)
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", "Unknown"))
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            self._on_error(code)
+            if code in RETRYABLE or code in _CREDENTIALS or status >= 500:  # noqa: PLR2004  # HTTP
+                raise ObjectStoreUnavailableError(code) from None
+            raise RefusedError(code) from None
+        except ParamValidationError:
+            self._on_error("ParamValidation")
+            raise RefusedError("ParamValidation") from None
+        except BotoCoreError as error:
+            self._on_error(type(error).__name__)
+            raise ObjectStoreUnavailableError(type(error).__name__) from None
+
+    def _client(self, bucket: str) -> "S3Client":
+        region = self._buckets[bucket].region or self._options.region
+        if self._options.endpoint_url is not None:
+            region = self._options.region
+        with self._lock:
+            if region not in self._clients:
+                self._clients[region] = self._make(region)
+            return self._clients[region]
+
+    def _make(self, region: str) -> "S3Client":
+        secret = self._options.secret_access_key
+        own_endpoint = self._options.endpoint_url is not None
+        return boto3.session.Session().client(
+            "s3",
+            region_name=region,
+            endpoint_url=self._options.endpoint_url,
+            aws_access_key_id=self._options.access_key_id,
+            aws_secret_access_key=None if secret is None else secret.get_secret_value(),
+            config=Config(
+                max_pool_connections=self._options.threads,
+                # Retries are ours: boto's do not see the errors of single keys.
+                retries={"mode": "standard", "total_max_attempts": 1},
+                connect_timeout=5,
+                read_timeout=60,
+                s3={"addressing_style": "path" if own_endpoint else "auto"},
+            ),
+        )

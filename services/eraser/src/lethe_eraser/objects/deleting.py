@@ -1,0 +1,113 @@
+"""Deletes pages of keys or versions, and says key by key what became of them."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from lethe_eraser.objects.calls import RETRYABLE, RefusedError, S3Calls
+from lethe_eraser.objects.outcomes import ObjectStoreUnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_NOT_IN_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_OF_THE_PAGE: Final = frozenset({"MalformedXML", "InvalidRequest", "ParamValidation", "400"})
+"""Refusals that a single bad key may cause for its whole page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What an entry of DeleteObjects names; without a version, a key of an unversioned bucket."""
+
+    key: str
+    version_id: str | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """The entry as boto3 takes it."""
+        if self.version_id is None:
+            return {"Key": self.key}
+        return {"Key": self.key, "VersionId": self.version_id}
+
+
+def pages(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """Split into pages of at most `size`; a key that XML cannot carry gets a page of its own."""
+    plain = [item for item in items if not _NOT_IN_XML.search(item.key)]
+    for start in range(0, len(plain), size):
+        yield plain[start : start + size]
+    yield from ([item] for item in items if _NOT_IN_XML.search(item.key))
+
+
+def delete_page(calls: S3Calls, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
+    """Delete one page; gives the items S3 refused, with its code. The others are gone.
+
+    Only the keys that S3 asks to send again are sent again, with growing, jittered waits.
+
+    Raises:
+        ObjectStoreUnavailableError: Some are neither gone nor refused after the last try.
+    """
+    if len(items) == 1 and _NOT_IN_XML.search(items[0].key):
+        return _delete_one(calls, bucket, items[0])
+    refused: dict[Item, str] = {}
+    pending = list(items)
+    for attempt in calls.retrying():
+        with attempt:
+            try:
+                errors = calls.once(bucket, _deletion(pending))
+            except RefusedError as refusal:
+                return refused | _divide(calls, bucket, pending, refusal.code)
+            outcome = _by_item(pending, errors)
+            refused.update({i: code for i, code in outcome.items() if code not in RETRYABLE})
+            pending = [item for item, code in outcome.items() if code in RETRYABLE]
+            for code in outcome.values():
+                calls.note(code)
+            if pending:
+                raise ObjectStoreUnavailableError(outcome[pending[0]])
+    return refused
+
+
+def _deletion(items: Sequence[Item]) -> Any:
+    entries: Any = [item.entry() for item in items]
+
+    def delete(client: "S3Client", arguments: dict[str, Any]) -> Sequence[Mapping[str, Any]]:
+        answer = client.delete_objects(**arguments, Delete={"Objects": entries, "Quiet": True})
+        return answer.get("Errors", [])
+
+    return delete
+
+
+def _delete_one(calls: S3Calls, bucket: str, item: Item) -> dict[Item, str]:
+    def delete(client: "S3Client", arguments: dict[str, Any]) -> None:
+        client.delete_object(**arguments, **item.entry())
+
+    try:
+        calls.call(bucket, delete)
+    except RefusedError as refusal:
+        return {item: refusal.code}
+    return {}
+
+
+def _divide(calls: S3Calls, bucket: str, items: Sequence[Item], code: str) -> dict[Item, str]:
+    """Find the entries for which a whole page was refused."""
+    if code not in _OF_THE_PAGE or len(items) == 1:
+        return dict.fromkeys(items, code)
+    half = len(items) // 2
+    return delete_page(calls, bucket, items[:half]) | delete_page(calls, bucket, items[half:])
+
+
+def _by_item(items: Sequence[Item], errors: Sequence[Mapping[str, Any]]) -> dict[Item, str]:
+    """Say which items the entries of `Errors[]` speak of."""
+    by_key: dict[str, list[Item]] = {}
+    for item in items:
+        by_key.setdefault(item.key, []).append(item)
+    outcome: dict[Item, str] = {}
+    for error in errors:
+        code = str(error.get("Code", "Unknown"))
+        named = by_key.get(str(error.get("Key", "")))
+        if named is None:
+            # An error about a key we did not ask for may be about any that we did.
+            return dict.fromkeys(items, code)
+        version = error.get("VersionId")
+        exact = [item for item in named if version and item.version_id == version]
+        outcome.update(dict.fromkeys(exact or named, code))
+    return outcome

@@ -1,0 +1,149 @@
+"""What is there: keys of an unversioned bucket, versions and markers of a versioned one.
+
+Keys of one folder are found by listing the folder while that is cheaper than asking key by key.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import ClientError
+
+from lethe_eraser.objects.calls import RefusedError, S3Calls
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+SWEEP_FROM: Final = 8
+"""Keys of one folder from which on the folder is listed, and keys that each page must settle."""
+
+_NOT_FOUND: Final = 404
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a key; `is_marker`: a delete marker, which holds no data."""
+
+    key: str
+    version_id: str
+    is_marker: bool
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a sweep found, and the keys it did not settle."""
+
+    versions: list[Version] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    unsettled: list[str] = field(default_factory=list)
+
+
+def folders(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Group keys by folder, in the order S3 lists them; small folders fall into single keys."""
+    groups: dict[str, list[str]] = {}
+    for key in sorted(set(keys)):
+        groups.setdefault(key.rpartition("/")[0], []).append(key)
+    for group in groups.values():
+        if len(group) >= SWEEP_FROM:
+            yield group
+        else:
+            yield from ([key] for key in group)
+
+
+def sweep_keys(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
+    """List the folder of `keys` (sorted) until they are settled or asking singly is cheaper."""
+    seen, wanted, settled = Seen(), frozenset(keys), 0
+    more: dict[str, Any] = {"Prefix": _common_start(keys)}
+    while True:
+
+        def page(client: "S3Client", arguments: dict[str, Any]) -> Any:
+            return client.list_objects_v2(**arguments, **more)  # called at once
+
+        answer = calls.call(bucket, page)
+        names = [entry["Key"] for entry in answer.get("Contents", [])]
+        seen.keys.update(wanted.intersection(names))
+        if not answer.get("IsTruncated") or not names:
+            return seen
+        done = _settled(keys, settled, names[-1], inclusive=True)
+        if _gives_up(done - settled):
+            seen.unsettled = list(keys[done:])
+            return seen
+        settled = done
+        if settled == len(keys):
+            return seen
+        more["ContinuationToken"] = answer["NextContinuationToken"]
+
+
+def sweep_versions(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
+    """The same for versions; with a single key, every version of exactly that key."""
+    seen, wanted, settled = Seen(), frozenset(keys), 0
+    more: dict[str, Any] = {"Prefix": _common_start(keys)}
+    while True:
+
+        def page(client: "S3Client", arguments: dict[str, Any]) -> Any:
+            return client.list_object_versions(**arguments, **more)  # called at once
+
+        answer = calls.call(bucket, page)
+        listed = list(_versions(answer))
+        # The prefix of a key is also the prefix of `<key>.bak`.
+        seen.versions += [version for version in listed if version.key in wanted]
+        if not answer.get("IsTruncated") or not listed:
+            return seen
+        # The last key of a page may go on, on the next one.
+        last = max(version.key for version in listed)
+        done = _settled(keys, settled, last, inclusive=False)
+        if done == len(keys):
+            return seen
+        if len(keys) > 1 and _gives_up(done - settled):
+            seen.unsettled = list(keys[done:])
+            unsettled = frozenset(seen.unsettled)
+            seen.versions = [v for v in seen.versions if v.key not in unsettled]
+            return seen
+        settled = done
+        more["KeyMarker"] = answer["NextKeyMarker"]
+        if answer.get("NextVersionIdMarker"):
+            more["VersionIdMarker"] = answer["NextVersionIdMarker"]
+        else:
+            more.pop("VersionIdMarker", None)
+
+
+def has_key(calls: S3Calls, bucket: str, key: str) -> bool:
+    """Ask for one key; where S3 will not tell (no permission to list), it counts as there."""
+
+    def head(client: "S3Client", arguments: dict[str, Any]) -> bool:
+        try:
+            client.head_object(**arguments, Key=key)
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == _NOT_FOUND:
+                return False
+            raise
+        return True
+
+    try:
+        return calls.call(bucket, head)
+    except RefusedError:
+        return True
+
+
+def _common_start(keys: Sequence[str]) -> str:
+    """What all of `keys` (sorted) begin with: the first and the last differ soonest."""
+    first, last = keys[0], keys[-1]
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((i for i, (a, b) in pairs if a != b), min(len(first), len(last)))]
+
+
+def _versions(answer: Any) -> Iterator[Version]:
+    for kind, is_marker in (("Versions", False), ("DeleteMarkers", True)):
+        for entry in answer.get(kind, []):
+            yield Version(entry["Key"], entry.get("VersionId", "null"), is_marker)
+
+
+def _settled(keys: Sequence[str], start: int, last: str, *, inclusive: bool) -> int:
+    done = start
+    while done < len(keys) and (keys[done] < last or (inclusive and keys[done] == last)):
+        done += 1
+    return done
+
+
+def _gives_up(settled_by_page: int) -> bool:
+    return settled_by_page < SWEEP_FROM

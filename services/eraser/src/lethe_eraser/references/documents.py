@@ -1,0 +1,290 @@
+"""From a row, as it was read, to the objects it names, or to the reason it is left alone.
+
+Pure. Every URL of a JSON value is either claimed by a rule or blocks the row: what nobody claimed
+is never masked, because after masking nobody could trace it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jsonpath import JSONPathError
+
+from lethe_contracts.states import BlockReason
+from lethe_eraser.catalog.model import (
+    Catalog,
+    Ignored,
+    Ownership,
+    ProductTable,
+    ReferenceRule,
+    Rules,
+    SharedObjects,
+)
+from lethe_eraser.domain import ObjectRef
+from lethe_eraser.references.urls import (
+    Ambiguous,
+    Conflict,
+    Nothing,
+    Resolution,
+    Resolved,
+    Resolver,
+    Unresolved,
+)
+
+_EMPTY: Final[tuple[object, ...]] = (None, "", {}, [])
+_URL: Final = re.compile(
+    r"\s*(?:[a-z][a-z0-9+.-]*:)?//[^/\s]|.*\barn:aws[a-z-]*:s3:", re.IGNORECASE
+)
+_AWS: Final = (r"\.amazonaws\.com", r"\.cloudfront\.net")
+
+
+class _UnreadableError(Exception):
+    """Inside this module: the row is left alone, for this reason."""
+
+    def __init__(self, reason: BlockReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One reference of a row: the object it names (or may name), and whose that may be."""
+
+    candidates: tuple[ObjectRef, ...]
+    ownership: Ownership
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """What becomes of a row's objects: those to delete, and how many stay."""
+
+    delete: tuple[ObjectRef, ...]
+    kept: int
+
+
+class RowReader:
+    """Reads what rows refer to, by one catalog's rules."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._resolver = Resolver(catalog.buckets, catalog.hosts)
+        self._shared: SharedObjects = catalog.shared
+        self._bucket_names = frozenset(catalog.buckets)
+        ours = "|".join((*_AWS, *(re.escape(host) for host in catalog.hosts)))
+        self._ours = re.compile(rf"(?:{ours})", re.IGNORECASE)
+
+    def read(
+        self, product: ProductTable, values: Mapping[str, str | None], subject: str
+    ) -> Mapping[str, tuple[Found, ...]] | BlockReason:
+        """Read the reference columns of a row of `product`, as text; give what each names."""
+        try:
+            return {
+                column: tuple(self._column(rules, values[column], subject))
+                for column, rules in product.references.items()
+            }
+        except _UnreadableError as unreadable:
+            return unreadable.reason
+
+    def read_json(self, rules: Rules, text: str, subject: str) -> tuple[Found, ...] | BlockReason:
+        """Read one JSON text by `rules`, of which one must apply."""
+        try:
+            return tuple(self._json(rules, text, subject, may_be_empty=False))
+        except _UnreadableError as unreadable:
+            return unreadable.reason
+
+    def sort(
+        self, references: Iterable[Found], subject: str, existing: frozenset[ObjectRef]
+    ) -> Sorted | BlockReason:
+        """Decide whose the objects of a row are.
+
+        Args:
+            references: What the row names.
+            subject: The person who is erased.
+            existing: Those of `undecided(references)` that are there.
+        """
+        delete: dict[ObjectRef, None] = {}
+        stay: set[ObjectRef] = set()
+        for found in references:
+            theirs = [ref for ref in found.candidates if self._is_theirs(ref, found, subject)]
+            if len(found.candidates) > 1 and found.ownership.under is None:
+                there = [ref for ref in found.candidates if ref in existing]
+                if len(there) > 1:
+                    return BlockReason.UNRESOLVED_REFERENCE
+                meant = there or list(found.candidates[:1])
+                theirs = [ref for ref in theirs if ref in meant]
+            delete.update(dict.fromkeys(theirs))
+            if not theirs:
+                stay.add(found.candidates[0])
+        return Sorted(tuple(delete), len(stay - set(delete)))
+
+    def undecided(self, references: Iterable[Found]) -> Iterator[ObjectRef]:
+        """Give the objects whose existence decides which of several a reference means.
+
+        Below a person's own prefix it does not matter: whichever is there is theirs.
+        """
+        for found in references:
+            if len(found.candidates) > 1 and found.ownership.under is None:
+                yield from found.candidates
+
+    def _is_theirs(self, ref: ObjectRef, found: Found, subject: str) -> bool:
+        below = ref.key.startswith(found.ownership.prefix(subject))
+        return below and not self._shared.holds(ref)
+
+    def _column(self, rules: Rules, text: str | None, subject: str) -> Iterable[Found]:
+        plain = next((r for r in rules if isinstance(r, ReferenceRule) and r.at is None), None)
+        if text is None or not text.strip():
+            return ()
+        if plain is not None:
+            return _found(self._resolver.resolve_url(text, in_bucket=plain.in_bucket), plain)
+        return self._json(rules, text, subject)
+
+    def _json(
+        self, rules: Rules, text: str, subject: str, *, may_be_empty: bool = True
+    ) -> list[Found]:
+        try:
+            value = json.loads(text, object_pairs_hook=_each_name_once)
+        except (ValueError, RecursionError):
+            raise _UnreadableError(BlockReason.MALFORMED_JSON) from None
+        if may_be_empty and value in _EMPTY:
+            return []
+        reading = _Reading(self._resolver, value)
+        try:
+            found = reading.references(rules)
+        except (JSONPathError, RecursionError):
+            raise _UnreadableError(BlockReason.MALFORMED_JSON) from None
+        prefixes = {r.ownership.prefix(subject) for r in rules if isinstance(r, ReferenceRule)}
+        theirs = tuple(prefix for prefix in prefixes if prefix)
+        if any(self._may_refer(text, theirs) for text in reading.unclaimed()):
+            raise _UnreadableError(BlockReason.UNCOVERED)
+        return found
+
+    def _may_refer(self, text: str, prefixes: tuple[str, ...]) -> bool:
+        return (
+            text in self._bucket_names
+            or text.startswith(prefixes)
+            or _URL.match(text) is not None
+            or self._ours.search(text) is not None
+        )
+
+
+class _Reading:
+    """One JSON value being read; remembers which of its strings a rule claimed."""
+
+    def __init__(self, resolver: Resolver, value: object) -> None:
+        self._resolver = resolver
+        self._value = value
+        self._claimed: set[tuple[int, str | int]] = set()
+        self._ignored: set[int] = set()
+        self._applied = False
+
+    def references(self, rules: Rules) -> list[Found]:
+        found: list[Found] = []
+        for rule in rules:
+            if isinstance(rule, Ignored):
+                for match in rule.at.finditer(self._any):
+                    self._claim(match.parent, match.parts)
+                    self._ignored.add(id(match.obj))
+            else:
+                found += self._by_rule(rule)
+        if not self._applied and any(isinstance(rule, ReferenceRule) for rule in rules):
+            raise _UnreadableError(BlockReason.MALFORMED_JSON)
+        return found
+
+    def unclaimed(self) -> Iterator[str]:
+        """Give every string, member names included, that no rule claimed."""
+        if isinstance(self._value, str) and (0, "") not in self._claimed:
+            yield self._value
+        open_values: list[Any] = [self._value]
+        while open_values:
+            value = open_values.pop()
+            if isinstance(value, dict):
+                yield from value
+                members: Iterable[tuple[str | int, Any]] = value.items()
+            elif isinstance(value, list):
+                members = enumerate(value)
+            else:
+                continue
+            for name, member in members:
+                if isinstance(member, str):
+                    if (id(value), name) not in self._claimed:
+                        yield member
+                elif isinstance(member, dict | list) and id(member) not in self._ignored:
+                    open_values.append(member)
+
+    @property
+    def _any(self) -> Any:
+        return self._value
+
+    def _by_rule(self, rule: ReferenceRule) -> Iterator[Found]:
+        if rule.at is None or not self._has_its_shape(rule):
+            return
+        for match in rule.at.finditer(self._any):
+            self._applied = True
+            if match.obj is None:
+                continue
+            if rule.is_object:
+                yield from self._of_object(rule, match.obj)
+            else:
+                self._claim(match.parent, match.parts)
+                yield from _found(
+                    self._resolver.resolve_url(_text(match.obj) or "", in_bucket=rule.in_bucket),
+                    rule,
+                )
+
+    def _has_its_shape(self, rule: ReferenceRule) -> bool:
+        """Whether the rule is of this value's shape; inside it, a wrong shape is malformed."""
+        if rule.list_at is not None:
+            for match in rule.list_at.finditer(self._any):
+                if isinstance(match.obj, list) or match.obj is None:
+                    self._applied = True
+                    continue
+                if not match.parts:
+                    return False
+                raise _UnreadableError(BlockReason.MALFORMED_JSON)
+        at_root = rule.at is not None and not rule.at.segments
+        return not (at_root and rule.is_object and not isinstance(self._value, dict))
+
+    def _of_object(self, rule: ReferenceRule, node: object) -> Iterator[Found]:
+        if not isinstance(node, dict):
+            raise _UnreadableError(BlockReason.MALFORMED_JSON)
+        names = (*rule.urls, rule.key, rule.bucket)
+        self._claimed.update((id(node), name) for name in names if name is not None)
+        key, bucket = _text(node.get(rule.key)), _text(node.get(rule.bucket))
+        urls: list[str | None] = [url for name in rule.urls if (url := _text(node.get(name)))]
+        for url in urls or [None]:
+            resolution = self._resolver.resolve(
+                url=url, key=key, bucket=bucket, in_bucket=rule.in_bucket
+            )
+            yield from _found(resolution, rule)
+
+    def _claim(self, parent: Any, parts: tuple[str | int, ...]) -> None:
+        self._claimed.add((id(parent.obj), parts[-1]) if parts else (0, ""))
+
+
+def _found(resolution: Resolution, rule: ReferenceRule) -> Iterator[Found]:
+    match resolution:
+        case Resolved(ref):
+            yield Found((ref,), rule.ownership)
+        case Ambiguous(candidates):
+            yield Found(candidates, rule.ownership)
+        case Unresolved():
+            raise _UnreadableError(BlockReason.UNRESOLVED_REFERENCE)
+        case Conflict():
+            raise _UnreadableError(BlockReason.REFERENCE_CONFLICT)
+        case Nothing():
+            return
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise _UnreadableError(BlockReason.MALFORMED_JSON)
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that stands twice: the value that loses would be forgotten unread."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice")
+    return value

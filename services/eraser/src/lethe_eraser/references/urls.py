@@ -1,0 +1,282 @@
+"""From what a product stored (URL, key, {bucket, key}) to the S3 object it names, or to a refusal.
+
+Pure. A bucket is never guessed: only the catalog's buckets come out, whatever goes in. A key is
+percent-decoded exactly once where it stood in a URL, never where it stood as a key, and is never
+normalised: `a//b`, `./a` and `a/../b` are keys of their own.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import unescape
+from typing import Final
+from urllib.parse import parse_qs, unquote
+
+from lethe_eraser.catalog.model import Bucket, Origin
+from lethe_eraser.domain import ObjectRef
+
+LONGEST_KEY: Final = 1024
+"""Bytes of UTF-8 in an S3 key."""
+
+LONGEST_HOST: Final = 259
+"""Characters of a host name with its port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The object that is named."""
+
+    ref: ObjectRef
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """Several objects that may be meant, the likeliest first: a raw `+` may be a space, say."""
+
+    candidates: tuple[ObjectRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Nothing the catalog knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Parts of one reference name different objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A reference that names no object: empty, or with its data in itself."""
+
+
+Resolution = Resolved | Ambiguous | Unresolved | Conflict | Nothing
+
+_REGION = r"(?P<region>[a-z]{2}(?:-[a-z]+)+-\d+)"
+_ENDPOINT = (
+    rf"(?:s3(?:-fips)?(?:\.dualstack)?\.{_REGION}|s3-(?P<dash>[a-z]{{2}}(?:-[a-z]+)+-\d+)|s3)"
+)
+_VPCE = r"bucket\.vpce-[a-z0-9-]+\.s3\.(?P<vpce>[a-z]{2}(?:-[a-z]+)+-\d+)\.vpce"
+_WEBSITE = r"s3-website[.-](?P<site>[a-z]{2}(?:-[a-z]+)+-\d+)"
+_SUFFIX = r"\.amazonaws\.com(?P<china>\.cn)?"
+_VIRTUAL_HOST = re.compile(
+    rf"(?P<bucket>.+)\.(?:{_ENDPOINT}|{_VPCE}|{_WEBSITE}|s3-accelerate(?:\.dualstack)?){_SUFFIX}"
+)
+_PATH_HOST = re.compile(rf"(?:{_ENDPOINT}|{_VPCE}){_SUFFIX}")
+_HOST = re.compile(r"(?P<name>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>\d{1,5}))?")
+_WEB = re.compile(
+    r"\s*(?:(?P<scheme>https?):)?//(?P<host>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL
+)
+_URI = re.compile(
+    r"\s*(?:s3[an]?://|arn:(?P<arn>aws(?:-cn|-us-gov)?):s3:::)(?P<bucket>[^/]+)/(?P<key>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
+_INLINE = re.compile(r"\s*data:", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
+_SPACES = " \t\r\n\f"
+_PORTS = {"http": "80", "https": "443"}
+
+
+class Resolver:
+    """Resolves references against one catalog's buckets and hosts."""
+
+    def __init__(
+        self, buckets: Mapping[str, Bucket], hosts: Mapping[str, tuple[Origin, ...]]
+    ) -> None:
+        self._buckets = dict(buckets)
+        for bucket in buckets.values():
+            self._buckets.update(dict.fromkeys(bucket.aliases, bucket))
+        self._origins = {
+            host: tuple((_pattern(origin.pattern), origin) for origin in origins)
+            for host, origins in hosts.items()
+        }
+
+    def resolve(
+        self,
+        *,
+        url: str | None = None,
+        key: str | None = None,
+        bucket: str | None = None,
+        in_bucket: str | None = None,
+    ) -> Resolution:
+        """Resolve the parts of one reference; those that are given must agree.
+
+        Args:
+            url: A URL, an S3 URI or ARN or, where `in_bucket` is given, a bare key.
+            key: The key, as it is.
+            bucket: The bucket it stands with.
+            in_bucket: The bucket of a key that comes without one.
+        """
+        by_url: Resolution = self.resolve_url(url, in_bucket=in_bucket) if url else Nothing()
+        if not key and not bucket:
+            return by_url
+        if isinstance(by_url, Nothing):
+            return self._by_key(key, bucket or in_bucket) if key else by_url
+        if isinstance(by_url, Unresolved | Conflict):
+            known = bucket is not None and bucket in self._buckets
+            return Conflict() if known else by_url
+        return self._agreeing(by_url, key, bucket)
+
+    def resolve_url(self, text: str, *, in_bucket: str | None = None) -> Resolution:
+        """Resolve one piece of text that should be a URL, an S3 URI, an ARN or a bare key."""
+        if not text.strip() or _INLINE.match(text):
+            return Nothing()
+        found = self._read(text, in_bucket)
+        if _ENTITY.search(text) and _WEB.match(text):
+            found += self._read(unescape(text), in_bucket)
+        return _one_or_several(found)
+
+    def _by_key(self, key: str, bucket: str | None) -> Resolution:
+        known = None if bucket is None else self._buckets.get(bucket)
+        if known is None or not _is_key(key):
+            return Unresolved()
+        return Resolved(ObjectRef(known.name, key))
+
+    def _agreeing(
+        self, by_url: Resolved | Ambiguous, key: str | None, bucket: str | None
+    ) -> Resolution:
+        candidates = (by_url.ref,) if isinstance(by_url, Resolved) else by_url.candidates
+        if bucket:
+            known = self._buckets.get(bucket)
+            candidates = tuple(c for c in candidates if known and c.bucket == known.name)
+        if key:
+            # A key names every version, so it says more than a URL's versionId.
+            candidates = tuple(ObjectRef(c.bucket, c.key) for c in candidates if c.key == key)
+        return _one_or_several(candidates) if candidates else Conflict()
+
+    def _read(self, text: str, in_bucket: str | None) -> list[ObjectRef]:
+        uri = _URI.fullmatch(text)
+        if uri is not None:
+            bucket = self._buckets.get(uri["bucket"])
+            arn = (uri["arn"] or "").lower()
+            if bucket is None or (arn and arn != _partition(bucket.region)):
+                return []
+            return _refs(bucket.name, [uri["key"]])
+        web = _WEB.fullmatch(text)
+        if web is not None:
+            return self._read_web(web["scheme"] or "https", web["host"], web["rest"])
+        if in_bucket is None or _SCHEME.match(text):
+            return []
+        return _refs(in_bucket, [text] if text[0] != "/" else [text, text[1:]])
+
+    def _read_web(self, scheme: str, authority: str, rest: str) -> list[ObjectRef]:
+        # Lowering a non-ASCII host could turn a look-alike into one of ours.
+        plausible = authority.isascii() and len(authority) <= LONGEST_HOST
+        host = _HOST.fullmatch(authority.lower()) if plausible else None
+        if host is None or host["port"] not in {None, _PORTS[scheme.lower()]}:
+            return []
+        name = host["name"]
+        paths, query = _paths(rest)
+        if name in self._origins:
+            return self._read_cdn(name, paths)
+        path_style = _PATH_HOST.fullmatch(name)
+        if path_style is not None:
+            return self._read_path_style(path_style, paths, query)
+        virtual = _VIRTUAL_HOST.fullmatch(name)
+        if virtual is not None:
+            bucket = self._of_partition(virtual["bucket"], virtual)
+            if virtual["site"] is not None:
+                # A website answers a folder with its index document: the key is not in the URL.
+                paths = [path for path in paths if not path.endswith("/")]
+            return [] if bucket is None else _refs(bucket.name, _below_root(paths), query)
+        bucket = self._buckets.get(name) if "." in name else None
+        return [] if bucket is None else _refs(bucket.name, _below_root(paths), query)
+
+    def _read_cdn(self, name: str, paths: Iterable[str]) -> list[ObjectRef]:
+        found: list[ObjectRef] = []
+        for path in paths:
+            _, origin = next(o for o in self._origins[name] if o[0].fullmatch(path))
+            if path not in {"", "/"}:
+                keys = (origin.origin_path + below for below in _decoded([path]))
+                found += _refs(origin.bucket, [key.removeprefix("/") for key in keys])
+        return found
+
+    def _read_path_style(
+        self, host: re.Match[str], paths: Iterable[str], query: str
+    ) -> list[ObjectRef]:
+        found: list[ObjectRef] = []
+        for path in paths:
+            name, slash, key = path.removeprefix("/").partition("/")
+            bucket = self._of_partition(name, host)
+            if bucket is not None and slash:
+                found += _refs(bucket.name, _decoded([key]), query)
+        return found
+
+    def _of_partition(self, name: str, host: re.Match[str]) -> Bucket | None:
+        """Give the bucket, unless the host lies in another partition: names repeat across them."""
+        bucket = self._buckets.get(name)
+        groups = host.groupdict()
+        region = next(
+            (groups[g] for g in ("region", "dash", "vpce", "site") if groups.get(g)), None
+        )
+        if bucket is None or bool(groups["china"]) != (_partition(bucket.region) == "aws-cn"):
+            return None
+        return bucket if region is None or _partition(region) == _partition(bucket.region) else None
+
+
+def _partition(region: str | None) -> str:
+    start = (region or "").partition("-")[0]
+    if start == "cn":
+        return "aws-cn"
+    return "aws-us-gov" if (region or "").startswith("us-gov-") else "aws"
+
+
+def _pattern(written: str | None) -> re.Pattern[str]:
+    if written is None:
+        return re.compile(".*", re.DOTALL)
+    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in written)
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _paths(rest: str) -> tuple[list[str], str]:
+    """Split what follows the host into readings of the path, still encoded, and the query."""
+    before, mark, query = rest.partition("?")
+    fragment = before.partition("#")
+    paths = [fragment[0]]
+    if fragment[1]:
+        # Stored unencoded, a `#` belongs to the key; in a true URL it ends it.
+        paths.append(before)
+    paths += [path.rstrip(_SPACES) for path in paths if not mark and path != path.rstrip(_SPACES)]
+    # S3 reads a raw plus as a space in some places and as itself in others.
+    paths += [path.replace("+", " ") for path in paths if "+" in path]
+    return paths, query.partition("#")[0]
+
+
+def _decoded(paths: Iterable[str]) -> list[str]:
+    keys: list[str] = []
+    for path in paths:
+        try:
+            keys.append(unquote(path, errors="strict"))
+        except UnicodeDecodeError:
+            continue
+    return keys
+
+
+def _below_root(paths: Iterable[str]) -> list[str]:
+    return _decoded(path[1:] for path in paths if path.startswith("/"))
+
+
+def _version(query: str) -> str | None:
+    values = parse_qs(query.replace("&amp;", "&")).get("versionId")
+    return values[0] if values else None
+
+
+def _refs(bucket: str, keys: Iterable[str], query: str = "") -> list[ObjectRef]:
+    version = _version(query) if "versionId" in query else None
+    return [ObjectRef(bucket, key, version) for key in keys if _is_key(key)]
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return 0 < len(key.encode()) <= LONGEST_KEY
+    except UnicodeEncodeError:
+        return False
+
+
+def _one_or_several(found: Iterable[ObjectRef]) -> Resolution:
+    candidates = tuple(dict.fromkeys(found))
+    if not candidates:
+        return Unresolved()
+    return Resolved(candidates[0]) if len(candidates) == 1 else Ambiguous(candidates)
