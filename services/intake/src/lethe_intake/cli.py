@@ -7,8 +7,9 @@ from pydantic import SecretStr
 
 from lethe_intake.api import SCOPES
 from lethe_intake.consumer import GROUP, TOPICS
-from lethe_intake.container import MIGRATIONS, VERSION_TABLE, IntakeContainer
+from lethe_intake.container import IntakeContainer
 from lethe_intake.settings import IntakeSettings
+from lethe_intake.storage import MIGRATIONS, VERSION_TABLE
 from lethe_outbox import initialise_group
 from lethe_runtime import database, lifecycle, logging
 from lethe_runtime.api_keys import keys_app

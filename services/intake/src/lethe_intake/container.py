@@ -3,8 +3,6 @@
 Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
 """
 
-from pathlib import Path
-from typing import Final
 from zoneinfo import ZoneInfo
 
 from dependency_injector import containers, providers
@@ -21,15 +19,12 @@ from lethe_intake.domain import Seal
 from lethe_intake.metrics import IntakeMetrics
 from lethe_intake.sample import Sampler
 from lethe_intake.settings import IntakeSettings
-from lethe_intake.storage import IntakeStorage
+from lethe_intake.storage import MIGRATIONS, VERSION_TABLE, IntakeStorage
 from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, RedisFastPath
 from lethe_runtime.database import SCHEMA, DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer
 from lethe_runtime.waiting import Watch
-
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
-VERSION_TABLE: Final = "alembic_version_intake"
 
 
 def _ring(text: SecretStr) -> KeyRing:

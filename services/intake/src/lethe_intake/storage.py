@@ -7,6 +7,7 @@ A request is open while `closed_at` is null, which holds exactly while its state
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -53,6 +54,9 @@ from lethe_intake.domain import (
 )
 from lethe_outbox import Message, Outbox
 from lethe_runtime.database import SCHEMA
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+VERSION_TABLE: Final = "alembic_version_intake"
 
 METADATA: Final = MetaData(schema=SCHEMA)
 
