@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,13 +30,15 @@ def postgres_answers(address: PostgresAddress) -> bool:
 
 
 def kafka_answers(bootstrap: str) -> bool:
-    """Ask for the cluster as a client does. Must not be called from a running event loop."""
+    """Ask for the cluster as a client does."""
     host, _, port = bootstrap.rpartition(":")
     try:
         # First without the client, which logs an error for every broker it cannot reach.
         with socket.create_connection((host, int(port)), timeout=_SECONDS):
             pass
-        return asyncio.run(_describes_itself(bootstrap))
+        # In a thread of its own: the caller's may be running an event loop already.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(lambda: asyncio.run(_describes_itself(bootstrap))).result()
     except (KafkaError, OSError):
         return False
 
