@@ -147,8 +147,14 @@ class _Resolution:
                 self._wrong(
                     (*place, "task"), "says not whose task a row is: add `request_id: <column>`"
                 )
-        where = self._document.where((*place, "options"))
-        return Feature(name, entry.handler, tuple(tables), entry.options, where)
+        return Feature(
+            request_type=name,
+            handler=entry.handler,
+            tables=tuple(tables),
+            options=entry.options,
+            handler_at=self._document.where((*place, "handler")),
+            options_at=self._document.where((*place, "options")),
+        )
 
     def _table(self, kind: RowKind, entry: TableEntry, place: Place) -> ProductTable:
         masks = {column: _mask(value) for column, value in entry.mask.items()}

@@ -107,8 +107,9 @@ class Feature:
     handler: str
     tables: tuple[ProductTable, ...]
     options: Mapping[str, JsonValue]
-    where: str
-    """Where in the file it stands, for the errors of its handler."""
+    handler_at: str
+    options_at: str
+    """Where in the file these stand, for errors."""
 
 
 @dataclass(frozen=True, slots=True)

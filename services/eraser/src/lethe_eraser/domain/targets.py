@@ -48,6 +48,14 @@ class BlockedRow:
     row_id: int
     request_id: int
     reason: BlockReason
+    missing: ObjectRef | None = None
+    """The object whose absence blocks the row: the other references would be found in it."""
+    row_version: str = ""
+    """As in `RowTarget`; set together with `missing`.
+
+    If this very job deleted `missing` (last, after everything found in it), then the row only
+    changed between the delete and its mask: nothing is lost, and the row is masked after all.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ class AiGenerate:
 
     def __init__(self, features: Mapping[str, Feature], catalog: Catalog, objects: Objects) -> None:
         if needless := [
-            f"{f.where}: ai_generate takes none" for f in features.values() if f.options
+            f"{f.options_at}: ai_generate takes none" for f in features.values() if f.options
         ]:
             raise CatalogError(needless)
         self._features = features

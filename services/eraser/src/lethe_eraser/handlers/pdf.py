@@ -126,7 +126,7 @@ def _options(feature: Feature, catalog: Catalog) -> PdfOptions:
         options = PdfOptions.model_validate(dict(feature.options))
     except ValidationError as invalid:
         raise CatalogError(
-            f"{feature.where}.{'.'.join(map(str, error['loc']))}: {error['msg'].lower()};"
+            f"{feature.options_at}.{'.'.join(map(str, error['loc']))}: {error['msg'].lower()};"
             f" the handler pdf takes {', '.join(PdfOptions.model_fields)}"
             for error in invalid.errors()
         ) from None
@@ -134,12 +134,12 @@ def _options(feature: Feature, catalog: Catalog) -> PdfOptions:
     columns = {column for table in feature.tables for column in table.references}
     if options.manifest not in columns:
         problems.append(
-            f"{feature.where}.manifest: must be a column with references:"
+            f"{feature.options_at}.manifest: must be a column with references:"
             f" {', '.join(sorted(columns)) or 'there is none'}"
         )
     if options.files not in catalog.reference_sets:
         problems.append(
-            f"{feature.where}.files: must name a reference set:"
+            f"{feature.options_at}.files: must name a reference set:"
             f" {', '.join(sorted(catalog.reference_sets)) or 'there is none'}"
         )
     if problems:

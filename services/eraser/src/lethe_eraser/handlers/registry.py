@@ -45,7 +45,7 @@ def build(
     for name, feature in catalog.features.items():
         if feature.handler not in known:
             problems.append(
-                f"{feature.where.removesuffix('.options')}.handler: unknown handler"
+                f"{feature.handler_at}: unknown handler"
                 f" {feature.handler}; {did_you_mean(feature.handler, known)}"
             )
         by_handler.setdefault(feature.handler, {})[name] = feature

@@ -1,0 +1,118 @@
+"""The group `lethe eraser`, and the eraser's part of `lethe migrate`."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from lethe_contracts.errors import SubjectError
+from lethe_contracts.subject import normalise
+from lethe_eraser.catalog import CatalogError
+from lethe_eraser.consumer import GROUP, TOPICS
+from lethe_eraser.container import EraserContainer
+from lethe_eraser.execute.preview import Preview
+from lethe_eraser.objects import ObjectStoreError
+from lethe_eraser.settings import EraserSettings
+from lethe_eraser.storage.tables import MIGRATIONS, VERSION_TABLE
+from lethe_outbox import initialise_group
+from lethe_runtime import database, lifecycle, logging
+from lethe_runtime.settings import load
+
+app = typer.Typer(help="Erases people from the product's tables and S3.", no_args_is_help=True)
+
+
+@app.callback()
+def eraser() -> None:
+    """Erase people from the product's tables and S3."""
+
+
+@app.command()
+def run() -> None:
+    """Run the service until SIGTERM."""
+    settings = load(EraserSettings)
+    logging.configure("eraser", settings.log_level)
+    container = _container(settings)
+    code = lifecycle.run(
+        "eraser",
+        {
+            "http": container.server().run,
+            "consumer": container.consumer().run,
+            "executor": container.checked_executor().run,
+            "database": container.database_watch().run,
+            "s3": container.s3_watch().run,
+            "sample": container.sampler().run,
+        },
+        drain_seconds=settings.drain_seconds,
+        resources=[database.disposing(container.engine()), container.objects()],
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def preview(
+    subject: Annotated[str, typer.Argument(help="The person's account id; - reads it from stdin.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Count what erasing a person would touch, per table and bucket. Touches nothing."""
+    settings = load(EraserSettings)
+    logging.configure("eraser", settings.log_level, stream=sys.stderr)
+    try:
+        person = normalise(sys.stdin.read() if subject == "-" else subject)
+    except SubjectError as error:
+        _refuse(str(error))
+    found = asyncio.run(_preview(_container(settings), person))
+    typer.echo(json.dumps(found.document(), indent=2) if as_json else _table(found))
+
+
+def migrate() -> str:
+    """Bring the eraser's tables to what this program needs, and its consumer group into being."""
+    settings = load(EraserSettings)
+    reached = database.migrate(settings.database_url, MIGRATIONS, VERSION_TABLE)
+    asyncio.run(initialise_group(settings.kafka_bootstrap, GROUP, TOPICS))
+    return f"at {reached}"
+
+
+def _container(settings: EraserSettings) -> EraserContainer:
+    container = EraserContainer(settings=settings)
+    container.check_dependencies()
+    try:
+        container.catalog()
+        container.handlers()
+    except CatalogError as error:
+        _refuse("the catalog is not usable:\n  " + "\n  ".join(error.problems))
+    return container
+
+
+async def _preview(container: EraserContainer, subject: str) -> Preview:
+    try:
+        async with database.disposing(container.engine()), container.objects():
+            return await container.previewer().preview(subject)
+    except (*database.TRANSIENT, ObjectStoreError) as error:
+        _refuse(f"nothing could be counted: {logging.error_class(error)}")
+
+
+def _refuse(what: str) -> NoReturn:
+    typer.echo(f"lethe: {what}", err=True)
+    raise typer.Exit(2)
+
+
+def _table(found: Preview) -> str:
+    titles = {
+        "client_rows": "client rows per table",
+        "requests": "client rows per type",
+        "rows": "rows to be masked per table",
+        "objects": "objects to be deleted per bucket",
+        "blocked": "rows left, and why",
+    }
+    lines: list[str] = []
+    document: Mapping[str, Any] = found.document()
+    for name, title in titles.items():
+        counts: Mapping[str, int] = document[name]
+        lines.append(f"{title}: {sum(counts.values())}")
+        lines += [f"  {label:<44} {count:>10}" for label, count in counts.items()]
+    lines.append(f"objects named and kept: {found.objects_kept}")
+    return "\n".join(lines)

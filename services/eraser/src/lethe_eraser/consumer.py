@@ -1,0 +1,168 @@
+"""What comes in from Kafka, at any hour: intake's decisions become jobs, holds and tombstones.
+
+The runner opens one transaction per batch, in which the inbox drops what was handled before; job
+rows and the answers to intake are written in the same one. Nothing is erased here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from lethe_contracts.cipher import Cipher
+from lethe_contracts.codec import Envelope, decode
+from lethe_contracts.errors import (
+    InvalidEventError,
+    RecordError,
+    UndecryptableError,
+    UnknownTypeError,
+)
+from lethe_contracts.events import CancelRequested, Event, Held, Released, Requested, Watermark
+from lethe_contracts.topics import REQUESTS
+from lethe_eraser.domain import Moment, Person, Said, decide
+from lethe_eraser.storage import people
+from lethe_eraser.storage.events import Announcer
+from lethe_eraser.window import Window
+from lethe_outbox import PoisonError, Record, bucket_of
+from lethe_runtime.database import DatabaseProbe
+from lethe_runtime.health import Readiness
+from lethe_runtime.waiting import StoppedError, until_available
+
+GROUP: Final = "lethe-eraser"
+TOPICS: Final = (REQUESTS,)
+
+
+class Acceptance:
+    """Applies batches of intake's events.
+
+    Args:
+        cipher: proves that a subject can be opened before its request is accepted.
+        announcer: appends events.
+        window: when a job may start.
+        clock: the time.
+    """
+
+    def __init__(
+        self, cipher: Cipher, announcer: Announcer, window: Window, clock: Callable[[], datetime]
+    ) -> None:
+        self._cipher = cipher
+        self._announcer = announcer
+        self._window = window
+        self._clock = clock
+
+    async def handle(self, connection: AsyncConnection, records: Sequence[Record]) -> None:
+        """Apply a batch in the caller's transaction.
+
+        Raises:
+            PoisonError: a record can never be handled; its reason is the contract's code.
+        """
+        try:
+            envelopes = [self._read(record) for record in records]
+            await self._refuse_others_requests(connection, envelopes)
+        except RecordError as error:
+            raise PoisonError(error.reason) from error
+        await people.save_watermarks(connection, _marks(envelopes))
+        known = await people.load(connection, (one.subject_ref for one in envelopes))
+        now = dict(known)
+        said: list[Said] = []
+        for envelope in envelopes:
+            if isinstance(envelope.event, Watermark):
+                continue
+            person, answers = self._apply(now[envelope.subject_ref], envelope)
+            now[envelope.subject_ref] = person
+            said += answers
+        for ref, person in now.items():
+            await people.save(connection, known[ref], person, bucket_of(ref))
+        await self._announcer.announce(connection, said)
+
+    def _read(self, record: Record) -> Envelope[Event]:
+        envelope = decode(record.headers, record.value)
+        # One consumer handles one person only while the key names the person.
+        if record.key != envelope.subject_ref.encode():
+            raise InvalidEventError("the record's key is not its person")
+        match envelope.event:
+            case Requested(subject=token):
+                self._prove(token, envelope.subject_ref)
+            case CancelRequested() | Held() | Released() | Watermark():
+                pass
+            case _:
+                raise UnknownTypeError("this event is not one that intake says")
+        return envelope
+
+    def _prove(self, token: str, subject_ref: str) -> None:
+        try:
+            subject = self._cipher.decrypt(token, context=subject_ref).decode()
+        except UnicodeDecodeError:
+            raise UndecryptableError("the subject is no text") from None
+        if not subject or "\0" in subject:
+            raise UndecryptableError("the subject is no account id")
+
+    def _apply(self, person: Person, envelope: Envelope[Event]) -> tuple[Person, Sequence[Said]]:
+        event = envelope.event
+        if not isinstance(event, Requested | CancelRequested | Held | Released):
+            return person, ()
+        now = self._clock()
+        moment = Moment(
+            now=now,
+            not_before=self._window.next_open(now),
+            new_job_id=uuid7,
+            traceparent=envelope.traceparent,
+        )
+        decision = decide(person, event, moment)
+        return decision.person, decision.said
+
+    async def _refuse_others_requests(
+        self, connection: AsyncConnection, envelopes: Sequence[Envelope[Event]]
+    ) -> None:
+        said_of = {
+            one.event.request_id: one.subject_ref
+            for one in envelopes
+            if isinstance(one.event, Requested | CancelRequested)
+        }
+        if said_of and await people.others_requests(connection, said_of):
+            raise InvalidEventError("the request is another person's")
+
+
+class Consumer:
+    """Runs the consumer once the tables are there.
+
+    Args:
+        run: the runner's loop.
+        probe: knows whether the tables are there yet.
+        readiness: told while waiting.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[asyncio.Event], Awaitable[None]],
+        probe: DatabaseProbe,
+        readiness: Readiness,
+    ) -> None:
+        self._run = run
+        self._probe = probe
+        self._readiness = readiness
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop`."""
+        try:
+            await until_available(
+                "database",
+                self._probe.ask,
+                readiness=self._readiness,
+                stop=stop,
+                transient=self._probe.TRANSIENT,
+            )
+        except StoppedError:
+            return
+        await self._run(stop)
+
+
+def _marks(envelopes: Sequence[Envelope[Event]]) -> list[people.Mark]:
+    return [
+        people.Mark(one.event.bucket, one.event.written_at)
+        for one in envelopes
+        if isinstance(one.event, Watermark)
+    ]

@@ -1,0 +1,216 @@
+"""Which concrete things the eraser is made of; the only module that knows the injector.
+
+Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
+"""
+
+from collections.abc import Awaitable, Callable
+
+from dependency_injector import containers, providers
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_contracts.cipher import Cipher
+from lethe_eraser import handlers
+from lethe_eraser.catalog import Catalog
+from lethe_eraser.catalog import load as load_catalog
+from lethe_eraser.consumer import GROUP, TOPICS, Acceptance, Consumer
+from lethe_eraser.domain import ObjectRef
+from lethe_eraser.execute.batch import Batches
+from lethe_eraser.execute.preflight import CheckedExecutor
+from lethe_eraser.execute.preview import Previewer
+from lethe_eraser.execute.rounds import Rounds
+from lethe_eraser.execute.worker import Assignment, Executor, utc_now
+from lethe_eraser.metrics import EraserMetrics
+from lethe_eraser.objects import ObjectStore, ObjectStoreUnavailableError, S3Options
+from lethe_eraser.sample import Sampler
+from lethe_eraser.settings import EraserSettings
+from lethe_eraser.storage.events import Announcer
+from lethe_eraser.storage.journal import Journal
+from lethe_eraser.storage.tables import MIGRATIONS, SCHEMA, VERSION_TABLE
+from lethe_eraser.verify import Verification
+from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, RedisFastPath
+from lethe_runtime.database import DatabaseProbe, create_engine
+from lethe_runtime.health import Readiness
+from lethe_runtime.http import HttpServer, ops_app
+from lethe_runtime.waiting import Watch
+
+PROBE_KEY = "lethe-readiness-probe"
+"""An object that never exists: asking for it tells whether S3 answers."""
+
+
+def _inbox(redis_url: SecretStr | None) -> Inbox:
+    if redis_url is None:
+        return Inbox(SCHEMA)
+    return Inbox(SCHEMA, fast_path=RedisFastPath(redis_url.get_secret_value()))
+
+
+def _s3_options(settings: EraserSettings) -> S3Options:
+    return S3Options(
+        region=settings.s3_region,
+        endpoint_url=settings.s3_endpoint_url,
+        access_key_id=settings.s3_access_key_id,
+        secret_access_key=settings.s3_secret_access_key,
+        threads=settings.s3_threads,
+    )
+
+
+def _objects(settings: EraserSettings, catalog: Catalog, metrics: EraserMetrics) -> ObjectStore:
+    return ObjectStore(_s3_options(settings), catalog.buckets, on_error=metrics.s3_error)
+
+
+def _s3_probe(objects: ObjectStore, catalog: Catalog) -> Callable[[], Awaitable[object]]:
+    refs = [ObjectRef(bucket, PROBE_KEY) for bucket in sorted(catalog.buckets)]
+
+    async def ask() -> None:
+        # What S3 will not tell counts as there, so a bucket that refuses us shows, too.
+        if await objects.remaining(refs):
+            raise ObjectStoreUnavailableError("Refused")
+
+    return ask
+
+
+def _runner(
+    settings: EraserSettings,
+    engine: AsyncEngine,
+    readiness: Readiness,
+    metrics: ConsumerMetrics,
+    acceptance: Acceptance,
+    assignment: Assignment,
+) -> ConsumerRunner:
+    def on_state(state: str, error_class: str) -> None:
+        if state == "ok":
+            readiness.ok("kafka")
+        else:
+            readiness.away("kafka", error_class)
+
+    async def after_commit(records: object) -> None:
+        del records
+        assignment.changed.set()
+
+    return ConsumerRunner(
+        engine=engine,
+        bootstrap=settings.kafka_bootstrap,
+        group=GROUP,
+        topics=TOPICS,
+        handler=acceptance.handle,
+        inbox=_inbox(settings.redis_url),
+        metrics=metrics,
+        on_assigned=assignment.assign,
+        after_commit=after_commit,
+        on_state=on_state,
+    )
+
+
+class EraserContainer(containers.DeclarativeContainer):
+    """The eraser, put together."""
+
+    settings = providers.Dependency(instance_of=EraserSettings)
+
+    registry = providers.Singleton(CollectorRegistry)
+    readiness = providers.Singleton(Readiness, ["database", "kafka", "s3"])
+    metrics = providers.Singleton(EraserMetrics, registry)
+    clock = providers.Object(utc_now)
+    catalog = providers.Singleton(load_catalog, settings.provided.catalog)
+    engine = providers.Singleton(
+        create_engine, settings.provided.database_url, application_name="lethe-eraser", pool_size=10
+    )
+    probe = providers.Singleton(DatabaseProbe, engine, MIGRATIONS, VERSION_TABLE)
+    cipher = providers.Singleton(Cipher, settings.provided.key_ring)
+    window = settings.provided.erasing_window
+    objects = providers.Singleton(_objects, settings, catalog, metrics)
+    handlers = providers.Singleton(handlers.build, catalog, objects)
+    announcer = providers.Singleton(Announcer, providers.Singleton(Outbox, SCHEMA))
+    journal = providers.Singleton(Journal, cipher)
+    assignment = providers.Singleton(Assignment)
+    batches = providers.Singleton(
+        Batches,
+        engine=engine,
+        sources=catalog.provided.client_tables,
+        handlers=handlers,
+        objects=objects,
+        journal=journal,
+        announcer=announcer,
+        metrics=metrics,
+        batch_rows=settings.provided.batch_rows,
+    )
+    verification = providers.Singleton(
+        Verification,
+        engine=engine,
+        catalog=catalog,
+        objects=objects,
+        journal=journal,
+        announcer=announcer,
+        metrics=metrics,
+    )
+    rounds = providers.Singleton(
+        Rounds,
+        engine=engine,
+        sources=catalog.provided.client_tables,
+        cipher=cipher,
+        batches=batches,
+        verification=verification,
+        journal=journal,
+        announcer=announcer,
+    )
+    executor = providers.Singleton(
+        Executor,
+        engine=engine,
+        rounds=rounds,
+        announcer=announcer,
+        assignment=assignment,
+        window=window,
+        readiness=readiness,
+        concurrency=settings.provided.concurrency,
+        clock=clock,
+    )
+    checked_executor = providers.Singleton(
+        CheckedExecutor,
+        executor=executor,
+        engine=engine,
+        catalog=catalog,
+        probe=probe,
+        readiness=readiness,
+    )
+    acceptance = providers.Singleton(Acceptance, cipher, announcer, window, clock)
+    runner = providers.Singleton(
+        _runner,
+        settings,
+        engine,
+        readiness,
+        providers.Singleton(ConsumerMetrics, registry),
+        acceptance,
+        assignment,
+    )
+    consumer = providers.Singleton(Consumer, runner.provided.run, probe, readiness)
+    previewer = providers.Singleton(
+        Previewer,
+        engine=engine,
+        sources=catalog.provided.client_tables,
+        handlers=handlers,
+        batch_rows=settings.provided.batch_rows,
+    )
+    sampler = providers.Singleton(
+        Sampler, engine=engine, metrics=metrics, window=window, clock=clock, probe=probe
+    )
+    server = providers.Singleton(
+        HttpServer,
+        providers.Singleton(ops_app, "eraser", readiness, registry),
+        settings.provided.http_host,
+        settings.provided.http_port,
+        drain_seconds=settings.provided.drain_seconds,
+    )
+    database_watch = providers.Singleton(
+        Watch,
+        "database",
+        probe.provided.ask,
+        readiness=readiness,
+        transient=DatabaseProbe.TRANSIENT,
+    )
+    s3_watch = providers.Singleton(
+        Watch,
+        "s3",
+        providers.Singleton(_s3_probe, objects, catalog),
+        readiness=readiness,
+        transient=(ObjectStoreUnavailableError,),
+    )

@@ -1,0 +1,218 @@
+"""Takes jobs of this instance's buckets, earliest deadline first, in the window only."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_contracts.topics import PARTITIONS
+from lethe_eraser.domain import MAX_ATTEMPTS, TRANSITIONS, Job, JobState, say
+from lethe_eraser.execute.rounds import Rounds
+from lethe_eraser.objects import ObjectStoreUnavailableError
+from lethe_eraser.storage import jobs
+from lethe_eraser.storage.events import Announcer
+from lethe_eraser.storage.jobs import TakenOverError
+from lethe_eraser.window import Window
+from lethe_outbox import BUCKETS
+from lethe_runtime.database import TRANSIENT
+from lethe_runtime.health import Readiness
+from lethe_runtime.logging import error_class
+from lethe_runtime.waiting import pause
+
+IDLE_SECONDS: Final = 1.0
+"""How often a worker without work looks for some, unless it is woken."""
+
+LONGEST_BACKOFF: Final = 30.0
+RETRY: Final = timedelta(seconds=5)
+"""Pause after a job's first error of its own; it doubles with each further one."""
+
+COOL_SECONDS: Final = 30.0
+"""How long a job that another executor took over is left to it."""
+
+ELSEWHERE: Final[tuple[type[Exception], ...]] = (*TRANSIENT, ObjectStoreUnavailableError)
+"""Errors of servers that are away; no job is to blame."""
+
+Clock = Callable[[], datetime]
+
+_log = structlog.get_logger(__name__)
+
+
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+class Assignment:
+    """The buckets whose partitions this instance consumes; jobs of others are left alone."""
+
+    def __init__(self) -> None:
+        self._buckets: frozenset[int] = frozenset()
+        self.changed = asyncio.Event()
+
+    @property
+    def buckets(self) -> frozenset[int]:
+        """Buckets assigned now."""
+        return self._buckets
+
+    def assign(self, partitions: Collection[int]) -> None:
+        """Take the buckets of these partitions, and no others."""
+        wanted = frozenset(partitions)
+        self._buckets = frozenset(b for b in range(BUCKETS) if b % PARTITIONS in wanted)
+        self.changed.set()
+
+
+class Executor:
+    """Runs jobs, several at once, until it is stopped.
+
+    Args:
+        engine: the product's database.
+        rounds: works on one job.
+        announcer: appends events.
+        assignment: whose jobs are ours.
+        window: when erasing is allowed.
+        readiness: told when the database or S3 is away.
+        concurrency: jobs at once.
+        clock: the time, for the window.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine,
+        rounds: Rounds,
+        announcer: Announcer,
+        assignment: Assignment,
+        window: Window,
+        readiness: Readiness,
+        concurrency: int,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._engine = engine
+        self._rounds = rounds
+        self._announcer = announcer
+        self._assignment = assignment
+        self._window = window
+        self._readiness = readiness
+        self._concurrency = concurrency
+        self._clock = clock
+        self._claiming = asyncio.Lock()
+        self._running: set[UUID] = set()
+        self._left_to_others: dict[UUID, float] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take and run jobs until `stop`; running jobs then stop at their next batch boundary."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(self._work(stop))
+
+    async def run_next(self, stop: asyncio.Event) -> bool:
+        """Take one job and run it; False if there is none to run now."""
+        if not self._may_go_on(stop):
+            return False
+        job = await self._claim()
+        if job is None:
+            return False
+        try:
+            await self._run(job, stop)
+        finally:
+            self._running.discard(job.job_id)
+        return True
+
+    def _may_go_on(self, stop: asyncio.Event) -> bool:
+        return not stop.is_set() and self._window.is_open(self._clock())
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        backoff = 0.0
+        while not stop.is_set():
+            try:
+                worked = await self.run_next(stop)
+            except TRANSIENT as error:
+                backoff = await self._wait_for("database", error_class(error), backoff, stop)
+            except ObjectStoreUnavailableError as error:
+                backoff = await self._wait_for("s3", error.code, backoff, stop)
+            else:
+                backoff = 0.0
+                if not worked:
+                    await self._idle(stop)
+
+    async def _claim(self) -> Job | None:
+        async with self._claiming:
+            buckets = self._assignment.buckets
+            if not buckets:
+                return None
+            now = time.monotonic()
+            self._left_to_others = {
+                id_: until for id_, until in self._left_to_others.items() if until > now
+            }
+            without = self._running | self._left_to_others.keys()
+            async with self._engine.begin() as connection:
+                job = await jobs.claim(connection, buckets, without=without)
+            if job is not None:
+                self._running.add(job.job_id)
+            return job
+
+    async def _run(self, job: Job, stop: asyncio.Event) -> None:
+        try:
+            await self._rounds.run(job, lambda: self._may_go_on(stop))
+        except TakenOverError:
+            self._left_to_others[job.job_id] = time.monotonic() + COOL_SECONDS
+            _log.info("job taken over", job_id=str(job.job_id), subject_ref=job.subject_ref)
+        except ELSEWHERE:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on
+            await self._count_error(job, error)
+
+    async def _count_error(self, job: Job, error: Exception) -> None:
+        """Keep executors off the job for a while, or give it up."""
+        name = error_class(error)
+        try:
+            async with self._engine.begin() as connection:
+                locked = await jobs.lock(connection, job.job_id, job.generation)
+                tried = replace(locked, attempts=locked.attempts + 1, error=name)
+                given_up = (
+                    tried.attempts >= MAX_ATTEMPTS and JobState.FAILED in TRANSITIONS[tried.state]
+                )
+                if given_up:
+                    tried = tried.to(JobState.FAILED)
+                    tried, said = say(tried, tried.snapshot())
+                    await self._announcer.announce(connection, [said])
+                wait = RETRY * 2 ** (min(tried.attempts, MAX_ATTEMPTS) - 1)
+                await jobs.write(connection, tried, retry_in=wait)
+        except TakenOverError:
+            return
+        _log.error(
+            "job failed" if given_up else "job had an error",
+            job_id=str(job.job_id),
+            subject_ref=job.subject_ref,
+            error_class=name,
+            attempts=tried.attempts,
+        )
+
+    async def _wait_for(
+        self, dependency: str, name: str, backoff: float, stop: asyncio.Event
+    ) -> float:
+        backoff = min(max(0.5, backoff * 2), LONGEST_BACKOFF)
+        self._readiness.away(dependency, name)
+        _log.warning(
+            "dependency away", dependency=dependency, error_class=name, retry_in_seconds=backoff
+        )
+        await pause(backoff, stop)
+        return backoff
+
+    async def _idle(self, stop: asyncio.Event) -> None:
+        self._assignment.changed.clear()
+        waits = {
+            asyncio.create_task(stop.wait()),
+            asyncio.create_task(self._assignment.changed.wait()),
+        }
+        try:
+            await asyncio.wait(waits, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()

@@ -1,0 +1,93 @@
+"""The eraser's metrics; each is counted after the write it reports, and none has a person in it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from lethe_contracts.states import BlockReason
+from lethe_eraser.domain import JobState
+
+_BATCH_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class EraserMetrics:
+    """What `/metrics` of the eraser says of jobs and batches.
+
+    Args:
+        registry: where the metrics are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._jobs = Gauge("eraser_jobs", "Jobs by state.", ["state"], registry=registry)
+        self._batches = Counter(
+            "eraser_batches_total", "Batches masked and committed.", ["type"], registry=registry
+        )
+        self._rows = Counter(
+            "eraser_rows_masked_total",
+            "Rows masked and committed.",
+            ["table_kind", "type"],
+            registry=registry,
+        )
+        self._objects = Counter(
+            "eraser_objects_total",
+            "Objects confirmed gone, and objects named and kept.",
+            ["bucket", "outcome"],
+            registry=registry,
+        )
+        self._blocked = Counter(
+            "eraser_rows_blocked_total",
+            "Rows found blocked, once per round that finds them.",
+            ["reason"],
+            registry=registry,
+        )
+        self._s3_errors = Counter(
+            "eraser_s3_errors_total", "Errors of S3 by its code.", ["code"], registry=registry
+        )
+        self._window = Gauge(
+            "eraser_window_open", "1 while erasing is allowed now.", registry=registry
+        )
+        self._seconds = Histogram(
+            "eraser_batch_seconds",
+            "Seconds from collecting a batch to its commit.",
+            buckets=_BATCH_SECONDS,
+            registry=registry,
+        )
+
+    def jobs(self, by_state: Mapping[JobState, int]) -> None:
+        """Show how many jobs there are in each state."""
+        for state in JobState:
+            self._jobs.labels(state).set(by_state.get(state, 0))
+
+    def window(self, *, is_open: bool) -> None:
+        """Show whether erasing is allowed now."""
+        self._window.set(int(is_open))
+
+    def batch(self, request_type: str, seconds: float) -> None:
+        """Count a committed batch."""
+        self._batches.labels(request_type).inc()
+        self._seconds.observe(seconds)
+
+    def rows(self, table_kind: str, request_type: str, count: int) -> None:
+        """Count masked rows."""
+        if count:
+            self._rows.labels(table_kind, request_type).inc(count)
+
+    def gone(self, buckets: Iterable[str]) -> None:
+        """Count objects gone, one bucket each."""
+        for bucket in buckets:
+            self._objects.labels(bucket, "gone").inc()
+
+    def kept(self, count: int) -> None:
+        """Count objects that rows named and that stay; which bucket is not told by the finder."""
+        if count:
+            self._objects.labels("", "kept").inc(count)
+
+    def blocked(self, reasons: Iterable[BlockReason]) -> None:
+        """Count blocked rows."""
+        for reason in reasons:
+            self._blocked.labels(reason).inc()
+
+    def s3_error(self, code: str) -> None:
+        """Count an error of S3, of a request or of one key in it."""
+        self._s3_errors.labels(code).inc()

@@ -1,0 +1,80 @@
+"""Every setting of the eraser: `LETHE_ERASER_<NAME>`."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, FilePath, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from lethe_contracts.errors import KeyRingError
+from lethe_contracts.keyring import KeyRing
+from lethe_eraser.window import Window, WindowError
+from lethe_runtime.settings import DatabaseUrl, ServiceSettings
+
+
+def _key_ring(text: SecretStr) -> SecretStr:
+    try:
+        KeyRing.parse(text.get_secret_value())
+    except KeyRingError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+class EraserSettings(ServiceSettings):
+    """What the eraser can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="LETHE_ERASER_", frozen=True)
+
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8082
+    database_url: DatabaseUrl
+    """The product's database; the eraser's own tables live in its schema `lethe`."""
+    kafka_bootstrap: str
+    redis_url: SecretStr | None = None
+    """Makes recognising repeated events faster; everything works without."""
+    catalog: FilePath
+    """What the product's tables, buckets and hosts are (YAML)."""
+    subject_cipher_keys: Annotated[SecretStr, AfterValidator(_key_ring)]
+    """`<version>:<base64url of 32 bytes>`, separated by commas."""
+    window: str = "01:00-05:00"
+    """When erasing is allowed: `HH:MM-HH:MM` or `always`."""
+    window_tz: str = "Asia/Seoul"
+    """The time zone of `window`."""
+    s3_endpoint_url: str | None = None
+    """Another S3 than AWS's."""
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+    """Without keys, boto's own chain of credentials is used."""
+    s3_threads: Annotated[int, Field(ge=1, le=64)] = 8
+    """Calls to S3 at once."""
+    batch_rows: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """Client rows per batch."""
+    concurrency: Annotated[int, Field(ge=1, le=32)] = 2
+    """People erased at once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            Window.parse(self.window, self.window_tz)
+        except WindowError as error:
+            raise ValueError(f"WINDOW, WINDOW_TZ: {error}") from None
+        if (self.s3_access_key_id is None) is not (self.s3_secret_access_key is None):
+            raise ValueError(
+                "S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY come together or not at all"
+            )
+        return self
+
+    @property
+    def key_ring(self) -> KeyRing:
+        """The keys that open subjects and the journal."""
+        return KeyRing.parse(self.subject_cipher_keys.get_secret_value())
+
+    @property
+    def erasing_window(self) -> Window:
+        """When erasing is allowed."""
+        return Window.parse(self.window, self.window_tz)
+
+    @property
+    def catalog_path(self) -> Path:
+        """Where the catalog is."""
+        return Path(self.catalog)

@@ -1,0 +1,244 @@
+"""Job rows: taking one, writing under its fence, and reading it with its requests."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, RowMapping, exists, func, literal, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_contracts.events import TypeTotals
+from lethe_contracts.states import BlockReason
+from lethe_eraser.domain import RUNNABLE, UNFINISHED, Job, JobState, Request
+from lethe_eraser.storage.tables import hold, job, job_request
+
+_LOCK_SECONDS: Final = 5
+_ACTIVE, _CANCELLED = "active", "cancelled"
+
+
+class TakenOverError(Exception):
+    """Another executor took the job: nothing of this one's may be written any more."""
+
+
+async def claim(
+    connection: AsyncConnection, buckets: Collection[int], *, without: Collection[UUID] = ()
+) -> Job | None:
+    """Take the runnable job of `buckets` with the earliest deadline, fencing off who had it before.
+
+    A person's later job waits for the earlier one; a job that is held, or is to be tried again
+    later, is not runnable. Jobs of `without` are passed over.
+    """
+    earlier = job.alias()
+    candidate = (
+        select(job.c.job_id)
+        .where(
+            job.c.bucket.in_(sorted(buckets)),
+            job.c.state.in_(RUNNABLE),
+            job.c.not_before <= func.now(),
+            or_(job.c.retry_at.is_(None), job.c.retry_at <= func.now()),
+            job.c.job_id.not_in(list(without)),
+            ~exists().where(
+                earlier.c.subject_ref == job.c.subject_ref,
+                earlier.c.job_id != job.c.job_id,
+                earlier.c.created_at < job.c.created_at,
+                earlier.c.state.in_(UNFINISHED),
+            ),
+        )
+        .order_by(job.c.deadline, job.c.created_at, job.c.job_id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=job)
+    )
+    taken = (
+        update(job)
+        .where(job.c.job_id == candidate.scalar_subquery())
+        .values(generation=job.c.generation + 1)
+        .returning(job)
+    )
+    row = (await connection.execute(taken)).mappings().one_or_none()
+    return None if row is None else await _with_requests(connection, row)
+
+
+async def lock(connection: AsyncConnection, job_id: UUID, generation: int) -> Job:
+    """Lock the job row for this transaction; the first statement of every write to a job.
+
+    Raises:
+        TakenOverError: the job's generation is not `generation` any more.
+    """
+    fenced = (
+        update(job)
+        .where(job.c.job_id == job_id, job.c.generation == generation)
+        .values(generation=generation)
+        .returning(job)
+    )
+    row = (await connection.execute(fenced)).mappings().one_or_none()
+    if row is None:
+        raise TakenOverError
+    return await _with_requests(connection, row)
+
+
+async def limit_lock_waits(connection: AsyncConnection) -> None:
+    """Let this transaction wait a few seconds at most for a row the product has locked."""
+    await connection.execute(text(f"set local lock_timeout = '{_LOCK_SECONDS}s'"))
+
+
+async def write(
+    connection: AsyncConnection, changed: Job, *, retry_in: timedelta | None = None
+) -> None:
+    """Write a job that was read under its lock; `retry_in` keeps executors off it for that long."""
+    values = _values(changed)
+    values["retry_at"] = None if retry_in is None else func.now() + literal(retry_in)
+    if changed.state is JobState.RUNNING:
+        values["started_at"] = func.coalesce(job.c.started_at, func.now())
+    if changed.state.is_final:
+        values["closed_at"] = func.coalesce(job.c.closed_at, func.now())
+    await connection.execute(update(job).where(job.c.job_id == changed.job_id).values(values))
+
+
+async def insert_jobs(connection: AsyncConnection, jobs: Mapping[UUID, Job], bucket: int) -> None:
+    """Insert new jobs of one person."""
+    rows = [
+        {
+            "job_id": job_id,
+            "subject_ref": new.subject_ref,
+            "bucket": bucket,
+            "created_at": new.created_at,
+            "closed_at": new.created_at if new.state.is_final else None,
+            **_values(new),
+        }
+        for job_id, new in jobs.items()
+    ]
+    if rows:
+        await connection.execute(insert(job), rows)
+
+
+async def write_requests(
+    connection: AsyncConnection, job_id: UUID, requests: Iterable[Request]
+) -> None:
+    """Insert or update requests of a job."""
+    rows = [
+        {
+            "request_id": request.request_id,
+            "job_id": job_id,
+            "attempt": request.attempt,
+            "deadline": request.deadline,
+            "state": _CANCELLED if request.cancelled else _ACTIVE,
+        }
+        for request in requests
+    ]
+    if not rows:
+        return
+    new = insert(job_request)
+    await connection.execute(
+        new.on_conflict_do_update(
+            index_elements=[job_request.c.request_id],
+            set_={"attempt": new.excluded.attempt, "state": new.excluded.state},
+        ),
+        rows,
+    )
+
+
+async def of_people(
+    connection: AsyncConnection, subject_refs: Sequence[str]
+) -> dict[str, list[Job]]:
+    """Read and lock every job of these people, oldest first."""
+    rows = (
+        await connection.execute(
+            select(job)
+            .where(job.c.subject_ref.in_(subject_refs))
+            .order_by(job.c.subject_ref, job.c.created_at, job.c.job_id)
+            .with_for_update()
+        )
+    ).mappings()
+    found = rows.all()
+    requests = await _requests(connection, [row["job_id"] for row in found])
+    jobs: defaultdict[str, list[Job]] = defaultdict(list)
+    for row in found:
+        jobs[row["subject_ref"]].append(_job(row, requests[row["job_id"]]))
+    return dict(jobs)
+
+
+async def holds_on(connection: AsyncConnection, subject_ref: str) -> frozenset[UUID]:
+    """Read the legal holds on a person."""
+    found = await connection.execute(
+        select(hold.c.hold_id).where(hold.c.subject_ref == subject_ref)
+    )
+    return frozenset(found.scalars())
+
+
+async def count_by_state(connection: AsyncConnection) -> dict[JobState, int]:
+    """Count all jobs; a state without any counts 0."""
+    found = await connection.execute(select(job.c.state, func.count()).group_by(job.c.state))
+    counted = dict.fromkeys(JobState, 0)
+    counted.update({JobState(state): count for state, count in found})
+    return counted
+
+
+def _values(of: Job) -> dict[str, Any]:
+    return {
+        "state": of.state,
+        "held_from": of.held_from,
+        "scanning": of.scanning,
+        "sequence": of.sequence,
+        "subject_ciphertext": of.subject,
+        "deadline": of.deadline,
+        "not_before": of.not_before,
+        "round": of.round,
+        "batches": of.batches,
+        "attempts": of.attempts,
+        "totals": {name: totals.model_dump() for name, totals in of.totals.items()},
+        "reasons": {str(reason): rows for reason, rows in of.reasons.items()},
+        "error": of.error,
+        "traceparent": of.traceparent,
+    }
+
+
+async def _with_requests(connection: AsyncConnection, row: RowMapping) -> Job:
+    requests = await _requests(connection, [row["job_id"]])
+    return _job(row, requests[row["job_id"]])
+
+
+async def _requests(
+    connection: AsyncConnection, job_ids: Sequence[UUID]
+) -> defaultdict[UUID, dict[UUID, Request]]:
+    named: ColumnElement[bool] = job_request.c.job_id.in_(job_ids)
+    requests: defaultdict[UUID, dict[UUID, Request]] = defaultdict(dict)
+    if not job_ids:
+        return requests
+    for row in (await connection.execute(select(job_request).where(named))).mappings():
+        requests[row["job_id"]][row["request_id"]] = Request(
+            request_id=row["request_id"],
+            attempt=row["attempt"],
+            deadline=_utc(row["deadline"]),
+            cancelled=row["state"] == _CANCELLED,
+        )
+    return requests
+
+
+def _job(row: RowMapping, requests: Mapping[UUID, Request]) -> Job:
+    return Job(
+        job_id=row["job_id"],
+        subject_ref=row["subject_ref"],
+        state=JobState(row["state"]),
+        held_from=None if row["held_from"] is None else JobState(row["held_from"]),
+        scanning=row["scanning"],
+        subject=row["subject_ciphertext"],
+        not_before=_utc(row["not_before"]),
+        created_at=_utc(row["created_at"]),
+        generation=row["generation"],
+        sequence=row["sequence"],
+        round=row["round"],
+        batches=row["batches"],
+        attempts=row["attempts"],
+        totals={name: TypeTotals.model_validate(totals) for name, totals in row["totals"].items()},
+        reasons={BlockReason(reason): rows for reason, rows in row["reasons"].items()},
+        error=row["error"],
+        traceparent=row["traceparent"],
+        requests=requests,
+    )
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)

@@ -1,0 +1,73 @@
+"""What the verification scan asks the product's tables; shares no statement with `product.py`.
+
+It asks from the other side: not "which rows are to be masked" but "which values are still there".
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_eraser.catalog import ClientTable, ProductTable
+from lethe_eraser.storage.product import PrimaryKey
+
+_AT_ONCE: Final = 2000
+_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A client row that still names the person."""
+
+    primary_key: PrimaryKey
+    request_type: str
+    request_id: int | None
+
+
+async def claims(
+    connection: AsyncConnection, source: ClientTable, subject: str
+) -> AsyncIterator[Claim]:
+    """Read every client row of the person, in no order, a stretch at a time."""
+    key = ", ".join(_quote(name) for name in source.primary_key)
+    statement = text(
+        # Names are the catalog's, quoted; the value is a parameter.
+        f"select coalesce({_quote(source.request_type)}::text, ''), "  # noqa: S608 - as said above
+        f"{_quote(source.request_id)}, {key} from {_name(source)} "
+        f"where {_quote(source.client_key)} = :subject"
+    ).execution_options(yield_per=_AT_ONCE)
+    async with connection.stream(statement, {"subject": subject}) as rows:
+        async for request_type, request_id, *primary_key in rows:
+            yield Claim(tuple(primary_key), request_type, request_id)
+
+
+async def survivors(
+    connection: AsyncConnection, product: ProductTable, request_ids: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Give (row id, request id) of rows in which a value is left that should be masked."""
+    left: list[tuple[int, int]] = []
+    values = {f"m{i}": mask.text for i, mask in enumerate(product.masks.values())}
+    # A value that was never there is as good as masked.
+    remains = " or ".join(
+        f"({_quote(name)} is not null"
+        f" and {_quote(name)}::text is distinct from cast(:m{i} as text))"
+        for i, name in enumerate(product.masks)
+    )
+    request_id = _quote(product.request_id)
+    statement = text(
+        # Names are the catalog's, quoted; values are parameters.
+        f"select {_quote(product.primary_key)}, {request_id} "  # noqa: S608 - as said above
+        f"from {_name(product)} "
+        f"where {request_id} = any(cast(:ids as bigint[])) and ({remains})"
+    )
+    for begin in range(0, len(request_ids), _AT_ONCE):
+        ids = list(request_ids[begin : begin + _AT_ONCE])
+        rows = await connection.execute(statement, {"ids": ids, **values})
+        left += [(row_id, request_id) for row_id, request_id in rows]
+    return left
+
+
+def _name(of: ClientTable | ProductTable) -> str:
+    return f"{_quote(of.table.schema)}.{_quote(of.table.name)}"
