@@ -91,6 +91,7 @@ class DockerStack:
                 self._wait(name)
         except BaseException:
             self._remove()
+            self._instance.discard()
             raise
         return self
 
@@ -106,6 +107,7 @@ class DockerStack:
             out, err = container.get_logs()
             (self._instance.logs / f"{name}.log").write_bytes(out + err)
         self._remove()
+        self._instance.discard()
 
     @property
     def addresses(self) -> Addresses:
