@@ -23,10 +23,10 @@ _MONTHS_AHEAD: Final = 3
 
 
 def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
-    """Create the outbox, its partitions, its bucket leases (all free) and the relays' register."""
+    """Create the outbox, its partitions, bucket leases (all free), dead rows and relays' register."""
     tables = OutboxTables(schema)
     _create_schema(op, schema)
-    for table in (tables.outbox, tables.bucket, tables.relay):
+    for table in (tables.outbox, tables.dead, tables.bucket, tables.relay):
         table.create(op.get_bind())
     options = (
         f"WITH (fillfactor = {FILLFACTOR}, autovacuum_vacuum_scale_factor = 0, "
@@ -51,7 +51,7 @@ def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
 def drop_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     """Drop what `create_outbox` made, rows included."""
     tables = OutboxTables(schema)
-    for table in (tables.relay, tables.bucket, tables.outbox):
+    for table in (tables.relay, tables.bucket, tables.dead, tables.outbox):
         table.drop(op.get_bind())
 
 

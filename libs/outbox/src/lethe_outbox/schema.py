@@ -7,6 +7,10 @@ One `OutboxTables` per schema; `migrations` creates what stands here. Invariants
 - No index mentions `status`, so an acknowledgement is a heap-only update.
 - A bucket's `low_water` is at most the id of its oldest row that is not resolved: below it there is
   nothing to publish. State decides; the mark only keeps polls cheap.
+- `rewinds` grows whenever somebody else than the owner lowers `low_water`; a fetch that does not
+  know the current value finds nothing.
+- `outbox_dead` lists the refused rows nobody has dealt with: few, so holding a key back and counting
+  need no index on `status`.
 - Time is the database's.
 """
 
@@ -15,6 +19,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Identity,
@@ -47,7 +52,7 @@ class Status(IntEnum):
 
 
 class OutboxTables:
-    """The tables `outbox`, `outbox_bucket`, `outbox_relay`, `inbox` and `dead_letter`."""
+    """The tables `outbox`, `outbox_dead`, `outbox_bucket`, `outbox_relay`, `inbox`, `dead_letter`."""
 
     def __init__(
         self, schema: str | None = DEFAULT_SCHEMA, metadata: MetaData | None = None
@@ -55,6 +60,7 @@ class OutboxTables:
         self.schema = schema
         self.metadata = metadata or MetaData()
         self.outbox = self._outbox()
+        self.dead = self._dead()
         self.bucket = self._bucket()
         self.relay = self._relay()
         self.inbox = self._inbox()
@@ -85,6 +91,24 @@ class OutboxTables:
             postgresql_partition_by="RANGE (created_at)",
         )
 
+    def _dead(self) -> Table:
+        return Table(
+            "outbox_dead",
+            self.metadata,
+            Column("id", BigInteger, primary_key=True, autoincrement=False),
+            Column("created_at", DateTime(timezone=True), nullable=False),
+            Column("event_id", Uuid, nullable=False),
+            Column("bucket", SmallInteger, nullable=False),
+            Column("topic", Text, nullable=False),
+            Column("key", Text, nullable=False),
+            Column("status", SmallInteger, nullable=False),
+            Column("reason", Text, nullable=False),
+            Column("held", Boolean, nullable=False),
+            Column("died_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+            Index("outbox_dead_held", "bucket", "key", postgresql_where=text("held")),
+            schema=self.schema,
+        )
+
     def _bucket(self) -> Table:
         return Table(
             "outbox_bucket",
@@ -94,6 +118,7 @@ class OutboxTables:
             Column("epoch", BigInteger, nullable=False, server_default=text("0")),
             Column("lease_until", DateTime(timezone=True)),
             Column("low_water", BigInteger, nullable=False, server_default=text("0")),
+            Column("rewinds", BigInteger, nullable=False, server_default=text("0")),
             schema=self.schema,
             postgresql_with={"fillfactor": 50},
         )
@@ -103,10 +128,13 @@ class OutboxTables:
             "outbox_relay",
             self.metadata,
             Column("relay_id", Uuid, primary_key=True),
+            Column("name", Text, nullable=False),
             Column(
                 "started_at", DateTime(timezone=True), nullable=False, server_default=func.now()
             ),
-            Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+            Column("alive_until", DateTime(timezone=True), nullable=False),
+            Column("backend_pid", Integer, nullable=False),
+            Column("backend_start", DateTime(timezone=True), nullable=False),
             schema=self.schema,
         )
 
