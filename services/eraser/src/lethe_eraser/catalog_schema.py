@@ -133,7 +133,9 @@ References = Annotated[
         ],
         ...,
     ],
-    BeforeValidator(_listed, json_schema_input_type=str | list[str | ReferenceEntry]),
+    BeforeValidator(
+        _listed, json_schema_input_type=str | ReferenceEntry | list[str | ReferenceEntry]
+    ),
 ]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -20,6 +20,8 @@ from lethe_eraser.storage.tables import MIGRATIONS, VERSION_TABLE
 from lethe_outbox import initialise_group
 from lethe_runtime import database, lifecycle, logging
 from lethe_runtime.settings import load
+
+_AWAY: Final[tuple[type[Exception], ...]] = (*database.TRANSIENT, ObjectStoreError)
 
 app = typer.Typer(help="Erases people from the product's tables and S3.", no_args_is_help=True)
 
@@ -91,7 +93,7 @@ async def _preview(container: EraserContainer, subject: str) -> Preview:
     try:
         async with database.disposing(container.engine()), container.objects():
             return await container.previewer().preview(subject)
-    except (*database.TRANSIENT, ObjectStoreError) as error:
+    except _AWAY as error:
         _refuse(f"nothing could be counted: {logging.error_class(error)}")
 
 

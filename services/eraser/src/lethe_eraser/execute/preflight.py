@@ -44,7 +44,7 @@ class CheckedExecutor:
         """Erase until `stop`.
 
         Raises:
-            CatalogError: the catalog claims a table or column that is missing, or a mask does not fit.
+            CatalogError: a claimed table or column is missing, or a mask does not fit.
         """
         try:
             await until_available(
