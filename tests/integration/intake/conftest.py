@@ -6,12 +6,15 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import httpx
+import psycopg
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
+from psycopg import sql
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -29,6 +32,7 @@ from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer
 from lethe_runtime.logging import configure
+from lethe_sandbox.stack import Addresses
 
 BODY_LIMIT = 4096
 
@@ -63,11 +67,28 @@ class Intake:
         return value
 
 
+@pytest.fixture(scope="session")
+def migrated(stack: Addresses) -> str:
+    """A migrated database; one for all tests, because making one takes longer than any test."""
+    name = f"intake_{uuid4().hex}"
+    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = stack.database_url(name)
+    database.migrate(url, MIGRATIONS, VERSION_TABLE)
+    return url
+
+
 @pytest.fixture
-def intake_url(database_url: str) -> str:
+def intake_url(migrated: str) -> str:
     """A database with intake's tables and nothing in them."""
-    database.migrate(database_url, MIGRATIONS, VERSION_TABLE)
-    return database_url
+    with database.connected(migrated, "test") as connection:
+        connection.execute(
+            text(
+                "truncate lethe.erasure_request, lethe.idempotency, lethe.api_key, "
+                "lethe.outbox, lethe.inbox"
+            )
+        )
+    return migrated
 
 
 @pytest.fixture
@@ -117,7 +138,10 @@ async def intake(intake_url: str, log: io.StringIO) -> AsyncIterator[Intake]:
     serving = asyncio.create_task(server.run(stop))
     await server.listening.wait()
     url = f"http://127.0.0.1:{server.port}"
-    async with httpx.AsyncClient(base_url=url) as client, database.disposing(engine):
+    # No TLS here, and loading the authorities takes longer than a test.
+    plain = httpx.AsyncHTTPTransport(verify=False)
+    client = httpx.AsyncClient(base_url=url, transport=plain)
+    async with client, database.disposing(engine):
         yield Intake(client, url, engine, ring, registry, log)
         stop.set()
         await serving

@@ -232,6 +232,7 @@ def _requests(
         idempotency_key: Annotated[
             str | None,
             Header(
+                alias="Idempotency-Key",
                 pattern=r"^[\x21-\x7e]{1,255}$",
                 description="Your name for this submission: sent again with the same body it is "
                 "answered the same way, with another body it is refused with 422.",

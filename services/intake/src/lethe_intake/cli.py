@@ -54,6 +54,7 @@ app.add_typer(keys_app(_database_url, SCOPES), name="keys")
 def migrate() -> str:
     """Bring intake's database to what this program needs, and its consumer group into being."""
     settings = load(IntakeSettings)
-    reached = database.migrate(settings.database_url, MIGRATIONS, VERSION_TABLE)
+    # The database last: a service that waits for it then finds its group's offsets too.
     asyncio.run(initialise_group(settings.kafka_bootstrap, GROUP, TOPICS))
+    reached = database.migrate(settings.database_url, MIGRATIONS, VERSION_TABLE)
     return f"at {reached}"

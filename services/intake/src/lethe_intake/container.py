@@ -20,7 +20,8 @@ from lethe_intake.metrics import IntakeMetrics
 from lethe_intake.sample import Sampler
 from lethe_intake.settings import IntakeSettings
 from lethe_intake.storage import MIGRATIONS, VERSION_TABLE, IntakeStorage
-from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, RedisFastPath
+from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox
+from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_runtime.database import SCHEMA, DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer
@@ -31,10 +32,10 @@ def _ring(text: SecretStr) -> KeyRing:
     return KeyRing.parse(text.get_secret_value())
 
 
-def _inbox(redis_url: SecretStr | None) -> Inbox:
+def _inbox(redis_url: SecretStr | None, metrics: ConsumerMetrics) -> Inbox:
     if redis_url is None:
         return Inbox(SCHEMA)
-    return Inbox(SCHEMA, fast_path=RedisFastPath(redis_url.get_secret_value()))
+    return Inbox(SCHEMA, fast_path=RedisFastPath(redis_url.get_secret_value(), metrics))
 
 
 def _runner(
@@ -55,7 +56,7 @@ def _runner(
         group=GROUP,
         topics=TOPICS,
         handler=handle,
-        inbox=_inbox(settings.redis_url),
+        inbox=_inbox(settings.redis_url, metrics),
         metrics=metrics,
         on_state=on_state,
     )
@@ -109,7 +110,9 @@ class IntakeContainer(containers.DeclarativeContainer):
     runner = providers.Singleton(
         _runner, settings, engine, readiness, providers.Singleton(ConsumerMetrics, registry)
     )
-    consumer = providers.Singleton(Consumer, runner.provided.run, probe, readiness)
+    consumer = providers.Singleton(
+        Consumer, settings.provided.kafka_bootstrap, runner, probe, readiness
+    )
     watch = providers.Singleton(
         Watch,
         "database",

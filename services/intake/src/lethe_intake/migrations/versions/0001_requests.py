@@ -2,9 +2,9 @@
 
 import sqlalchemy as sa
 from alembic import op
-from lethe_outbox.migrations import create_inbox, create_outbox
 from sqlalchemy.dialects.postgresql import JSONB
 
+from lethe_outbox.migrations import create_inbox, create_outbox
 from lethe_runtime.storage import create_api_key_table
 
 revision = "0001"
