@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -54,6 +55,15 @@ _CREDENTIALS: Final = frozenset(
 ATTEMPTS: Final = 5
 """Tries of one call, or of the keys of one page that S3 asked to send again."""
 
+_MAKING: Final = Lock()
+"""boto3 makes one client at a time; the clients themselves may be shared."""
+
+
+@cache
+def _session() -> boto3.session.Session:
+    """The session whose S3 model, half a second's reading, all clients share."""
+    return boto3.session.Session()
+
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
@@ -98,7 +108,6 @@ class S3Calls:
         self._on_error = on_error
         self._wait_seconds = wait_seconds
         self._clients: dict[str, S3Client] = {}
-        self._lock = Lock()
 
     def call(self, bucket: str, operation: Operation[T]) -> T:
         """Call `operation(client, arguments of every call)`, again while S3 asks for patience.
@@ -116,7 +125,9 @@ class S3Calls:
             retry=retry_if_exception_type(ObjectStoreUnavailableError),
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential_jitter(
-                initial=self._wait_seconds, max=20 * self._wait_seconds, jitter=self._wait_seconds
+                multiplier=self._wait_seconds,
+                max=20 * self._wait_seconds,
+                jitter=self._wait_seconds,
             ),
             reraise=True,
         )
@@ -151,7 +162,7 @@ class S3Calls:
         region = self._buckets[bucket].region or self._options.region
         if self._options.endpoint_url is not None:
             region = self._options.region
-        with self._lock:
+        with _MAKING:
             if region not in self._clients:
                 self._clients[region] = self._make(region)
             return self._clients[region]
@@ -159,7 +170,7 @@ class S3Calls:
     def _make(self, region: str) -> "S3Client":
         secret = self._options.secret_access_key
         own_endpoint = self._options.endpoint_url is not None
-        return boto3.session.Session().client(
+        return _session().client(
             "s3",
             region_name=region,
             endpoint_url=self._options.endpoint_url,

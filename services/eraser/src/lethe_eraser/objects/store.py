@@ -252,7 +252,7 @@ class ObjectStore:
         def get(client: "S3Client", arguments: dict[str, Any]) -> bytes:
             answer = client.get_object(**arguments, **named)
             with answer["Body"] as body:
-                if answer["ContentLength"] > limit_bytes:
+                if answer.get("ContentLength", 0) > limit_bytes:
                     raise ObjectTooLargeError("the object is larger than it may be")
                 return body.read(limit_bytes + 1)
 

@@ -1,0 +1,15 @@
+"""For tests of finding that S3 has no part in."""
+
+from collections.abc import Iterable
+
+from lethe_eraser.domain import ObjectRef
+
+
+class NoObjects:
+    """Fails the test that asks it anything."""
+
+    async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
+        raise AssertionError(f"asked S3 for {list(refs)}")
+
+    async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
+        raise AssertionError(f"read {ref} up to {limit_bytes}")

@@ -1,0 +1,309 @@
+import re
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lethe_eraser.catalog import Bucket, Origin
+from lethe_eraser.domain import ObjectRef
+from lethe_eraser.references import (
+    Ambiguous,
+    Conflict,
+    Nothing,
+    Resolution,
+    Resolved,
+    Resolver,
+    Unresolved,
+)
+
+BUCKETS = {
+    "uploads": Bucket("uploads", region="ap-northeast-2"),
+    "img.example.com": Bucket("img.example.com"),
+    "my.dotted.bucket": Bucket("my.dotted.bucket", region="us-west-2"),
+    "china": Bucket("china", region="cn-north-1"),
+    "aliased": Bucket("aliased", aliases=("ap-abc123-s3alias",)),
+}
+HOSTS = {
+    "cdn.example.net": (
+        Origin("img.example.com", "/thumbs", pattern="/t/*.webp"),
+        Origin("uploads", "/public"),
+    ),
+    "d1.cloudfront.net": (Origin("uploads"),),
+}
+RESOLVER = Resolver(BUCKETS, HOSTS)
+
+
+def refs(resolution: Resolution) -> tuple[ObjectRef, ...]:
+    if isinstance(resolution, Resolved):
+        return (resolution.ref,)
+    return resolution.candidates if isinstance(resolution, Ambiguous) else ()
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket", "key"),
+    [
+        ("https://uploads.s3.ap-northeast-2.amazonaws.com/a/b.png", "uploads", "a/b.png"),
+        ("https://my.dotted.bucket.s3.us-west-2.amazonaws.com/k", "my.dotted.bucket", "k"),
+        ("https://uploads.s3-ap-northeast-2.amazonaws.com/k", "uploads", "k"),
+        ("https://uploads.s3.amazonaws.com/k", "uploads", "k"),
+        ("http://uploads.s3.amazonaws.com:80/k", "uploads", "k"),
+        ("https://uploads.s3.amazonaws.com:443/k", "uploads", "k"),
+        ("HTTPS://Uploads.S3.AmazonAWS.com/K", "uploads", "K"),
+        ("//uploads.s3.amazonaws.com/k", "uploads", "k"),
+        ("https://s3.ap-northeast-2.amazonaws.com/uploads/a/b.png", "uploads", "a/b.png"),
+        ("https://s3-ap-northeast-2.amazonaws.com/uploads/k", "uploads", "k"),
+        ("https://s3.amazonaws.com/my.dotted.bucket/k", "my.dotted.bucket", "k"),
+        ("https://uploads.s3.dualstack.ap-northeast-2.amazonaws.com/k", "uploads", "k"),
+        ("https://s3.dualstack.ap-northeast-2.amazonaws.com/uploads/k", "uploads", "k"),
+        ("https://uploads.s3-fips.us-east-1.amazonaws.com/k", "uploads", "k"),
+        ("https://uploads.s3-accelerate.amazonaws.com/k", "uploads", "k"),
+        ("https://uploads.s3-accelerate.dualstack.amazonaws.com/k", "uploads", "k"),
+        ("http://uploads.s3-website-us-east-1.amazonaws.com/k", "uploads", "k"),
+        ("http://uploads.s3-website.ap-northeast-2.amazonaws.com/k", "uploads", "k"),
+        ("https://ap-abc123-s3alias.s3.us-east-1.amazonaws.com/k", "aliased", "k"),
+        ("https://bucket.vpce-1a2b-3c.s3.us-east-1.vpce.amazonaws.com/uploads/k", "uploads", "k"),
+        ("https://uploads.bucket.vpce-1a.s3.us-east-1.vpce.amazonaws.com/k", "uploads", "k"),
+        ("https://china.s3.cn-north-1.amazonaws.com.cn/k", "china", "k"),
+        ("https://img.example.com/k", "img.example.com", "k"),
+        ("s3://uploads/a%20b", "uploads", "a%20b"),
+        ("s3a://uploads//a", "uploads", "/a"),
+        ("arn:aws:s3:::uploads/a/b", "uploads", "a/b"),
+        ("arn:aws-cn:s3:::china/a", "china", "a"),
+        ("https://cdn.example.net/2024/x.png", "uploads", "public/2024/x.png"),
+        ("https://cdn.example.net/t/x.webp", "img.example.com", "thumbs/t/x.webp"),
+        ("https://d1.cloudfront.net/2024/x.png?Expires=1&Signature=a", "uploads", "2024/x.png"),
+        ("https://cdn.example.net//x", "uploads", "public//x"),
+        # decoded once, never normalised
+        ("https://uploads.s3.amazonaws.com/a%2520b", "uploads", "a%20b"),
+        ("https://uploads.s3.amazonaws.com/a%2Fb%2B", "uploads", "a/b+"),
+        ("https://uploads.s3.amazonaws.com/./a/../b//c", "uploads", "./a/../b//c"),
+        ("https://uploads.s3.amazonaws.com/%ED%95%9C", "uploads", "한"),
+        ("https://uploads.s3.amazonaws.com/한 글.png", "uploads", "한 글.png"),
+        ("https://uploads.s3.amazonaws.com/100%.png", "uploads", "100%.png"),
+        ("https://uploads.s3.amazonaws.com/trail/", "uploads", "trail/"),
+        ("https://uploads.s3.amazonaws.com/a@b:c", "uploads", "a@b:c"),
+    ],
+)
+def test_each_form_of_url_names_its_object(url: str, bucket: str, key: str) -> None:
+    assert RESOLVER.resolve_url(url) == Resolved(ObjectRef(bucket, key))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://uploads.s3.amazonaws.com@evil.example/k",
+        "https://user:pass@uploads.s3.amazonaws.com/k",
+        "https://evil.example\\@uploads.s3.amazonaws.com/k",
+        "https://evil.example/uploads.s3.amazonaws.com/k",
+        "https://evil.example?https://uploads.s3.amazonaws.com/k",
+        "https://evil.example#@uploads.s3.amazonaws.com/k",
+        "https://uploads.s3.amazonaws.com.evil.example/k",
+        "https://uploads.s3.amazonaws.community/k",
+        "https://uploads.s3.amazonaws.com./k",
+        "https://uploads.s3.amazonaws.com:8443/k",
+        "https://uploadss3.amazonaws.com/k",
+        "https://x.uploads.s3.amazonaws.com/k",
+        "https://uploads.s3.amazonaws.com%2Fk/x",
+        "https://uploads.s3.amazonaws.co\u217f/k",
+        "https://upl\u043eads.s3.amazonaws.com/k",
+        "https://\uff55ploads.s3.amazonaws.com/k",
+        "https://uploads.s3.\u212aamazonaws.com/k",
+        "https://cdn.example.net.evil.example/k",
+        "https://xcdn.example.net/k",
+        "https://another.s3.amazonaws.com/k",
+        "https://s3.amazonaws.com/another/k",
+        "https://s3.amazonaws.com/uploads",
+        "https://s3.amazonaws.com/uploads/",
+        "https://uploads.s3.amazonaws.com/",
+        "https://uploads.s3.amazonaws.com",
+        "https://cdn.example.net/",
+        "https://cdn.example.net",
+        "https://my-ap-123456789012.s3-accesspoint.us-east-1.amazonaws.com/k",
+        "https://uploads.s3.amazonaws.com.cn/k",
+        "https://china.s3.amazonaws.com/k",
+        "https://uploads.s3.us-gov-west-1.amazonaws.com/k",
+        "https://uploads.s3.cn-north-1.amazonaws.com.cn/k",
+        "arn:aws-cn:s3:::uploads/k",
+        "arn:aws:s3:us-east-1:123456789012:accesspoint/uploads/object/k",
+        "http://uploads.s3-website-us-east-1.amazonaws.com/folder/",
+        "s3://another/k",
+        "s3://uploads",
+        "s3://uploads/",
+        "ftp://uploads.s3.amazonaws.com/k",
+        "uploads.s3.amazonaws.com/k",
+        "https:uploads.s3.amazonaws.com/k",
+        "https:///uploads/k",
+        "a/bare/key",
+        "https://uploads.s3.amazonaws.com/%FF",
+        "https://uploads.s3.amazonaws.com/\ud800",
+        "https://uploads.s3.amazonaws.com/" + "x" * 1025,
+        "https://" + "a." * 50_000 + "s3.amazonaws.com/k",
+    ],
+)
+def test_what_the_catalog_does_not_know_is_never_guessed(url: str) -> None:
+    assert RESOLVER.resolve_url(url) == Unresolved()
+
+
+@pytest.mark.parametrize("text", ["", "  ", "data:image/png;base64,iVBORw0KGgo=", " DATA:,x"])
+def test_an_empty_or_inline_value_names_nothing(text: str) -> None:
+    assert RESOLVER.resolve_url(text) == Nothing()
+
+
+@pytest.mark.parametrize(
+    ("query", "version"),
+    [
+        ("?versionId=abc", "abc"),
+        ("?X-Amz-Signature=1&versionId=abc", "abc"),
+        ("?X-Amz-Signature=1&amp;versionId=abc", "abc"),
+        ("?v=2", None),
+        ("?versionId=", None),
+    ],
+)
+def test_the_query_is_dropped_but_for_the_version(query: str, version: str | None) -> None:
+    found = RESOLVER.resolve_url(f"https://uploads.s3.amazonaws.com/k{query}")
+    assert found == Resolved(ObjectRef("uploads", "k", version))
+
+
+def test_a_cdn_knows_no_versions() -> None:
+    found = RESOLVER.resolve_url("https://d1.cloudfront.net/k?versionId=abc")
+    assert found == Resolved(ObjectRef("uploads", "k"))
+
+
+@pytest.mark.parametrize(
+    ("written", "keys"),
+    [
+        ("a+b.png", ["a+b.png", "a b.png"]),
+        ("a&amp;b", ["a&amp;b", "a&b"]),
+        ("a#b", ["a", "a#b"]),
+        ("a.png ", ["a.png ", "a.png"]),
+    ],
+)
+def test_what_may_be_read_in_two_ways_is_said_to_be(written: str, keys: list[str]) -> None:
+    found = RESOLVER.resolve_url(f"https://uploads.s3.amazonaws.com/{written}")
+    assert [ref.key for ref in refs(found)] == keys
+
+
+def test_a_bare_key_needs_the_bucket_of_its_entry() -> None:
+    assert RESOLVER.resolve_url("a%20 b+c", in_bucket="uploads") == Resolved(
+        ObjectRef("uploads", "a%20 b+c")
+    )
+    assert [r.key for r in refs(RESOLVER.resolve_url("/a", in_bucket="uploads"))] == ["/a", "a"]
+    assert RESOLVER.resolve_url("mailto:a@b", in_bucket="uploads") == Unresolved()
+
+
+S3_URL = "https://uploads.s3.amazonaws.com/a+b"
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"bucket": "uploads", "key": "k"}, Resolved(ObjectRef("uploads", "k"))),
+        ({"bucket": "another", "key": "k"}, Unresolved()),
+        ({"key": "k"}, Unresolved()),
+        ({"key": "k", "in_bucket": "uploads"}, Resolved(ObjectRef("uploads", "k"))),
+        ({"bucket": "uploads"}, Nothing()),
+        ({"url": "", "key": "", "bucket": ""}, Nothing()),
+        ({"url": S3_URL, "key": "a b"}, Resolved(ObjectRef("uploads", "a b"))),
+        (
+            {"url": S3_URL, "key": "a+b", "bucket": "uploads"},
+            Resolved(ObjectRef("uploads", "a+b")),
+        ),
+        ({"url": S3_URL, "key": "other"}, Conflict()),
+        ({"url": S3_URL, "bucket": "img.example.com"}, Conflict()),
+        ({"url": S3_URL, "bucket": "another"}, Conflict()),
+        ({"url": "https://evil.example/k", "key": "k", "bucket": "uploads"}, Conflict()),
+        ({"url": "https://evil.example/k", "key": "k", "bucket": "another"}, Unresolved()),
+        (
+            {"url": "https://d1.cloudfront.net/k", "key": "k", "bucket": "uploads"},
+            Resolved(ObjectRef("uploads", "k")),
+        ),
+        (
+            {"url": "https://uploads.s3.amazonaws.com/k?versionId=1", "key": "k"},
+            Resolved(ObjectRef("uploads", "k")),
+        ),
+    ],
+)
+def test_the_parts_of_a_reference_must_agree(parts: dict[str, str], expected: Resolution) -> None:
+    assert RESOLVER.resolve(**parts) == expected
+
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60).filter(
+    lambda key: len(key.encode()) <= 1024
+)
+FORMS = [
+    "https://{b}.s3.{r}.amazonaws.com/{k}",
+    "https://{b}.s3-{r}.amazonaws.com/{k}",
+    "https://{b}.s3.amazonaws.com/{k}",
+    "https://s3.{r}.amazonaws.com/{b}/{k}",
+    "https://s3.dualstack.{r}.amazonaws.com/{b}/{k}",
+    "https://{b}.s3.dualstack.{r}.amazonaws.com/{k}?X-Amz-Expires=3600",
+    "https://{b}.s3-accelerate.amazonaws.com/{k}",
+]
+
+
+@given(
+    bucket=st.sampled_from(["uploads", "my.dotted.bucket", "aliased"]),
+    region=st.sampled_from(["ap-northeast-2", "us-east-1", "eu-central-1"]),
+    form=st.sampled_from(FORMS),
+    key=KEYS,
+)
+def test_a_url_built_from_an_object_names_that_object(
+    bucket: str, region: str, form: str, key: str
+) -> None:
+    url = form.format(b=bucket, r=region, k=quote(key, safe="/"))
+    assert RESOLVER.resolve_url(url) == Resolved(ObjectRef(bucket, key))
+
+
+@given(bucket=st.sampled_from(sorted(BUCKETS)), key=KEYS)
+def test_an_s3_uri_and_a_bare_key_are_taken_literally(bucket: str, key: str) -> None:
+    assert RESOLVER.resolve_url(f"s3://{bucket}/{key}") == Resolved(ObjectRef(bucket, key))
+    assert RESOLVER.resolve(bucket=bucket, key=key) == Resolved(ObjectRef(bucket, key))
+
+
+@given(key=KEYS)
+def test_a_key_stored_unencoded_is_always_among_what_its_url_may_mean(key: str) -> None:
+    plain = re.sub(r"[%?]", "", key) or "k"
+    found = refs(RESOLVER.resolve_url(f"https://uploads.s3.amazonaws.com/{plain}"))
+    assert ObjectRef("uploads", plain) in found
+
+
+HOSTILE = st.one_of(
+    st.text(max_size=200),
+    st.lists(
+        st.sampled_from(
+            [
+                "https://", "http:", "//", "/", "\\", "@", ":", "?", "#", ".", "%2f", "%00", "+",
+                "uploads", "another", "s3", "s3-", "dualstack", "amazonaws.com", ".cn",
+                "cdn.example.net", "us-east-1", "arn:aws:s3:::", "s3://", "&amp;", "versionId=",
+                "bucket.vpce-1.", "\u0131", "\u212a", "\ud800", "\x00", " ", "\n", "k",
+            ]
+        ),
+        max_size=14,
+    ).map("".join),
+)  # fmt: skip
+
+
+@given(url=HOSTILE, key=st.none() | HOSTILE, bucket=st.none() | HOSTILE)
+def test_arbitrary_text_never_raises_and_never_leaves_the_allow_list(
+    url: str, key: str | None, bucket: str | None
+) -> None:
+    for found in (
+        RESOLVER.resolve_url(url),
+        RESOLVER.resolve(url=url, key=key, bucket=bucket),
+        RESOLVER.resolve(url=url, key=key, bucket=bucket, in_bucket="uploads"),
+    ):
+        for ref in refs(found):
+            assert ref.bucket in BUCKETS
+            assert 0 < len(ref.key.encode()) <= 1024
+
+
+@given(
+    prefix=st.text("abcdefghijklmnopqrstuvwxyz0123456789-._@", max_size=20),
+    suffix=st.text("abcdefghijklmnopqrstuvwxyz0123456789-._@", max_size=20),
+)
+def test_a_host_that_only_looks_like_ours_resolves_to_nothing(prefix: str, suffix: str) -> None:
+    for host in ("d1.cloudfront.net", "uploads.s3.amazonaws.com"):
+        changed = f"{prefix}{host}{suffix}"
+        if changed != host and not changed.startswith(tuple(f"{b}.s3." for b in BUCKETS)):
+            assert RESOLVER.resolve_url(f"https://{changed}/k") == Unresolved()
