@@ -1,0 +1,71 @@
+"""The group `lethe reporting`, and reporting's part of `lethe migrate`."""
+
+import asyncio
+
+import typer
+from pydantic import SecretStr
+
+from lethe_contracts.topics import TOPICS
+from lethe_outbox import initialise_group
+from lethe_reporting.api import SCOPES
+from lethe_reporting.consumer import DEAD_LETTER_GROUP, GROUP
+from lethe_reporting.container import ReportingContainer
+from lethe_reporting.settings import ReportingSettings
+from lethe_reporting.storage import MIGRATIONS, VERSION_TABLE
+from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS
+from lethe_runtime import database, lifecycle, logging
+from lethe_runtime.api_keys import keys_app
+from lethe_runtime.settings import load
+
+app = typer.Typer(help="Answers where every erasure request stands.", no_args_is_help=True)
+
+
+@app.callback()
+def reporting() -> None:
+    """Answer where every erasure request stands."""
+
+
+@app.command()
+def run() -> None:
+    """Run the service until SIGTERM."""
+    settings = load(ReportingSettings)
+    logging.configure("reporting", settings.log_level)
+    container = ReportingContainer(settings=settings)
+    container.check_dependencies()
+    loops = {
+        "http": container.server().run,
+        "consumer": container.consumer().run,
+        "dead-letters": container.dead_letter_consumer().run,
+        "database": container.database_watch().run,
+        "sample": container.sampler().run,
+    }
+    if settings.redis_url is not None:
+        loops["redis"] = container.redis_watch().run
+    code = lifecycle.run(
+        "reporting",
+        loops,
+        drain_seconds=settings.drain_seconds,
+        resources=[database.disposing(container.engine())],
+    )
+    raise typer.Exit(code)
+
+
+def _database_url() -> SecretStr:
+    return load(ReportingSettings).database_url
+
+
+app.add_typer(keys_app(_database_url, SCOPES), name="keys")
+
+
+def migrate() -> str:
+    """Bring reporting's database to what this program needs, and its groups into being."""
+    settings = load(ReportingSettings)
+    asyncio.run(_initialise(settings.kafka_bootstrap))
+    # The database last: a service that waits for it then finds its groups' offsets too.
+    reached = database.migrate(settings.database_url, MIGRATIONS, VERSION_TABLE)
+    return f"at {reached}"
+
+
+async def _initialise(bootstrap: str) -> None:
+    await initialise_group(bootstrap, GROUP, TOPICS)
+    await initialise_group(bootstrap, DEAD_LETTER_GROUP, DEAD_LETTER_TOPICS)

@@ -1,0 +1,22 @@
+"""Every variable of reporting: `LETHE_REPORTING_...`."""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from lethe_runtime.settings import DatabaseUrl, ServiceSettings
+
+
+class ReportingSettings(ServiceSettings):
+    """What reporting can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="LETHE_REPORTING_", frozen=True)
+
+    database_url: DatabaseUrl
+    """The database `reporting`."""
+    kafka_bootstrap: Annotated[str, Field(min_length=1)]
+    """`host:port`, several separated by commas."""
+    redis_url: SecretStr | None = None
+    """The inbox's fast path; without it consuming is slower and as right."""
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8083
