@@ -55,8 +55,8 @@ class Row:
     owner: str | None
     """The person's client key; None for a row that no client row leads to."""
     fate: RowFate
-    """`erased`: it is masked and kept. Anything else: it stays as it is, and why. A client row that is
-    itself fine stays (`names_blocked`) if the request it names has a blocked row."""
+    """`erased`: it is masked and kept. Anything else: it stays as it is, and why. A client row
+    that is itself fine stays (`names_blocked`) if the request it names has a blocked row."""
     digests: str
     """The digests of its columns as seeded, in the order of the table (`row_digests`)."""
     reason: str | None = None
@@ -66,7 +66,7 @@ class Row:
     needles: tuple[str, ...] = ()
     """Pieces of what the person wrote, to be found nowhere once the row is masked."""
     keeps: tuple[tuple[str, str], ...] = ()
-    """(bucket, key) of the objects it names that are not its owner's: shared, or another person's."""
+    """(bucket, key) of what it names and its owner does not own: shared, or another person's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class StoredObject:
     etags: tuple[str, ...]
     """MD5 of the content of each version, oldest first; exactly one in an unversioned bucket."""
     deleted: bool = False
-    """Whether a delete marker stands on top: the product deleted it, its versions are still there."""
+    """Whether a delete marker stands on top, with its versions still behind it."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class GroundTruth:
 
 
 def row_digests(values: Sequence[str | None]) -> str:
-    """Digest each value of a row, as PostgreSQL writes it as text, into one string of fixed parts."""
+    """Digest each value of a row, written as PostgreSQL does, into one string of fixed parts."""
     return "".join(map(_digest, values))
 
 

@@ -1,7 +1,7 @@
 """The sample product: an image company's tables and buckets, as they grew over the years.
 
-No foreign keys, three tables of client rows, JSON in three column types, two CDN hosts. The masks are
-what an erased row must look like; the audit judges by them, the eraser has its own catalog.
+No foreign keys, three tables of client rows, JSON in three column types, two CDN hosts. The masks
+are what an erased row must look like; the audit judges by them, the eraser has its own catalog.
 """
 
 from collections.abc import Mapping
@@ -193,7 +193,7 @@ def create_tables(connection: psycopg.Connection) -> None:
     """Create the product's tables, empty, in place of those that are there; the caller commits."""
     for table in TABLES.values():
         name = sql.Identifier("public", table.name)
-        columns = [
+        columns: list[sql.Composable] = [
             sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(declared))
             for column, declared in table.columns.items()
         ]
@@ -244,6 +244,12 @@ def continue_identities(connection: psycopg.Connection) -> None:
         )
 
 
+def analyze(connection: psycopg.Connection) -> None:
+    """Let the planner know how large the tables are; the caller commits."""
+    names = sql.SQL(", ").join(sql.Identifier("public", name) for name in TABLES)
+    connection.execute(sql.SQL("analyze {}").format(names))
+
+
 def create_buckets(address: S3Address) -> None:
     """Create the product's buckets, empty: objects that are there in any version are deleted."""
     s3 = address.client()
@@ -260,9 +266,7 @@ def create_buckets(address: S3Address) -> None:
                 },
             )
         if bucket in VERSIONED:
-            s3.put_bucket_versioning(
-                Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
-            )
+            s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.close()
 
 

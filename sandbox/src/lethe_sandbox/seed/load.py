@@ -1,0 +1,106 @@
+"""Get the sample into the servers fast: COPY for rows, parallel PUTs for objects, little memory."""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import BoundedSemaphore
+from types import TracebackType
+from typing import Final, Self
+
+import psycopg
+from botocore.config import Config
+from psycopg import sql
+
+from lethe_sandbox.product import TABLES
+from lethe_sandbox.seed.records import SeedObject, SeedRow
+from lethe_sandbox.stack import S3Address
+
+_ROWS_HELD: Final = 4000
+_THREADS: Final = 8
+_OBJECTS_HELD: Final = 64 * _THREADS
+
+
+class Rows:
+    """Collects rows of many tables and copies them in turns; the caller commits."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+        self._held: dict[str, list[tuple[str | None, ...]]] = {name: [] for name in TABLES}
+        self._count = 0
+        self.done = 0
+        """Rows that PostgreSQL has."""
+
+    def add(self, row: SeedRow) -> None:
+        """Take one row; now and then, copy those that were collected."""
+        self._held[row.truth.table].append(row.values)
+        self._count += 1
+        if self._count >= _ROWS_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Copy everything that was collected."""
+        for name, rows in self._held.items():
+            if not rows:
+                continue
+            statement = sql.SQL("copy {} ({}) from stdin").format(
+                sql.Identifier("public", name),
+                sql.SQL(", ").join(map(sql.Identifier, TABLES[name].columns)),
+            )
+            with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            rows.clear()
+        self.done += self._count
+        self._count = 0
+
+
+class Objects:
+    """Puts objects from several threads; few wait in memory, and the first error ends it."""
+
+    def __init__(self, address: S3Address) -> None:
+        self._s3 = address.client(config=Config(max_pool_connections=_THREADS))
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="put")
+        self._free = BoundedSemaphore(_OBJECTS_HELD)
+        self._flying: deque[Future[None]] = deque()
+        self.done = 0
+        """Objects that S3 has, every version of them."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the threads: after an error, objects that wait are not put any more."""
+        self._threads.shutdown(cancel_futures=error is not None)
+        self._s3.close()
+
+    def add(self, stored: SeedObject) -> None:
+        """Hand over one object; waits while too many are under way, raises what one of them met."""
+        self._free.acquire()
+        future = self._threads.submit(self._put, stored)
+        future.add_done_callback(lambda _: self._free.release())
+        self._flying.append(future)
+        while self._flying and self._flying[0].done():
+            self._arrived()
+
+    def flush(self, told: int = 50) -> bool:
+        """Wait for the next `told` objects; tells whether any are under way still."""
+        for _ in range(min(told, len(self._flying))):
+            self._arrived()
+        return bool(self._flying)
+
+    def _arrived(self) -> None:
+        self._flying.popleft().result()
+        self.done += 1
+
+    def _put(self, stored: SeedObject) -> None:
+        place = stored.truth
+        # In turn: the order of versions is part of the ground truth.
+        for body in stored.bodies:
+            self._s3.put_object(Bucket=place.bucket, Key=place.key, Body=body)
+        if place.deleted:
+            self._s3.delete_object(Bucket=place.bucket, Key=place.key)
