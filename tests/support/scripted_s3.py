@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 
 from lethe_eraser.objects import ObjectStore
 
@@ -45,18 +46,20 @@ def scripted(store: ObjectStore, buckets: list[str], script: Script) -> Iterator
     """Answer the store's requests by `script`; gives the requests, in order."""
     sent: list[Sent] = []
 
-    def answer(request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:
-        body = request.body
-        text = body.decode() if isinstance(body, bytes) else (body.read().decode() if body else "")
-        headers = {k.lower(): v.decode() if isinstance(v, bytes) else str(v)
-                   for k, v in request.headers.items()}  # fmt: skip
+    def answer(request: AWSPreparedRequest, event_name: str, **_: Any) -> Any:
+        body: Any = request.body or b""
+        text = (body if isinstance(body, bytes) else body.read()).decode()
+        headers = {
+            name.lower(): value.decode() if isinstance(value, bytes) else str(value)
+            for name, value in request.headers.items()
+        }
         one = Sent(event_name.rpartition(".")[2], unquote(request.url), text, headers)
         sent.append(one)
         said = script(one)
         if isinstance(said, BaseException):
             raise said
         status, content = said
-        return AWSResponse(request.url, status, {}, _Raw(content.encode()))
+        return AWSResponse(request.url, status, HTTPHeaders(), _Raw(content.encode()))
 
     clients = {id(c): c for c in (store._calls._client(bucket) for bucket in buckets)}
     for client in clients.values():

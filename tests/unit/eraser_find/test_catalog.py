@@ -96,7 +96,7 @@ def test_the_sample_products_catalog_is_complete() -> None:
     assert len(catalog.client_tables) == 3
 
 
-def test_the_json_schema_takes_what_the_loader_takes(tmp_path: Path) -> None:
+def test_the_json_schema_takes_what_the_loader_takes() -> None:
     validator = jsonschema.Draft202012Validator(json_schema())
     validator.check_schema(json_schema())
     for text in (GOOD, SAMPLE.read_text(encoding="utf-8")):
@@ -110,20 +110,26 @@ def test_the_json_schema_takes_what_the_loader_takes(tmp_path: Path) -> None:
         (
             "    handler: ai_generate",
             "    handlr: ai_generate",
-            "catalog.yaml:16: features.draw.handlr: unknown name; did you mean handler?"
-            " valid are: feature, handler, options, task",
+            (
+                "catalog.yaml:16: features.draw.handlr: unknown name; did you mean handler?"
+                " valid are: feature, handler, options, task"
+            ),
         ),
         (
             "ai_generate",
             "ai_generator",
-            "catalog.yaml:16: features.draw.handler: unknown handler ai_generator;"
-            " did you mean ai_generate? valid are: ai_generate, pdf",
+            (
+                "catalog.yaml:16: features.draw.handler: unknown handler ai_generator;"
+                " did you mean ai_generate? valid are: ai_generate, pdf"
+            ),
         ),
         (
             "bucket: bucket, ownership: owned}",
             "bucket: bucket}",
-            "catalog.yaml:12: reference_sets.images.0: says nothing of ownership;"
-            " write `ownership: owned`",
+            (
+                "catalog.yaml:12: reference_sets.images.0: says nothing of ownership;"
+                " write `ownership: owned`"
+            ),
         ),
         (
             "ownership: owned}",
@@ -178,8 +184,10 @@ def test_the_json_schema_takes_what_the_loader_takes(tmp_path: Path) -> None:
         ("      table: shop.draw\n", "", "features.draw.feature.table: is missing"),
         (
             "features:\n",
-            "features:\n  more: {handler: ai_generate, feature: {table: shop.draw,"
-            " mask: {p: null}}}\n",
+            (
+                "features:\n  more: {handler: ai_generate, feature: {table: shop.draw,"
+                " mask: {p: null}}}\n"
+            ),
             "table shop.draw is claimed by features.more.feature already",
         ),
         ("  draw:", "  draw: {}\n  draw:", "draw stands twice"),
