@@ -1,5 +1,7 @@
 """A transactional outbox for SQLAlchemy and Kafka: ordered per key, lossless, inbox included."""
 
+from lethe_outbox.consumer import ConsumerRunner, ConsumerSettings
+from lethe_outbox.dead_letter_topic import dead_letter_topic
 from lethe_outbox.errors import (
     LeaseError,
     LetheOutboxError,
@@ -9,13 +11,23 @@ from lethe_outbox.errors import (
     PoisonError,
     ReorderError,
 )
+from lethe_outbox.groups import initialise_group
+from lethe_outbox.inbox import FastPath, Inbox
 from lethe_outbox.message import BUCKETS, EVENT_ID_HEADER, Message, bucket_of
+from lethe_outbox.metrics import ConsumerMetrics, RelayMetrics
 from lethe_outbox.outbox import Outbox
+from lethe_outbox.record import Record
 from lethe_outbox.schema import OutboxTables, Status
+from lethe_outbox.topics import TopicSpec, check_partitions, ensure_topics
 
 __all__ = [
     "BUCKETS",
     "EVENT_ID_HEADER",
+    "ConsumerMetrics",
+    "ConsumerRunner",
+    "ConsumerSettings",
+    "FastPath",
+    "Inbox",
     "LeaseError",
     "LetheOutboxError",
     "Message",
@@ -25,7 +37,14 @@ __all__ = [
     "OutboxTables",
     "PartitionCountError",
     "PoisonError",
+    "Record",
+    "RelayMetrics",
     "ReorderError",
     "Status",
+    "TopicSpec",
     "bucket_of",
+    "check_partitions",
+    "dead_letter_topic",
+    "ensure_topics",
+    "initialise_group",
 ]

@@ -1,0 +1,312 @@
+"""The consumer runner: each event's effect once, in one transaction with the inbox.
+
+A batch is one transaction. When it fails for good, its records are handled one by one, each in a
+transaction of its own, so that a poison record hurts only itself: it goes to the dead-letter topic
+with its original bytes and the partition moves on. What is transient is tried again in place.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from lethe_outbox.dead_letter_topic import (
+    DeadLetterProducer,
+    Failure,
+    dead_letter_topic,
+    original_headers,
+)
+from lethe_outbox.errors import PoisonError
+from lethe_outbox.inbox import Inbox
+from lethe_outbox.metrics import ConsumerMetrics
+from lethe_outbox.polling import (
+    Again,
+    Done,
+    GroupPoller,
+    OnAssigned,
+    OnState,
+    PollSettings,
+    Progress,
+)
+from lethe_outbox.record import Record
+
+_log: Final = logging.getLogger(__name__)
+
+Handler = Callable[[AsyncConnection, Sequence[Record]], Awaitable[None]]
+"""Handles records in the transaction it is given; raises PoisonError for one that never can be.
+
+It may be called again with the same records after its transaction was rolled back, and with fewer.
+"""
+
+AfterCommit = Callable[[Sequence[Record]], Awaitable[None]]
+
+NOT_OURS: Final = "not_ours"
+HANDLER_FAILED: Final = "handler_failed"
+
+TRANSIENT: Final = (
+    OperationalError,
+    InterfaceError,
+    ProgrammingError,  # a table or right that a migration is about to bring, not a record's fault
+    PoolTimeoutError,
+    OSError,
+    TimeoutError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings(PollSettings):
+    """How a runner works, besides polling."""
+
+    attempts: int = 5
+    """How often a record is tried that fails with an error of no known class, before it is dead."""
+
+
+_Pairs = Sequence[tuple[Any, Record | None]]
+"""Records as aiokafka gave them, each with what could be read of it."""
+
+
+@dataclass(slots=True)
+class _Tries:
+    first_failed_at: datetime
+    count: int = 0
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What became of the records of one poll so far."""
+
+    progress: dict[TopicPartition, Progress] = field(default_factory=dict)
+    handled: list[Record] = field(default_factory=list)
+
+
+class ConsumerRunner:
+    """Runs `handler` over the records of `topics` as a member of `group`.
+
+    Args:
+        engine: where the handler's transactions run; the inbox table must be there.
+        bootstrap: the brokers.
+        group: the consumer group, and the consumer's name in the inbox.
+        topics: what is consumed; their dead-letter topics must exist.
+        handler: see `Handler`.
+        inbox: see `Inbox`.
+        metrics: see `ConsumerMetrics`.
+        settings: see `ConsumerSettings`.
+        transient: further errors of the handler that are worth trying again in place.
+        on_assigned: told the numbers of the assigned partitions whenever they change.
+        on_state: told when the broker is found well or away.
+        after_commit: called with the records whose effect was just committed; must not fail.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        bootstrap: str,
+        group: str,
+        topics: Sequence[str],
+        handler: Handler,
+        inbox: Inbox,
+        metrics: ConsumerMetrics,
+        *,
+        settings: ConsumerSettings | None = None,
+        transient: tuple[type[Exception], ...] = (),
+        on_assigned: OnAssigned | None = None,
+        on_state: OnState | None = None,
+        after_commit: AfterCommit | None = None,
+    ) -> None:
+        self._engine = engine
+        self._group = group
+        self._handler = handler
+        self._inbox = inbox
+        self._metrics = metrics
+        self._settings = settings or ConsumerSettings()
+        self._transient: tuple[type[Exception], ...] = (*TRANSIENT, *transient)
+        self._after_commit = after_commit
+        self._dead_letters = DeadLetterProducer(bootstrap)
+        self._tries: dict[tuple[str, int, int], _Tries] = {}
+        self._blocked: set[TopicPartition] = set()
+        self._poller = GroupPoller(
+            bootstrap,
+            group,
+            topics,
+            self._work,
+            metrics,
+            settings=self._settings,
+            on_assigned=on_assigned,
+            on_state=on_state,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop`; finish the batch at hand and commit its offsets.
+
+        Raises:
+            OffsetsLostError: going on would skip records.
+        """
+        try:
+            await self._poller.run(stop)
+        finally:
+            await self._dead_letters.close()
+
+    async def _work(
+        self, polled: Mapping[TopicPartition, Sequence[Any]]
+    ) -> Mapping[TopicPartition, Progress]:
+        outcome = _Outcome()
+        read = {
+            partition: [(one, Record.of(one)) for one in polled[partition]] for partition in polled
+        }
+        try:
+            if not await self._together(read, outcome):
+                for partition, pairs in read.items():
+                    outcome.progress[partition] = await self._one_by_one(pairs, outcome)
+        except self._transient as error:
+            for partition, consumed in polled.items():
+                self._retried(partition.topic, error)
+                outcome.progress[partition] = Again(consumed[0].offset)
+        await self._committed(outcome.handled)
+        self._note_blocked(polled, outcome)
+        return outcome.progress
+
+    async def _together(self, read: Mapping[TopicPartition, _Pairs], outcome: _Outcome) -> bool:
+        """Handle everything in one transaction; False when its records need one each."""
+        records = [record for pairs in read.values() for _, record in pairs]
+        whole = [record for record in records if record is not None]
+        if len(whole) < len(records):
+            return False
+        try:
+            await self._transaction(whole, outcome)
+        except self._transient:
+            raise
+        except Exception as error:  # noqa: BLE001 - whose record it was is found one by one
+            _log.info("group %s: batch failed (%s), one by one", self._group, type(error).__name__)
+            return False
+        for partition, pairs in read.items():
+            outcome.progress[partition] = Done(pairs[-1][0].offset + 1)
+        return True
+
+    async def _one_by_one(self, pairs: _Pairs, outcome: _Outcome) -> Progress:
+        for consumed, record in pairs:
+            if not await self._one(consumed, record, outcome):
+                return Again(consumed.offset)
+            self._tries.pop(_place(consumed), None)
+        return Done(pairs[-1][0].offset + 1)
+
+    async def _one(self, consumed: Any, record: Record | None, outcome: _Outcome) -> bool:
+        """Handle one record or bury it; False when it is to be tried again."""
+        if record is None:
+            return await self._bury(consumed, NOT_OURS, "NotOurs")
+        try:
+            await self._transaction([record], outcome)
+        except self._transient as error:
+            self._retried(consumed.topic, error)
+            return False
+        except PoisonError as error:
+            cause = error.__cause__ or error
+            return await self._bury(consumed, error.reason, type(cause).__name__)
+        except Exception as error:  # noqa: BLE001 - a defect of the handler must not stop others
+            tries = self._tries_of(consumed)
+            if tries.count + 1 >= self._settings.attempts:
+                return await self._bury(consumed, HANDLER_FAILED, type(error).__name__)
+            tries.count += 1
+            self._retried(consumed.topic, error)
+            return False
+        return True
+
+    async def _transaction(self, records: Sequence[Record], outcome: _Outcome) -> None:
+        """Handle what is new among `records`, together with their inbox rows."""
+        firsts = list({record.event_id: record for record in reversed(records)}.values())[::-1]
+        known: frozenset[Any] = frozenset()
+        if self._inbox.fast_path is not None:
+            ids = [record.event_id for record in firsts]
+            known = await self._inbox.fast_path.known(self._group, ids)
+        unknown = [record for record in firsts if record.event_id not in known]
+        new: list[Record] = []
+        if unknown:
+            async with self._engine.begin() as connection:
+                ids = [record.event_id for record in unknown]
+                fresh = await self._inbox.handled(connection, ids, self._group)
+                new = [record for record in unknown if record.event_id in fresh]
+                if new:
+                    await self._handler(connection, new)
+        outcome.handled.extend(unknown)
+        kept = {id(record) for record in new}
+        for record in records:
+            fate = "handled" if id(record) in kept else "duplicate"
+            self._count(record.topic, fate)
+
+    async def _committed(self, handled: Sequence[Record]) -> None:
+        if not handled:
+            return
+        if self._inbox.fast_path is not None:
+            await self._inbox.fast_path.mark(self._group, [one.event_id for one in handled])
+        if self._after_commit is not None:
+            await self._after_commit(handled)
+
+    async def _bury(self, consumed: Any, reason: str, error_class: str) -> bool:
+        """Send a record to its dead-letter topic; False when that topic cannot be written."""
+        tries = self._tries_of(consumed)
+        failure = Failure(
+            reason=reason,
+            error_class=error_class,
+            attempts=tries.count + 1,
+            first_failed_at=tries.first_failed_at,
+            last_failed_at=datetime.now(UTC),
+            origin_topic=consumed.topic,
+            origin_partition=consumed.partition,
+            origin_offset=consumed.offset,
+        )
+        headers = [*original_headers(tuple(consumed.headers)), *failure.headers()]
+        topic = dead_letter_topic(consumed.topic)
+        try:
+            await self._dead_letters.send(topic, consumed.key, consumed.value, headers)
+        except (KafkaError, OSError, TimeoutError) as refused:
+            self._blocked.add(TopicPartition(consumed.topic, consumed.partition))
+            _log.critical(
+                "group %s: %s cannot be written (%s); partition %d of %s stands still until it can",
+                self._group,
+                topic,
+                type(refused).__name__,
+                consumed.partition,
+                consumed.topic,
+            )
+            return False
+        _log.error(
+            "group %s: dead letter from %s partition %d offset %d: %s",
+            self._group,
+            consumed.topic,
+            consumed.partition,
+            consumed.offset,
+            reason,
+        )
+        self._count(consumed.topic, "dead_lettered")
+        return True
+
+    def _retried(self, topic: str, error: BaseException) -> None:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        _log.warning("group %s: %s, trying %s again", self._group, type(cause).__name__, topic)
+        self._metrics.retries.labels(group=self._group, topic=topic).inc()
+
+    def _tries_of(self, consumed: Any) -> _Tries:
+        return self._tries.setdefault(_place(consumed), _Tries(datetime.now(UTC)))
+
+    def _note_blocked(
+        self, polled: Mapping[TopicPartition, Sequence[Any]], outcome: _Outcome
+    ) -> None:
+        self._blocked -= {one for one in polled if isinstance(outcome.progress.get(one), Done)}
+        for topic in {partition.topic for partition in polled}:
+            count = sum(1 for one in self._blocked if one.topic == topic)
+            gauge = self._metrics.blocked_partitions.labels(group=self._group, topic=topic)
+            gauge.set(count)
+
+    def _count(self, topic: str, outcome: str) -> None:
+        self._metrics.records.labels(group=self._group, topic=topic, outcome=outcome).inc()
+
+
+def _place(consumed: Any) -> tuple[str, int, int]:
+    return consumed.topic, consumed.partition, consumed.offset

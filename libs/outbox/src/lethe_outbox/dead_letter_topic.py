@@ -1,0 +1,149 @@
+"""Dead-letter topics: what is sent there, and how it is told from what was meant.
+
+A dead letter is the original record, bytes for bytes, with headers that say what went wrong. They
+are cut short so that a record at its origin's size limit still fits the dead-letter topic, whose
+limit must be `HEADROOM_BYTES` above the origin's.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from lethe_outbox.record import ConsumedHeaders
+
+HEADROOM_BYTES: Final = 64 * 1024
+_LONGEST_TEXT: Final = 256
+_DEADLINE_SECONDS: Final = 30.0
+
+REASON: Final = "error-reason"
+ERROR_CLASS: Final = "error-class"
+ATTEMPTS: Final = "error-attempts"
+ORIGIN_TOPIC: Final = "origin-topic"
+ORIGIN_PARTITION: Final = "origin-partition"
+ORIGIN_OFFSET: Final = "origin-offset"
+FIRST_FAILED: Final = "error-first-at"
+LAST_FAILED: Final = "error-last-at"
+ERROR_HEADERS: Final = frozenset(
+    {
+        REASON,
+        ERROR_CLASS,
+        ATTEMPTS,
+        ORIGIN_TOPIC,
+        ORIGIN_PARTITION,
+        ORIGIN_OFFSET,
+        FIRST_FAILED,
+        LAST_FAILED,
+    }
+)
+
+
+def dead_letter_topic(topic: str) -> str:
+    """Name the dead-letter topic of `topic`."""
+    return f"{topic}.DLT"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong with a record, and where it was."""
+
+    reason: str
+    error_class: str
+    attempts: int
+    first_failed_at: datetime
+    last_failed_at: datetime
+    origin_topic: str
+    origin_partition: int | None = None
+    origin_offset: int | None = None
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Write it as headers, each cut to a bounded length."""
+        found: list[tuple[str, object]] = [
+            (REASON, self.reason),
+            (ERROR_CLASS, self.error_class),
+            (ATTEMPTS, self.attempts),
+            (FIRST_FAILED, self.first_failed_at.astimezone(UTC).isoformat()),
+            (LAST_FAILED, self.last_failed_at.astimezone(UTC).isoformat()),
+            (ORIGIN_TOPIC, self.origin_topic),
+        ]
+        if self.origin_partition is not None:
+            found.append((ORIGIN_PARTITION, self.origin_partition))
+        if self.origin_offset is not None:
+            found.append((ORIGIN_OFFSET, self.origin_offset))
+        return [(name, str(value).encode()[:_LONGEST_TEXT]) for name, value in found]
+
+
+def original_headers(headers: ConsumedHeaders) -> ConsumedHeaders:
+    """Return the headers a record had before it became a dead letter."""
+    return tuple(header for header in headers if header[0] not in ERROR_HEADERS)
+
+
+class DeadLetterProducer:
+    """Sends dead letters and replays, one by one, each waited for; connects when first used.
+
+    Args:
+        bootstrap: the brokers.
+        max_request_bytes: the largest record sent; above the largest `max.message.bytes` in use.
+    """
+
+    def __init__(self, bootstrap: str, *, max_request_bytes: int = 32 * 1024 * 1024) -> None:
+        self._bootstrap = bootstrap
+        self._max_request_bytes = max_request_bytes
+        self._producer: AIOKafkaProducer | None = None
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+    ) -> None:
+        """Send one record and wait until the brokers have it.
+
+        After any failure the producer is built anew: an idempotent one may be stuck.
+
+        Raises:
+            KafkaError, OSError, TimeoutError: it is not certain that they have it.
+        """
+        try:
+            async with asyncio.timeout(_DEADLINE_SECONDS):
+                producer = await self._started()
+                await producer.send_and_wait(topic, value, key=key, headers=list(headers))
+        except (KafkaError, OSError, TimeoutError):
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _stopped(producer)
+
+    async def _started(self) -> Any:
+        if self._producer is None:
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._bootstrap,
+                acks="all",
+                enable_idempotence=True,
+                max_request_size=self._max_request_bytes,
+            )
+            try:
+                await producer.start()
+            except BaseException:
+                await _stopped(producer)
+                raise
+            self._producer = producer
+        return self._producer
+
+
+async def _stopped(producer: AIOKafkaProducer) -> None:
+    """Stop a producer that may hold batches which never expire (idempotence)."""
+    stopping = asyncio.ensure_future(producer.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=1.0)
+    if not done:
+        stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)

@@ -1,0 +1,267 @@
+"""Polling a consumer group: joining, waiting for the broker, pausing, committing; never resetting.
+
+What is done with the records is another's business (`Work`). It answers, per partition, how far it
+came; a partition that is to be tried again is rewound and paused while the others go on, and the
+group membership is kept by polling on. Nothing is held in memory between two attempts.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
+
+from lethe_outbox.errors import OffsetsLostError
+from lethe_outbox.metrics import ConsumerMetrics
+
+_log: Final = logging.getLogger(__name__)
+
+State = Literal["ok", "away"]
+OnState = Callable[[State, str], None]
+OnAssigned = Callable[[frozenset[int]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PollSettings:
+    """How a group is polled. Times in seconds, sizes in bytes."""
+
+    batch_records: int = 500
+    fetch_bytes: int = 8 * 1024 * 1024
+    poll_seconds: float = 0.5
+    first_pause: float = 0.1
+    longest_pause: float = 30.0
+    session_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Everything before `next_offset` is dealt with for good."""
+
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try again from `offset`, after a pause that grows; what stands before it is dealt with."""
+
+    offset: int
+
+
+Progress = Done | Again
+
+
+class Work(Protocol):
+    """Deals with polled records."""
+
+    async def __call__(
+        self, polled: Mapping[TopicPartition, Sequence[Any]]
+    ) -> Mapping[TopicPartition, Progress]:
+        """Say for each partition how far it is dealt with; raises only what is a defect."""
+        ...
+
+
+@dataclass(slots=True)
+class _Paused:
+    until: float
+    failures: int
+
+
+@dataclass(slots=True)
+class _Pauses:
+    """Which partitions stand still, and until when (event-loop time)."""
+
+    settings: PollSettings
+    paused: dict[TopicPartition, _Paused] = field(default_factory=dict)
+
+    def pause(self, partition: TopicPartition, now: float) -> None:
+        failures = self.paused[partition].failures + 1 if partition in self.paused else 1
+        length = min(
+            self.settings.first_pause * 2.0 ** min(failures - 1, 30), self.settings.longest_pause
+        )
+        self.paused[partition] = _Paused(now + length, failures)
+
+    def due(self, now: float) -> list[TopicPartition]:
+        return [one for one, paused in self.paused.items() if paused.until <= now]
+
+
+class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka carries no types
+    """Polls `topics` as a member of `group` until it is told to stop.
+
+    Args:
+        bootstrap: the brokers.
+        group: the consumer group, initialised before by `groups.initialise_group`.
+        topics: what is subscribed.
+        work: deals with the records.
+        metrics: lag and lost offsets are told here.
+        settings: see `PollSettings`.
+        on_assigned: told the numbers of the partitions of the first topic whenever they change.
+        on_state: told when the broker is found well or away.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        group: str,
+        topics: Sequence[str],
+        work: Work,
+        metrics: ConsumerMetrics,
+        *,
+        settings: PollSettings,
+        on_assigned: OnAssigned | None = None,
+        on_state: OnState | None = None,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._group = group
+        self._topics = tuple(topics)
+        self._work = work
+        self._metrics = metrics
+        self._settings = settings
+        self._on_assigned = on_assigned
+        self._on_state = on_state
+        self._pauses = _Pauses(settings)
+        self._working = asyncio.Lock()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Poll until `stop`; wait out whatever the broker does.
+
+        Raises:
+            OffsetsLostError: the group has no offset for a partition, or one outside the log.
+        """
+        failures = 0
+        self._metrics.offsets_lost.labels(group=self._group).set(0)
+        while not stop.is_set():
+            try:
+                await self._member(stop)
+                failures = 0
+            except (NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
+                raise self._lost(error) from error
+            except (KafkaError, OSError, TimeoutError) as error:
+                failures += 1
+                name = type(error).__name__
+                self._tell("away", name)
+                pause = min(
+                    self._settings.first_pause * 2.0 ** min(failures, 30),
+                    self._settings.longest_pause,
+                )
+                _log.warning(
+                    "group %s: broker away (%s), trying again in %.1f s", self._group, name, pause
+                )
+                await _wait(stop, pause)
+
+    async def _member(self, stop: asyncio.Event) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_bytes=self._settings.fetch_bytes,
+            session_timeout_ms=int(self._settings.session_seconds * 1000),
+            heartbeat_interval_ms=int(self._settings.session_seconds * 100),
+        )
+        self._pauses.paused.clear()
+        consumer.subscribe(self._topics, listener=self)
+        try:
+            await consumer.start()
+            self._tell("ok", "")
+            while not stop.is_set():
+                await self._poll(consumer)
+        finally:
+            await consumer.stop()
+            self._assigned(())
+
+    async def _poll(self, consumer: AIOKafkaConsumer) -> None:
+        now = asyncio.get_running_loop().time()
+        assignment = consumer.assignment()
+        for partition in self._pauses.due(now):
+            if partition in assignment:
+                consumer.resume(partition)
+        polled = await consumer.getmany(
+            timeout_ms=int(self._settings.poll_seconds * 1000),
+            max_records=self._settings.batch_records,
+        )
+        if polled:
+            self._tell("ok", "")
+            async with self._working:
+                progress = await self._work(polled)
+                await self._settle(consumer, progress)
+        self._measure(consumer)
+
+    async def _settle(
+        self, consumer: AIOKafkaConsumer, progress: Mapping[TopicPartition, Progress]
+    ) -> None:
+        now = asyncio.get_running_loop().time()
+        offsets: dict[TopicPartition, int] = {}
+        for partition, reached in progress.items():
+            if partition not in consumer.assignment():
+                continue
+            match reached:
+                case Done(next_offset):
+                    offsets[partition] = next_offset
+                    self._pauses.paused.pop(partition, None)
+                case Again(offset):
+                    offsets[partition] = offset
+                    consumer.seek(partition, offset)
+                    consumer.pause(partition)
+                    self._pauses.pause(partition, now)
+        try:
+            if offsets:
+                await consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError):
+            # The group was rebalanced under us: the new owner handles these again, to no effect.
+            _log.info("group %s: offsets not committed, the group was rebalanced", self._group)
+
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        """Let a batch that is under way finish before its partitions go to somebody else."""
+        del revoked
+        async with self._working:
+            self._assigned(())
+
+    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """Start afresh with what is assigned now."""
+        self._pauses.paused.clear()
+        self._assigned(assigned)
+
+    def _assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        if self._on_assigned is not None:
+            first = self._topics[0]
+            self._on_assigned(frozenset(one.partition for one in assigned if one.topic == first))
+
+    def _measure(self, consumer: AIOKafkaConsumer) -> None:
+        lag = dict.fromkeys(self._topics, 0)
+        for partition in consumer.assignment():
+            end, at = consumer.highwater(partition), consumer._subscription  # noqa: SLF001 - aiokafka tells a position only through a coroutine that may wait
+            state = at.subscription.assignment.state_value(partition)
+            if end is not None and state is not None and state.has_valid_position:
+                lag[partition.topic] += max(0, end - state.position)
+        for topic, records in lag.items():
+            self._metrics.lag.labels(group=self._group, topic=topic).set(records)
+
+    def _tell(self, state: State, error_class: str) -> None:
+        if self._on_state is not None:
+            self._on_state(state, error_class)
+
+    def _lost(self, error: BaseException) -> OffsetsLostError:
+        self._metrics.offsets_lost.labels(group=self._group).set(1)
+        message = (
+            f"group {self._group} has no usable offset ({type(error).__name__}) on "
+            f"{', '.join(self._topics)}: nothing is skipped silently, so it stops. A new group is "
+            "initialised by the migration; for a known one decide where it goes on"
+        )
+        _log.critical(message)
+        return OffsetsLostError(message)
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

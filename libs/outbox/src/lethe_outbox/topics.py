@@ -1,0 +1,107 @@
+"""Creating topics as agreed, and refusing to work with others."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity.stop import stop_after_delay
+from tenacity.wait import wait_exponential
+
+from lethe_outbox.errors import PartitionCountError
+
+_NO_ERROR: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as agreed; `config` holds Kafka's topic settings by their own names."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+    replication_factor: int = -1
+    """-1 takes the broker's default."""
+
+
+async def ensure_topics(
+    bootstrap: str, specs: Iterable[TopicSpec], *, give_up_seconds: float = 300
+) -> tuple[str, ...]:
+    """Create the topics that are missing and return their names; safe to repeat.
+
+    It waits for the broker. A topic that exists keeps its settings; its partitions are checked.
+
+    Raises:
+        PartitionCountError: a topic exists with another number of partitions.
+        KafkaError: the broker did not answer for `give_up_seconds`, or refused.
+    """
+    wanted = list(specs)
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type((KafkaError, OSError)),
+        stop=stop_after_delay(give_up_seconds),
+        wait=wait_exponential(multiplier=0.25, max=10),
+        reraise=True,
+    )
+    created: tuple[str, ...] = ()
+    async for attempt in retrying:
+        with attempt:
+            created = await _create(bootstrap, wanted)
+    counts = {spec.name: spec.partitions for spec in wanted}
+    async for attempt in retrying:
+        with attempt:
+            await check_partitions(bootstrap, counts)
+    return created
+
+
+async def check_partitions(bootstrap: str, expected: Mapping[str, int]) -> None:
+    """Compare the live partition counts with the agreed ones.
+
+    Raises:
+        PartitionCountError: a topic is missing or has another count.
+        KafkaError: the broker does not answer.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(expected))
+    finally:
+        await admin.close()
+    found = {
+        topic["topic"]: len(topic["partitions"])
+        for topic in described
+        if topic["error_code"] == _NO_ERROR
+    }
+    for name, count in expected.items():
+        if name not in found:
+            raise PartitionCountError(f"topic {name} does not exist; the migration creates it")
+        if found[name] != count:
+            raise PartitionCountError(
+                f"topic {name} has {found[name]} partitions and {count} are agreed; "
+                "keys would change their partition, so drain it before it is changed"
+            )
+
+
+async def _create(bootstrap: str, specs: list[TopicSpec]) -> tuple[str, ...]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        answers = await asyncio.gather(*(_create_one(admin, spec) for spec in specs))
+    finally:
+        await admin.close()
+    return tuple(spec.name for spec, created in zip(specs, answers, strict=True) if created)
+
+
+async def _create_one(admin: AIOKafkaAdminClient, spec: TopicSpec) -> bool:
+    topic = NewTopic(
+        spec.name, spec.partitions, spec.replication_factor, topic_configs=dict(spec.config)
+    )
+    response = await admin.create_topics([topic])
+    for _, code, *_ in response.topic_errors:
+        if code == TopicAlreadyExistsError.errno:
+            return False
+        if code != _NO_ERROR:
+            raise for_code(code)
+    return True

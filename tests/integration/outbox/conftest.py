@@ -1,0 +1,80 @@
+"""A database with the library's tables, and producers and consumers of the tests' own."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from uuid import UUID
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from uuid_utils.compat import uuid7
+
+from lethe_outbox.message import EVENT_ID_HEADER
+from lethe_outbox.migrations import create_dead_letter, create_inbox, create_outbox
+
+Publish = Callable[..., Awaitable[UUID]]
+ReadAll = Callable[[str], Awaitable[list[object]]]
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    sync = create_engine(database_url)
+    with sync.begin() as connection:
+        op = Operations(MigrationContext.configure(connection))
+        create_outbox(op)
+        create_inbox(op)
+        create_dead_letter(op)
+        connection.execute(text("CREATE TABLE effect (event_id uuid, value text)"))
+    sync.dispose()
+    found = create_async_engine(database_url)
+    yield found
+    await found.dispose()
+
+
+@pytest.fixture
+async def publish(kafka: str) -> AsyncIterator[Publish]:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all")
+    await producer.start()
+
+    async def one(
+        topic: str,
+        value: bytes,
+        *,
+        key: bytes = b"k",
+        event_id: UUID | None = None,
+        headers: Sequence[tuple[str, bytes]] | None = None,
+    ) -> UUID:
+        made = event_id or uuid7()
+        found = [(EVENT_ID_HEADER, str(made).encode())] if headers is None else list(headers)
+        await producer.send_and_wait(topic, value, key=key, headers=found)
+        return made
+
+    yield one
+    await producer.stop()
+
+
+@pytest.fixture
+async def read_all(kafka: str) -> AsyncIterator[ReadAll]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+    await consumer.start()
+
+    async def everything(topic: str) -> list[object]:
+        """Every record of a topic at this moment, partition by partition."""
+        await consumer.topics()
+        partitions = [
+            TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic) or ())
+        ]
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        records: list[object] = []
+        for partition in partitions:
+            while await consumer.position(partition) < ends[partition]:
+                polled = await consumer.getmany(partition, timeout_ms=1000)
+                records += polled.get(partition, [])
+        return records
+
+    yield everything
+    await consumer.stop()

@@ -1,0 +1,258 @@
+"""The consumer runner on real servers: each event's effect once, whatever goes wrong."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import pytest
+from aiokafka import TopicPartition
+from prometheus_client import CollectorRegistry
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
+
+from lethe_outbox import (
+    ConsumerMetrics,
+    ConsumerRunner,
+    ConsumerSettings,
+    Inbox,
+    OffsetsLostError,
+    PoisonError,
+    Record,
+    dead_letter_topic,
+    initialise_group,
+)
+from lethe_outbox.redis_fast_path import RedisFastPath
+from tests.integration.outbox.conftest import Publish, ReadAll
+from tests.support.factories import TopicFactory
+from tests.support.waiting import until
+
+SETTINGS = ConsumerSettings(poll_seconds=0.05, first_pause=0.02, longest_pause=0.2, attempts=3)
+
+
+async def note(connection: AsyncConnection, records: Sequence[Record]) -> None:
+    """A handler: poison is refused, everything else leaves one row."""
+    for record in records:
+        if record.value == b"poison":
+            raise PoisonError("of_the_test")
+        if record.value == b"defect":
+            raise KeyError("a defect of the handler")
+        await connection.execute(
+            text("INSERT INTO effect VALUES (:id, :value)"),
+            {"id": record.event_id, "value": (record.value or b"").decode()},
+        )
+
+
+async def effects(engine: AsyncEngine) -> list[str]:
+    async with engine.connect() as connection:
+        return list((await connection.execute(text("SELECT value FROM effect"))).scalars())
+
+
+class Harness:
+    """A topic with its dead-letter topic, a group, and a runner to start on them."""
+
+    def __init__(self, engine: AsyncEngine, kafka: str, topic: str) -> None:
+        self.engine = engine
+        self.kafka = kafka
+        self.topic = topic
+        self.group = f"group-{topic}"
+        self.registry = CollectorRegistry()
+        self.metrics = ConsumerMetrics(self.registry)
+
+    def runner(self, handler=note, *, inbox: Inbox | None = None) -> ConsumerRunner:  # type: ignore[no-untyped-def] # handlers of many shapes
+        return ConsumerRunner(
+            self.engine,
+            self.kafka,
+            self.group,
+            [self.topic],
+            handler,
+            inbox or Inbox(),
+            self.metrics,
+            settings=SETTINGS,
+        )
+
+    def count(self, outcome: str) -> float:
+        labels = {"group": self.group, "topic": self.topic, "outcome": outcome}
+        return self.registry.get_sample_value("outbox_consumer_records_total", labels) or 0
+
+    def gauge(self, name: str) -> float | None:
+        return self.registry.get_sample_value(name, {"group": self.group, "topic": self.topic})
+
+
+@pytest.fixture
+async def harness(engine: AsyncEngine, kafka: str, topic: TopicFactory) -> Harness:
+    name = await topic("orders", partitions=2)
+    await _dead_letter_topic_for(kafka, name)
+    made = Harness(engine, kafka, name)
+    await initialise_group(kafka, made.group, [name])
+    return made
+
+
+async def _dead_letter_topic_for(kafka: str, name: str) -> None:
+    from lethe_outbox import TopicSpec, ensure_topics  # noqa: PLC0415 - only the fixture needs them
+
+    await ensure_topics(kafka, [TopicSpec(dead_letter_topic(name), 2)])
+
+
+@asynccontextmanager
+async def running(runner: ConsumerRunner):  # type: ignore[no-untyped-def] # a context of the test
+    stop = asyncio.Event()
+    task = asyncio.create_task(runner.run(stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 20)
+
+
+async def test_an_event_takes_effect_once_however_often_it_is_published(
+    harness: Harness, publish: Publish
+) -> None:
+    event_id = uuid7()
+    for _ in range(3):
+        await publish(harness.topic, b"paid", event_id=event_id)
+    async with running(harness.runner()):
+        await until(lambda: harness.count("handled") + harness.count("duplicate") == 3)
+    assert await effects(harness.engine) == ["paid"]
+
+
+async def test_a_poison_record_hurts_only_itself(
+    harness: Harness, publish: Publish, read_all: ReadAll
+) -> None:
+    for value in (b"1", b"poison", b"2", b"3"):
+        await publish(harness.topic, value)
+    async with running(harness.runner()):
+        await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 3)
+    assert await effects(harness.engine) == ["1", "2", "3"]
+    (dead,) = await read_all(dead_letter_topic(harness.topic))
+    headers = dict(dead.headers)  # type: ignore[attr-defined] # aiokafka carries no types
+    assert (dead.value, dead.key) == (b"poison", b"k")  # type: ignore[attr-defined] # likewise
+    assert headers["error-reason"] == b"of_the_test"
+    assert headers["origin-topic"] == harness.topic.encode()
+    assert headers["origin-offset"] == b"1"
+    assert UUID(headers["ce_id"].decode())
+
+
+async def test_a_record_that_is_not_ours_goes_aside_with_its_bytes(
+    harness: Harness, publish: Publish, read_all: ReadAll
+) -> None:
+    await publish(harness.topic, b"\x00\xff", headers=())
+    await publish(harness.topic, b"fine")
+    async with running(harness.runner()):
+        await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 1)
+    (dead,) = await read_all(dead_letter_topic(harness.topic))
+    assert dead.value == b"\x00\xff"  # type: ignore[attr-defined] # aiokafka carries no types
+    assert dict(dead.headers)["error-reason"] == b"not_ours"  # type: ignore[attr-defined] # likewise
+
+
+async def test_a_defect_of_the_handler_is_tried_a_few_times_and_then_goes_aside(
+    harness: Harness, publish: Publish, read_all: ReadAll
+) -> None:
+    await publish(harness.topic, b"defect")
+    await publish(harness.topic, b"fine")
+    async with running(harness.runner()):
+        await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 1)
+    (dead,) = await read_all(dead_letter_topic(harness.topic))
+    headers = dict(dead.headers)  # type: ignore[attr-defined] # aiokafka carries no types
+    assert headers["error-reason"] == b"handler_failed"
+    assert headers["error-class"] == b"KeyError"
+    assert headers["error-attempts"] == b"3"
+
+
+async def test_what_is_transient_is_tried_again_in_place_and_in_order(
+    harness: Harness, publish: Publish
+) -> None:
+    failures = Counter[str]()
+
+    async def flaky(connection: AsyncConnection, records: Sequence[Record]) -> None:
+        failures["calls"] += 1
+        if failures["calls"] <= 4:
+            raise OperationalError("statement", {}, Exception("the database went away"))
+        await note(connection, records)
+
+    for value in (b"1", b"2", b"3"):
+        await publish(harness.topic, value)
+    async with running(harness.runner(flaky)):
+        await until(lambda: harness.count("handled") == 3)
+    assert await effects(harness.engine) == ["1", "2", "3"]
+    assert harness.count("dead_lettered") == 0
+
+
+async def test_nothing_but_speed_changes_without_redis(harness: Harness, publish: Publish) -> None:
+    fast_path = RedisFastPath("redis://127.0.0.1:1/0", harness.metrics)
+    event_id = await publish(harness.topic, b"paid")
+    await publish(harness.topic, b"paid", event_id=event_id)
+    async with running(harness.runner(inbox=Inbox(fast_path=fast_path))):
+        await until(lambda: harness.count("handled") + harness.count("duplicate") == 2)
+    await fast_path.close()
+    assert await effects(harness.engine) == ["paid"]
+    errors = harness.registry.get_sample_value(
+        "outbox_inbox_fast_path_errors_total", {"group": harness.group}
+    )
+    assert errors
+
+
+async def test_redis_knows_only_what_was_committed(
+    harness: Harness, publish: Publish, redis_url: str
+) -> None:
+    fast_path = RedisFastPath(redis_url, harness.metrics)
+    good = await publish(harness.topic, b"fine")
+    bad = await publish(harness.topic, b"poison")
+    async with running(harness.runner(inbox=Inbox(fast_path=fast_path))):
+        await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 1)
+    assert await fast_path.known(harness.group, [good, bad]) == {good}
+    await fast_path.close()
+
+
+async def test_a_dead_letter_topic_that_cannot_be_written_blocks_its_partition_only(
+    engine: AsyncEngine, kafka: str, topic: TopicFactory, publish: Publish
+) -> None:
+    name = await topic("orders", partitions=2)
+    harness = Harness(engine, kafka, name)  # without its dead-letter topic
+    await initialise_group(kafka, harness.group, [name])
+    keys = {partition: _key_of(partition) for partition in (0, 1)}
+    await publish(name, b"poison", key=keys[0])
+    await publish(name, b"behind it", key=keys[0])
+    await publish(name, b"elsewhere", key=keys[1])
+    async with running(harness.runner()):
+        await until(lambda: harness.gauge("outbox_consumer_blocked_partitions") == 1, within=60)
+        await until(lambda: harness.count("handled") == 1)
+        assert await effects(engine) == ["elsewhere"]
+        await _dead_letter_topic_for(kafka, name)
+        await until(lambda: harness.count("handled") == 2, within=60)
+    assert await effects(engine) == ["elsewhere", "behind it"]
+    assert harness.gauge("outbox_consumer_blocked_partitions") == 0
+
+
+def _key_of(partition: int) -> bytes:
+    from lethe_outbox import bucket_of  # noqa: PLC0415 - only here
+
+    return next(f"k{n}".encode() for n in range(1000) if bucket_of(f"k{n}") % 2 == partition)
+
+
+async def test_a_group_without_offsets_stops_instead_of_choosing(
+    engine: AsyncEngine, kafka: str, topic: TopicFactory
+) -> None:
+    harness = Harness(engine, kafka, await topic("orders", partitions=2))
+    with pytest.raises(OffsetsLostError, match="no usable offset"):
+        await asyncio.wait_for(harness.runner().run(asyncio.Event()), 30)
+    assert harness.registry.get_sample_value(
+        "outbox_consumer_offsets_lost", {"group": harness.group}
+    )
+
+
+async def test_initialising_a_group_again_moves_nothing(
+    harness: Harness, publish: Publish, kafka: str
+) -> None:
+    await publish(harness.topic, b"1")
+    async with running(harness.runner()):
+        await until(lambda: harness.count("handled") == 1)
+    assert await initialise_group(kafka, harness.group, [harness.topic]) == 0
+    async with running(harness.runner()):
+        await publish(harness.topic, b"2")
+        await until(lambda: harness.count("handled") == 2)
+    assert harness.count("duplicate") == 0
+    assert TopicPartition(harness.topic, 0)
