@@ -29,7 +29,8 @@ from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Journal
 from lethe_eraser.storage.tables import MIGRATIONS, SCHEMA, VERSION_TABLE
 from lethe_eraser.verify import Verification
-from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, RedisFastPath
+from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox
+from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer, ops_app
@@ -39,10 +40,10 @@ PROBE_KEY = "lethe-readiness-probe"
 """An object that never exists: asking for it tells whether S3 answers."""
 
 
-def _inbox(redis_url: SecretStr | None) -> Inbox:
+def _inbox(redis_url: SecretStr | None, metrics: ConsumerMetrics) -> Inbox:
     if redis_url is None:
         return Inbox(SCHEMA)
-    return Inbox(SCHEMA, fast_path=RedisFastPath(redis_url.get_secret_value()))
+    return Inbox(SCHEMA, fast_path=RedisFastPath(redis_url.get_secret_value(), metrics))
 
 
 def _s3_options(settings: EraserSettings) -> S3Options:
@@ -94,7 +95,7 @@ def _runner(
         group=GROUP,
         topics=TOPICS,
         handler=acceptance.handle,
-        inbox=_inbox(settings.redis_url),
+        inbox=_inbox(settings.redis_url, metrics),
         metrics=metrics,
         on_assigned=assignment.assign,
         after_commit=after_commit,

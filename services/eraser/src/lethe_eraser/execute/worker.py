@@ -22,7 +22,7 @@ from lethe_eraser.window import Window
 from lethe_outbox import BUCKETS
 from lethe_runtime.database import TRANSIENT
 from lethe_runtime.health import Readiness
-from lethe_runtime.logging import error_class
+from lethe_runtime.logging import error_class, places
 from lethe_runtime.waiting import pause
 
 IDLE_SECONDS: Final = 1.0
@@ -191,6 +191,7 @@ class Executor:
             job_id=str(job.job_id),
             subject_ref=job.subject_ref,
             error_class=name,
+            error_at=places(error.__traceback__),
             attempts=tried.attempts,
         )
 

@@ -1,6 +1,7 @@
 """What is there: keys of an unversioned bucket, versions and markers of a versioned one.
 
-Keys of one folder are found by listing the folder while that is cheaper than asking key by key.
+Neighbouring keys are found by listing their neighbourhood while that is cheaper than asking key
+by key.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 SWEEP_FROM: Final = 8
-"""Keys of one folder from which on the folder is listed, and keys that each page must settle."""
+"""Keys from which on neighbours are listed together, and keys that each page must settle."""
+
+LEVELS: Final = 2
+"""The level of `groups` at which keys stand alone."""
 
 _NOT_FOUND: Final = 404
 
@@ -38,20 +42,22 @@ class Seen:
     unsettled: list[str] = field(default_factory=list)
 
 
-def folders(keys: Iterable[str]) -> Iterator[list[str]]:
-    """Group keys by folder, in the order S3 lists them; small folders fall into single keys."""
-    groups: dict[str, list[str]] = {}
+def groups(keys: Iterable[str], level: int) -> list[list[str]]:
+    """Group keys that are likely neighbours in a listing, each group in the order S3 lists it.
+
+    At level 0 by the first folder of their path, at level 1 by the whole folder, then one by one;
+    groups too small to be worth a listing fall into single keys.
+    """
+    found: dict[str, list[str]] = {}
     for key in sorted(set(keys)):
-        groups.setdefault(key.rpartition("/")[0], []).append(key)
-    for group in groups.values():
-        if len(group) >= SWEEP_FROM:
-            yield group
-        else:
-            yield from ([key] for key in group)
+        folder = (key.partition("/")[0], key.rpartition("/")[0], key)[min(level, LEVELS)]
+        found.setdefault(folder, []).append(key)
+    whole = [group for group in found.values() if len(group) >= SWEEP_FROM]
+    return whole + [[k] for group in found.values() if len(group) < SWEEP_FROM for k in group]
 
 
 def sweep_keys(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
-    """List the folder of `keys` (sorted) until they are settled or asking singly is cheaper."""
+    """List what lies around `keys` (sorted) until they are settled or asking singly is cheaper."""
     seen, wanted, settled = Seen(), frozenset(keys), 0
     more: dict[str, Any] = {"Prefix": _common_start(keys)}
     while True:

@@ -11,9 +11,10 @@ from lethe_eraser.domain import ObjectRef
 from lethe_eraser.objects.calls import RefusedError, S3Calls, S3Options
 from lethe_eraser.objects.deleting import Item, delete_page, pages
 from lethe_eraser.objects.listing import (
+    LEVELS,
     Seen,
     Version,
-    folders,
+    groups,
     has_key,
     sweep_keys,
     sweep_versions,
@@ -195,15 +196,17 @@ class ObjectStore:
         return frozenset(ref for ref in refs if ref.key in present)
 
     async def _present(self, bucket: str, keys: Iterable[str]) -> set[str]:
-        groups = list(folders(keys))
-        singles = [group[0] for group in groups if len(group) == 1]
-        swept = await _all(
-            self._run(sweep_keys, self._calls, bucket, group) for group in groups if len(group) > 1
-        )
-        singles += [key for seen in swept for key in seen.unsettled]
+        found: set[str] = set()
+        left = set(keys)
+        for level in range(LEVELS):
+            neighbours = [group for group in groups(left, level) if len(group) > 1]
+            seen = await _all(self._run(sweep_keys, self._calls, bucket, g) for g in neighbours)
+            found = found.union(*(one.keys for one in seen))
+            left -= {key for group in neighbours for key in group}
+            left |= {key for one in seen for key in one.unsettled}
+        singles = sorted(left)
         heads = await _all(self._run(has_key, self._calls, bucket, key) for key in singles)
-        found = {key for key, there in zip(singles, heads, strict=True) if there}
-        return found.union(*(seen.keys for seen in swept))
+        return found | {key for key, there in zip(singles, heads, strict=True) if there}
 
     async def _versions_of(
         self, bucket: str, refs: Sequence[ObjectRef]
@@ -219,13 +222,13 @@ class ObjectStore:
 
     async def _listed(self, bucket: str, keys: Iterable[str]) -> Seen:
         whole = Seen()
-        groups = list(folders(keys))
-        while groups:
-            swept = await _all(
-                self._run(sweep_versions, self._calls, bucket, group) for group in groups
-            )
-            whole.versions += [version for seen in swept for version in seen.versions]
-            groups = [[key] for seen in swept for key in seen.unsettled]
+        left = set(keys)
+        for level in range(LEVELS + 1):
+            among = [g for g in groups(left, level) if len(g) > 1 or level == LEVELS]
+            seen = await _all(self._run(sweep_versions, self._calls, bucket, g) for g in among)
+            whole.versions += [version for one in seen for version in one.versions]
+            left -= {key for group in among for key in group}
+            left |= {key for one in seen for key in one.unsettled}
         return whole
 
     async def _is_versioned(self, bucket: str) -> bool:
