@@ -168,6 +168,9 @@ install_servers() {
 
 # --- tools --------------------------------------------------------------------------------------
 
+# As root, apt downloads as a user of its own, who cannot write here.
+download() { (cd "$2" && apt-get -qq -o APT::Sandbox::User=root download "$1" >&2); }
+
 # Unpacks one program of a Debian package, so that the daemon of that package is not installed and
 # started on the user's machine: `unpack PACKAGE PROGRAM`
 unpack() {
@@ -178,8 +181,7 @@ unpack() {
     apt-cache show "$package" >/dev/null 2>&1 || apt_update
     mkdir -p "$TOOLS/bin" "$TOOLS/debian"
     folder=$(mktemp -d "$TOOLS/download.XXXXXX")
-    (cd "$folder" && apt-get -qq download "$package" >&2) ||
-        { apt_update && (cd "$folder" && apt-get -qq download "$package" >&2); } ||
+    download "$package" "$folder" || { apt_update && download "$package" "$folder"; } ||
         fail "apt could not bring $package"
     dpkg-deb -x "$folder"/*.deb "$TOOLS/debian"
     rm -rf "$folder"

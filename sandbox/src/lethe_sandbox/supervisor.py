@@ -19,6 +19,7 @@ from lethe_sandbox.stack.process import Command, Process
 
 _READY_SECONDS: Final = 60
 _DRAIN_SECONDS: Final = 30
+_ABORT_SECONDS: Final = 5
 _ONCE_SECONDS: Final = 120
 _POLL_SECONDS: Final = 0.05
 _TRIES: Final = 5
@@ -63,7 +64,7 @@ class Supervisor:
     ) -> None:
         """Stop every service, unless the instance is kept and all went well."""
         if error is not None or not self._instance.kept:
-            self.stop_all()
+            self._end_all()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,12 +114,23 @@ class Supervisor:
             raise ServiceError(f"{name} did not stop in order: see {self.log(name)}")
 
     def stop_all(self) -> None:
-        """Let every service that runs drain and end; whoever does not is killed."""
-        running = [p for p in self._processes.values() if p.alive()]
+        """Let every service drain and end.
+
+        Raises:
+            ServiceError: One did not end by itself or not with exit code 0; all have ended.
+        """
+        with ThreadPoolExecutor(len(self._services)) as pool:
+            for stopping in [pool.submit(self.stop, name) for name in list(self._processes)]:
+                stopping.result()
+
+    def _end_all(self) -> None:
+        """End every service, whatever it says to that."""
+        with ThreadPoolExecutor(len(self._services)) as pool:
+            list(pool.map(lambda p: p.end(signal.SIGTERM, _ABORT_SECONDS), self._running()))
         self._processes.clear()
-        if running:
-            with ThreadPoolExecutor(len(running)) as pool:
-                list(pool.map(lambda p: p.end(signal.SIGTERM, _DRAIN_SECONDS), running))
+
+    def _running(self) -> list[Process]:
+        return [process for process in self._processes.values() if process.alive()]
 
     def check(self) -> None:
         """Raise ServiceError if a service that was started has ended by itself."""

@@ -52,5 +52,6 @@ def open_stack(
     if kind == "embedded":
         return EmbeddedStack(folders, instance, say=say)
     if instance.kept:
+        instance.discard()
         raise StackError("--stack=docker cannot leave its servers running")
     return DockerStack(instance)
