@@ -1,6 +1,7 @@
 """A database with the library's tables, and producers and consumers of the tests' own."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,9 +14,10 @@ from uuid_utils.compat import uuid7
 
 from lethe_outbox.message import EVENT_ID_HEADER
 from lethe_outbox.migrations import create_dead_letter, create_inbox, create_outbox
+from lethe_outbox.topics import partition_counts
 
 Publish = Callable[..., Awaitable[UUID]]
-ReadAll = Callable[[str], Awaitable[list[object]]]
+ReadAll = Callable[[str], Awaitable[list[Any]]]
 
 
 @pytest.fixture
@@ -60,16 +62,14 @@ async def read_all(kafka: str) -> AsyncIterator[ReadAll]:
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
     await consumer.start()
 
-    async def everything(topic: str) -> list[object]:
+    async def everything(topic: str) -> list[Any]:
         """Every record of a topic at this moment, partition by partition."""
-        await consumer.topics()
-        partitions = [
-            TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic) or ())
-        ]
+        counts = await partition_counts(kafka, [topic])
+        partitions = [TopicPartition(topic, n) for n in range(counts[topic])]
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         await consumer.seek_to_beginning(*partitions)
-        records: list[object] = []
+        records: list[Any] = []
         for partition in partitions:
             while await consumer.position(partition) < ends[partition]:
                 polled = await consumer.getmany(partition, timeout_ms=1000)

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
 import pytest
-from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -22,9 +21,13 @@ from lethe_outbox import (
     OffsetsLostError,
     PoisonError,
     Record,
+    TopicSpec,
+    bucket_of,
     dead_letter_topic,
+    ensure_topics,
     initialise_group,
 )
+from lethe_outbox.consumer import Handler
 from lethe_outbox.redis_fast_path import RedisFastPath
 from tests.integration.outbox.conftest import Publish, ReadAll
 from tests.support.factories import TopicFactory
@@ -62,7 +65,7 @@ class Harness:
         self.registry = CollectorRegistry()
         self.metrics = ConsumerMetrics(self.registry)
 
-    def runner(self, handler=note, *, inbox: Inbox | None = None) -> ConsumerRunner:  # type: ignore[no-untyped-def] # handlers of many shapes
+    def runner(self, handler: Handler = note, *, inbox: Inbox | None = None) -> ConsumerRunner:
         return ConsumerRunner(
             self.engine,
             self.kafka,
@@ -92,17 +95,15 @@ async def harness(engine: AsyncEngine, kafka: str, topic: TopicFactory) -> Harne
 
 
 async def _dead_letter_topic_for(kafka: str, name: str) -> None:
-    from lethe_outbox import TopicSpec, ensure_topics  # noqa: PLC0415 - only the fixture needs them
-
     await ensure_topics(kafka, [TopicSpec(dead_letter_topic(name), 2)])
 
 
 @asynccontextmanager
-async def running(runner: ConsumerRunner):  # type: ignore[no-untyped-def] # a context of the test
+async def running(runner: ConsumerRunner) -> AsyncIterator[None]:
     stop = asyncio.Event()
     task = asyncio.create_task(runner.run(stop))
     try:
-        yield task
+        yield
     finally:
         stop.set()
         await asyncio.wait_for(task, 20)
@@ -128,8 +129,8 @@ async def test_a_poison_record_hurts_only_itself(
         await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 3)
     assert await effects(harness.engine) == ["1", "2", "3"]
     (dead,) = await read_all(dead_letter_topic(harness.topic))
-    headers = dict(dead.headers)  # type: ignore[attr-defined] # aiokafka carries no types
-    assert (dead.value, dead.key) == (b"poison", b"k")  # type: ignore[attr-defined] # likewise
+    headers = dict(dead.headers)
+    assert (dead.value, dead.key) == (b"poison", b"k")
     assert headers["error-reason"] == b"of_the_test"
     assert headers["origin-topic"] == harness.topic.encode()
     assert headers["origin-offset"] == b"1"
@@ -144,8 +145,8 @@ async def test_a_record_that_is_not_ours_goes_aside_with_its_bytes(
     async with running(harness.runner()):
         await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 1)
     (dead,) = await read_all(dead_letter_topic(harness.topic))
-    assert dead.value == b"\x00\xff"  # type: ignore[attr-defined] # aiokafka carries no types
-    assert dict(dead.headers)["error-reason"] == b"not_ours"  # type: ignore[attr-defined] # likewise
+    assert dead.value == b"\x00\xff"
+    assert dict(dead.headers)["error-reason"] == b"not_ours"
 
 
 async def test_a_defect_of_the_handler_is_tried_a_few_times_and_then_goes_aside(
@@ -156,7 +157,7 @@ async def test_a_defect_of_the_handler_is_tried_a_few_times_and_then_goes_aside(
     async with running(harness.runner()):
         await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 1)
     (dead,) = await read_all(dead_letter_topic(harness.topic))
-    headers = dict(dead.headers)  # type: ignore[attr-defined] # aiokafka carries no types
+    headers = dict(dead.headers)
     assert headers["error-reason"] == b"handler_failed"
     assert headers["error-class"] == b"KeyError"
     assert headers["error-attempts"] == b"3"
@@ -228,8 +229,6 @@ async def test_a_dead_letter_topic_that_cannot_be_written_blocks_its_partition_o
 
 
 def _key_of(partition: int) -> bytes:
-    from lethe_outbox import bucket_of  # noqa: PLC0415 - only here
-
     return next(f"k{n}".encode() for n in range(1000) if bucket_of(f"k{n}") % 2 == partition)
 
 
@@ -255,4 +254,3 @@ async def test_initialising_a_group_again_moves_nothing(
         await publish(harness.topic, b"2")
         await until(lambda: harness.count("handled") == 2)
     assert harness.count("duplicate") == 0
-    assert TopicPartition(harness.topic, 0)

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-from tenacity import AsyncRetrying, retry_if_exception_type
-from tenacity.stop import stop_after_delay
-from tenacity.wait import wait_exponential
 
 from lethe_outbox.errors import PartitionCountError
+from lethe_outbox.topics import partition_counts, waiting_for_broker
 
 
 async def initialise_group(
@@ -23,32 +20,24 @@ async def initialise_group(
         KafkaError: the broker did not answer for `give_up_seconds`, or the group is at work and
             lacks an offset (stop its members first).
     """
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type((KafkaError, OSError)),
-        stop=stop_after_delay(give_up_seconds),
-        wait=wait_exponential(multiplier=0.25, max=10),
-        reraise=True,
-    )
     initialised = 0
-    async for attempt in retrying:
+    async for attempt in waiting_for_broker(give_up_seconds):
         with attempt:
             initialised = await _initialise(bootstrap, group, topics)
     return initialised
 
 
 async def _initialise(bootstrap: str, group: str, topics: Sequence[str]) -> int:
+    counts = await partition_counts(bootstrap, topics)
+    for topic in topics:
+        if topic not in counts:
+            raise PartitionCountError(f"topic {topic} does not exist; create it first")
+    partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
     )
     await consumer.start()
     try:
-        await consumer.topics()
-        partitions: list[TopicPartition] = []
-        for topic in topics:
-            numbers = consumer.partitions_for_topic(topic)
-            if not numbers:
-                raise PartitionCountError(f"topic {topic} does not exist; create it first")
-            partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
         consumer.assign(partitions)
         missing = [one for one in partitions if await consumer.committed(one) is None]
         if missing:

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
-from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_exponential
 
@@ -23,8 +23,8 @@ class TopicSpec:
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
-    replication_factor: int = -1
-    """-1 takes the broker's default."""
+    replication_factor: int = 1
+    """Copies of each partition; 3 wherever a broker's loss must lose nothing."""
 
 
 async def ensure_topics(
@@ -39,21 +39,29 @@ async def ensure_topics(
         KafkaError: the broker did not answer for `give_up_seconds`, or refused.
     """
     wanted = list(specs)
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type((KafkaError, OSError)),
-        stop=stop_after_delay(give_up_seconds),
-        wait=wait_exponential(multiplier=0.25, max=10),
-        reraise=True,
-    )
+    retrying = waiting_for_broker(give_up_seconds)
     created: tuple[str, ...] = ()
     async for attempt in retrying:
         with attempt:
             created = await _create(bootstrap, wanted)
-    counts = {spec.name: spec.partitions for spec in wanted}
-    async for attempt in retrying:
-        with attempt:
-            await check_partitions(bootstrap, counts)
+    existing = {spec.name: spec.partitions for spec in wanted if spec.name not in created}
+    if existing:
+        await check_partitions(bootstrap, existing)
     return created
+
+
+def waiting_for_broker(give_up_seconds: float) -> AsyncRetrying:
+    """Repeat what failed because the broker was away or not settled yet, up to a deadline."""
+    return AsyncRetrying(
+        retry=retry_if_exception(_is_passing),
+        stop=stop_after_delay(give_up_seconds),
+        wait=wait_exponential(multiplier=0.25, max=10),
+        reraise=True,
+    )
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, OSError) or bool(isinstance(error, KafkaError) and error.retriable)
 
 
 async def check_partitions(bootstrap: str, expected: Mapping[str, int]) -> None:
@@ -63,17 +71,7 @@ async def check_partitions(bootstrap: str, expected: Mapping[str, int]) -> None:
         PartitionCountError: a topic is missing or has another count.
         KafkaError: the broker does not answer.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        described = await admin.describe_topics(list(expected))
-    finally:
-        await admin.close()
-    found = {
-        topic["topic"]: len(topic["partitions"])
-        for topic in described
-        if topic["error_code"] == _NO_ERROR
-    }
+    found = await partition_counts(bootstrap, expected)
     for name, count in expected.items():
         if name not in found:
             raise PartitionCountError(f"topic {name} does not exist; the migration creates it")
@@ -82,6 +80,21 @@ async def check_partitions(bootstrap: str, expected: Mapping[str, int]) -> None:
                 f"topic {name} has {found[name]} partitions and {count} are agreed; "
                 "keys would change their partition, so drain it before it is changed"
             )
+
+
+async def partition_counts(bootstrap: str, topics: Iterable[str]) -> dict[str, int]:
+    """Ask the brokers how many partitions each topic has; one that does not exist is left out."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(topics))
+    finally:
+        await admin.close()
+    return {
+        topic["topic"]: len(topic["partitions"])
+        for topic in described
+        if topic["error_code"] == _NO_ERROR
+    }
 
 
 async def _create(bootstrap: str, specs: list[TopicSpec]) -> tuple[str, ...]:
