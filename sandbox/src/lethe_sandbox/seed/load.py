@@ -14,7 +14,7 @@ from lethe_sandbox.product import TABLES
 from lethe_sandbox.seed.records import SeedObject, SeedRow
 from lethe_sandbox.stack import S3Address
 
-_ROWS_HELD: Final = 4000
+_ROWS_HELD: Final = 1000
 _THREADS: Final = 8
 _OBJECTS_HELD: Final = 64 * _THREADS
 
