@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, desc, func, not_, or_, select
+from sqlalchemy import ColumnElement, and_, desc, func, literal_column, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.codec import type_of
@@ -22,6 +22,8 @@ LONGEST_TIMELINE: Final = 1000
 _OWED: Final = REQUEST.c.state.not_in(sorted(DONE))
 _OPEN: Final = REQUEST.c.state.not_in([state for state in RequestState if state.is_final])
 _OVERDUE: Final = and_(_OWED, func.coalesce(REQUEST.c.deadline < func.now(), False))
+_NONE: Final[ColumnElement[Any]] = literal_column("'{}'::uuid[]")
+"""Written out, so that the index on events about no request is found."""
 _ABOUT_PERSON: Final = (type_of(Held), type_of(Released))
 
 
@@ -147,7 +149,7 @@ def _timeline(request_id: UUID, subject_ref: str) -> Any:
             or_(
                 log.request_ids.contains([request_id]),
                 and_(
-                    log.request_ids == [],
+                    log.request_ids == _NONE,
                     log.subject_ref == subject_ref,
                     log.type.in_(_ABOUT_PERSON),
                 ),
