@@ -1,0 +1,44 @@
+"""Every SQL block of a runbook runs on the tables as they are."""
+
+import re
+
+import psycopg
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import create_engine
+
+from lethe_outbox.migrations import create_outbox
+from tests.support.alerting import RUNBOOKS
+
+BLOCK = re.compile(r"^( *)```sql\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+QUERIES = [
+    pytest.param(block, id=page.stem)
+    for page in sorted(RUNBOOKS.glob("*.md"))
+    for _, block in BLOCK.findall(page.read_text())
+]
+
+
+@pytest.fixture
+def outbox(database_url: str) -> str:
+    """A database with an outbox in it, as a plain libpq URL."""
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        create_outbox(Operations(MigrationContext.configure(connection)), "lethe")
+    engine.dispose()
+    return database_url.replace("+psycopg", "")
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_of_a_runbook_runs(outbox: str, query: str) -> None:
+    with psycopg.connect(outbox) as connection:
+        connection.execute(query.encode()).fetchall()
+
+
+def test_the_query_for_open_writers_finds_one(outbox: str) -> None:
+    """OutboxLagging: a transaction that wrote to the outbox and never ended."""
+    (query,) = [param.values[0] for param in QUERIES if param.id == "OutboxLagging"]
+    with psycopg.connect(outbox) as writer, psycopg.connect(outbox) as sre:
+        writer.execute("delete from lethe.outbox")
+        found = [pid for pid, *_ in sre.execute(str(query).encode())]
+        assert found == [writer.info.backend_pid]
