@@ -113,12 +113,16 @@ def _prepare(
     """Seed the sample product while the services migrate."""
     create_databases(addresses)
     screen.step(f"seeding the sample product (scale {options.scale}, seed {options.seed})")
-    with ThreadPoolExecutor(1) as pool:
+    pool = ThreadPoolExecutor(1)
+    try:
         seeding = pool.submit(_seed, options, screen, addresses, instance)
         migrate(supervisor, everyone)
         screen.step("topics, schemas and consumer groups are there")
         keys = create_keys(supervisor, everyone)
         truth = seeding.result()
+    finally:
+        # After a failure the servers end now, and the seeding with them.
+        pool.shutdown(wait=False)
     rows = sum(len(table) for table in truth.rows.values())
     objects = sum(len(bucket) for bucket in truth.objects.values())
     screen.step(f"the sample has {len(truth.persons)} persons, {rows} rows, {objects} objects")

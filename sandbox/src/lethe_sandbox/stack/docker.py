@@ -26,8 +26,12 @@ _KAFKA_ENVIRONMENT: Final = {
     "KAFKA_PROCESS_ROLES": "broker,controller",
     "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
     "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-    "KAFKA_LISTENERS": "PLAINTEXT://:9092,CONTROLLER://:9093",
-    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    # Clients are outside and come by the host's port; the broker reaches itself by INTERNAL.
+    "KAFKA_LISTENERS": "PLAINTEXT://:9092,INTERNAL://:9094,CONTROLLER://:9093",
+    "KAFKA_INTER_BROKER_LISTENER_NAME": "INTERNAL",
+    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": (
+        "PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT"
+    ),
     "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
     "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
     "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
@@ -51,13 +55,32 @@ class DockerStack:
         self._addresses: Addresses | None = None
 
     def __enter__(self) -> Self:
-        """Start all containers."""
+        """Start all containers; if one fails, none stays."""
         try:
-            from testcontainers.core.container import (  # noqa: PLC0415 - an extra, not always there
-                DockerContainer,
-            )
+            import docker.errors  # type: ignore[import-untyped] # noqa: PLC0415 - untyped, an extra
         except ImportError as error:
+            self._instance.discard()
             raise StackError("--stack=docker needs the package testcontainers") from error
+        try:
+            self._create()
+            for name in SERVERS:
+                self._containers[name].start()
+            for name in SERVERS:
+                self._wait(name)
+        except BaseException as error:
+            self._remove()
+            self._instance.discard()
+            if isinstance(error, docker.errors.DockerException):
+                raise StackError(f"Docker does not answer: {type(error).__name__}") from error
+            raise
+        return self
+
+    def _create(self) -> None:
+        from docker.types import (  # type: ignore[import-untyped] # noqa: PLC0415 - untyped, an extra
+            Mount,
+        )
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - an extra
+
         postgres, kafka, redis, s3 = free_ports(4)
         password = secrets.token_urlsafe(18)
         self._addresses = Addresses(
@@ -66,34 +89,26 @@ class DockerStack:
             redis_url=f"redis://127.0.0.1:{redis}",
             s3=S3Address(f"http://127.0.0.1:{s3}", "ap-northeast-2", "sandbox", "sandbox-secret"),
         )
+        advertised = f"PLAINTEXT://127.0.0.1:{kafka},INTERNAL://localhost:9094"
         self._containers = {
             "postgres": DockerContainer(_POSTGRES)
             .with_bind_ports(5432, postgres)
-            .with_env("POSTGRES_USER", "lethe")
-            .with_env("POSTGRES_PASSWORD", password),
-            "kafka": _with_environment(
-                DockerContainer(_KAFKA).with_bind_ports(9092, kafka),
-                _KAFKA_ENVIRONMENT
-                | {"KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{kafka}"},
-            ),
+            .with_envs(POSTGRES_USER="lethe", POSTGRES_PASSWORD=password),
+            "kafka": DockerContainer(_KAFKA)
+            .with_bind_ports(9092, kafka)
+            .with_envs(**_KAFKA_ENVIRONMENT, KAFKA_ADVERTISED_LISTENERS=advertised),
             "redis": DockerContainer(_REDIS).with_bind_ports(6379, redis),
             "s3": DockerContainer(_S3)
             .with_bind_ports(7070, s3)
-            .with_env("ROOT_ACCESS_KEY", "sandbox")
-            .with_env("ROOT_SECRET_KEY", "sandbox-secret")
-            .with_env("VGW_REGION", "ap-northeast-2")
+            .with_envs(
+                ROOT_ACCESS_KEY="sandbox",
+                ROOT_SECRET_KEY="sandbox-secret",  # noqa: S106 - of a container of its own
+                VGW_REGION="ap-northeast-2",
+                VGW_PORT=":7070",
+            )
+            .with_kwargs(mounts=[Mount(folder, None) for folder in ("/data", "/versions")])
             .with_command(["posix", "--versioning-dir", "/versions", "/data"]),
         }
-        try:
-            for name in SERVERS:
-                self._containers[name].start()
-            for name in SERVERS:
-                self._wait(name)
-        except BaseException:
-            self._remove()
-            self._instance.discard()
-            raise
-        return self
 
     def __exit__(
         self,
@@ -164,9 +179,3 @@ def _answers(name: ServerName, addresses: Addresses) -> bool:
             return probes.redis_answers(addresses.redis_url)
         case "s3":
             return probes.s3_answers(addresses.s3.endpoint)
-
-
-def _with_environment(container: Any, values: dict[str, str]) -> Any:
-    for name, value in values.items():
-        container.with_env(name, value)
-    return container
