@@ -158,8 +158,10 @@ newest_jre() {
 }
 
 install_servers() {
+    local jre
     if ! java_is_new_enough; then
-        apt_install "$(newest_jre)"
+        jre=$(newest_jre)
+        apt_install "$jre"
         java_is_new_enough || fail "Kafka needs Java $OLDEST_JAVA or newer: install a newer JRE"
     fi
     # Maven is needed to bring Kafka's jars, once.
