@@ -6,7 +6,7 @@ from lethe_contracts.events import Accepted, Blocked, TypeTotals, Verified
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.storage.journal import Intent
-from tests.integration.eraser.world import NOTHING, OTHER, SUBJECT, World
+from tests.integration.eraser.world import NOTHING, OTHER, SUBJECT, World, put_in
 
 
 async def test_a_person_is_erased_and_nobody_else(world: World) -> None:
@@ -99,7 +99,7 @@ async def test_the_journal_of_a_running_job_is_ciphertext(world: World) -> None:
         seen.append(await world.value("select intent from lethe.journal"))
         return await real(intent)
 
-    eraser.batches.delete = look  # type: ignore[method-assign]
+    put_in(eraser.batches, "delete", look)
     await eraser.until_idle()
     [intent] = seen
     assert SUBJECT.encode() not in bytes(intent)

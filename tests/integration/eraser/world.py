@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ from lethe_outbox import Outbox, Record
 from lethe_outbox.message import unpack_headers
 from lethe_runtime.health import Readiness
 from lethe_sandbox.stack import S3Address
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -427,13 +428,26 @@ def open_store(s3: S3Address, catalog: Catalog) -> ObjectStore:
     return ObjectStore(options, catalog.buckets, wait_seconds=0.01)
 
 
-def once(then: Callable[[], None]) -> Callable[[], None]:
-    """Call `then` the first time only."""
-    done: list[bool] = []
+def put_in(part: object, name: str, step: Callable[..., Any]) -> None:
+    """Let `part` call `step` where it calls its own `name`."""
+    assert callable(getattr(part, name))
+    setattr(part, name, step)
 
-    def call() -> None:
-        if not done:
-            done.append(True)
-            then()
 
-    return call
+async def to_the_end(world: World, eraser: Eraser) -> str:
+    """Run until the newest job ended, skipping the pauses between rounds and tries."""
+    while True:
+        await eraser.until_idle()
+        if await world.value("select count(*) from lethe.job where retry_at is not null") == 0:
+            return await world.state()
+        await world.write("update lethe.job set retry_at = null")
+
+
+async def until_state(world: World, state: str) -> None:
+    """Wait until the newest job is in `state`."""
+
+    async def reached() -> bool:
+        return await world.state() == state
+
+    condition: Callable[[], bool | Awaitable[bool]] = reached
+    await until(condition, what=state)

@@ -1,0 +1,5 @@
+"""The same world as the integration tests'."""
+
+from tests.integration.eraser.conftest import world
+
+__all__ = ["world"]
