@@ -199,7 +199,7 @@ R = TypeVar("R", Person, Row, StoredObject)
 
 
 def _read(lines: Iterator[str]) -> GroundTruth:
-    head = json.loads(next(lines).rstrip().removesuffix(",") + "}")
+    head = json.loads(next(lines, "").rstrip().removesuffix(",") + "}")
     if head["format"] != FORMAT:
         raise ValueError(f"format {head['format']} instead of {FORMAT}")
     rows: dict[str, dict[int, Row]] = {}
