@@ -59,7 +59,9 @@ async def publish(kafka: str) -> AsyncIterator[Publish]:
 
 @pytest.fixture
 async def read_all(kafka: str) -> AsyncIterator[ReadAll]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
     await consumer.start()
 
     async def everything(topic: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from lethe_outbox.consumer import ConsumerRunner, ConsumerSettings
 from lethe_outbox.dead_letter_topic import dead_letter_topic
+from lethe_outbox.dead_letters import DeadLetterReader, Replayed, replay
 from lethe_outbox.errors import (
     LeaseError,
     LetheOutboxError,
@@ -26,6 +27,7 @@ __all__ = [
     "ConsumerMetrics",
     "ConsumerRunner",
     "ConsumerSettings",
+    "DeadLetterReader",
     "FastPath",
     "Inbox",
     "LeaseError",
@@ -40,6 +42,7 @@ __all__ = [
     "Record",
     "RelayMetrics",
     "ReorderError",
+    "Replayed",
     "Status",
     "TopicSpec",
     "bucket_of",
@@ -47,4 +50,5 @@ __all__ = [
     "dead_letter_topic",
     "ensure_topics",
     "initialise_group",
+    "replay",
 ]

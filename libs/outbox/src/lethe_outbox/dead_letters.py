@@ -1,0 +1,244 @@
+"""The dead letters of topics in a table: recorded by a reader, brought back by `replay`.
+
+The reader itself never dead-letters: what it reads is recorded as it is, whatever it is.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from aiokafka import TopicPartition
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from lethe_outbox.consumer import TRANSIENT
+from lethe_outbox.dead_letter_topic import (
+    ATTEMPTS,
+    ERROR_CLASS,
+    FIRST_FAILED,
+    LAST_FAILED,
+    ORIGIN_OFFSET,
+    ORIGIN_PARTITION,
+    ORIGIN_TOPIC,
+    REASON,
+    DeadLetterProducer,
+    original_headers,
+)
+from lethe_outbox.metrics import ConsumerMetrics
+from lethe_outbox.polling import Again, Done, GroupPoller, OnState, PollSettings, Progress
+from lethe_outbox.record import ConsumedHeaders, event_id_of
+from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables
+
+State = Literal["open", "replayed", "discarded"]
+OPEN: Final[State] = "open"
+REPLAYED: Final[State] = "replayed"
+UNKNOWN_REASON: Final = "unknown"
+
+_LARGEST_INTEGER: Final = 2**31 - 1
+_LARGEST_BIGINT: Final = 2**63 - 1
+
+
+class DeadLetterReader:
+    """Records every record of dead-letter topics in table `dead_letter`, each once.
+
+    Args:
+        engine: the database of the table.
+        bootstrap: the brokers.
+        group: the consumer group, initialised before.
+        topics: the dead-letter topics.
+        metrics: lag, retries and lost offsets are told here.
+        schema: where the table lives.
+        settings: how the topics are polled.
+        on_state: told when the broker is found well or away.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        bootstrap: str,
+        group: str,
+        topics: Sequence[str],
+        metrics: ConsumerMetrics,
+        *,
+        schema: str | None = DEFAULT_SCHEMA,
+        settings: PollSettings | None = None,
+        on_state: OnState | None = None,
+    ) -> None:
+        self._engine = engine
+        self._group = group
+        self._metrics = metrics
+        self._table = OutboxTables(schema).dead_letter
+        self._poller = GroupPoller(
+            bootstrap,
+            group,
+            topics,
+            self._work,
+            metrics,
+            settings=settings or PollSettings(batch_records=100),
+            on_state=on_state,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until `stop`.
+
+        Raises:
+            OffsetsLostError: going on would skip dead letters.
+        """
+        await self._poller.run(stop)
+
+    async def _work(
+        self, polled: Mapping[TopicPartition, Sequence[Any]]
+    ) -> Mapping[TopicPartition, Progress]:
+        rows = [_row(consumed) for records in polled.values() for consumed in records]
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(
+                    insert(self._table).on_conflict_do_nothing(
+                        index_elements=["topic", "partition", "offset"]
+                    ),
+                    rows,
+                )
+        except TRANSIENT:
+            for partition in polled:
+                self._metrics.retries.labels(group=self._group, topic=partition.topic).inc()
+            return {one: Again(records[0].offset) for one, records in polled.items()}
+        for partition, records in polled.items():
+            self._metrics.records.labels(
+                group=self._group, topic=partition.topic, outcome="handled"
+            ).inc(len(records))
+        return {one: Done(records[-1].offset + 1) for one, records in polled.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What `replay` did."""
+
+    replayed: tuple[int, ...]
+    left: tuple[int, ...]
+    """Not open (any more), unknown, or without a topic to go back to."""
+
+
+async def open_ids(
+    connection: AsyncConnection, *, schema: str | None = DEFAULT_SCHEMA, topic: str | None = None
+) -> list[int]:
+    """List the open dead letters in the order they were recorded; of one topic, if named."""
+    table = OutboxTables(schema).dead_letter
+    query = select(table.c.id).where(table.c.state == OPEN).order_by(table.c.id)
+    if topic is not None:
+        query = query.where(table.c.topic == topic)
+    return list((await connection.execute(query)).scalars())
+
+
+async def replay(
+    engine: AsyncEngine,
+    bootstrap: str,
+    ids: Iterable[int],
+    *,
+    schema: str | None = DEFAULT_SCHEMA,
+) -> Replayed:
+    """Publish dead letters again where they came from: same event id, original bytes, in order.
+
+    Each is published and then noted as replayed under a lock of its row, so two replays publish it
+    once. A crash between the two publishes it again later, which the consumers' inbox makes
+    harmless.
+
+    Raises:
+        KafkaError, OSError, TimeoutError: the broker did not take one; those before it are done.
+    """
+    producer = DeadLetterProducer(bootstrap)
+    replayed: list[int] = []
+    left: list[int] = []
+    try:
+        for letter in sorted(set(ids)):
+            async with engine.begin() as connection:
+                done = await _replay_one(connection, producer, letter, schema)
+            (replayed if done else left).append(letter)
+    finally:
+        await producer.close()
+    return Replayed(tuple(replayed), tuple(left))
+
+
+async def _replay_one(
+    connection: AsyncConnection, producer: DeadLetterProducer, letter: int, schema: str | None
+) -> bool:
+    table = OutboxTables(schema).dead_letter
+    found = await connection.execute(
+        select(table.c.origin_topic, table.c.key, table.c.payload, table.c.headers)
+        .where(table.c.id == letter, table.c.state == OPEN)
+        .with_for_update()
+    )
+    row = found.one_or_none()
+    if row is None or row.origin_topic is None:
+        return False
+    headers = original_headers(unpack_any_headers(row.headers))
+    await producer.send(row.origin_topic, row.key, row.payload, headers)
+    await connection.execute(
+        update(table)
+        .where(table.c.id == letter)
+        .values(state=REPLAYED, state_changed_at=func.clock_timestamp())
+    )
+    return True
+
+
+def pack_any_headers(headers: ConsumedHeaders) -> bytes:
+    """Write whatever headers a record had: a JSON list of [name, base64 or null]."""
+    return json.dumps(
+        [
+            [name, None if value is None else base64.b64encode(value).decode()]
+            for name, value in headers
+        ]
+    ).encode()
+
+
+def unpack_any_headers(packed: bytes) -> ConsumedHeaders:
+    """Read what `pack_any_headers` wrote."""
+    return tuple(
+        (name, None if value is None else base64.b64decode(value))
+        for name, value in json.loads(packed)
+    )
+
+
+def _row(consumed: Any) -> dict[str, Any]:
+    headers: ConsumedHeaders = tuple(consumed.headers)
+    texts = {name: _text(value) for name, value in headers if value is not None}
+    return {
+        "topic": consumed.topic,
+        "partition": consumed.partition,
+        "offset": consumed.offset,
+        "key": consumed.key,
+        "event_id": event_id_of(headers),
+        "reason": texts.get(REASON) or UNKNOWN_REASON,
+        "error_class": texts.get(ERROR_CLASS),
+        "attempts": _number(texts.get(ATTEMPTS), _LARGEST_INTEGER),
+        "origin_topic": texts.get(ORIGIN_TOPIC),
+        "origin_partition": _number(texts.get(ORIGIN_PARTITION), _LARGEST_INTEGER),
+        "origin_offset": _number(texts.get(ORIGIN_OFFSET), _LARGEST_BIGINT),
+        "first_failed_at": _moment(texts.get(FIRST_FAILED)),
+        "last_failed_at": _moment(texts.get(LAST_FAILED)),
+        "headers": pack_any_headers(headers),
+        "payload": consumed.value,
+    }
+
+
+def _text(value: bytes) -> str:
+    # PostgreSQL's text takes everything but NUL.
+    return value.decode("utf-8", errors="replace").replace("\0", "�")
+
+
+def _number(text: str | None, largest: int) -> int | None:
+    if text is None or not (text.isascii() and text.isdigit()):
+        return None
+    return min(int(text), largest)
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

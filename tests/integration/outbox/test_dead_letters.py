@@ -1,0 +1,94 @@
+"""Dead letters: recorded once, whatever they are, and brought back once."""
+
+import asyncio
+
+from prometheus_client import CollectorRegistry
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_outbox import (
+    ConsumerMetrics,
+    DeadLetterReader,
+    OutboxTables,
+    dead_letter_topic,
+    initialise_group,
+    replay,
+)
+from lethe_outbox.dead_letters import open_ids
+from lethe_outbox.polling import PollSettings
+from tests.integration.outbox.conftest import Publish, ReadAll
+from tests.support.factories import TopicFactory
+from tests.support.waiting import until
+
+TABLE = OutboxTables().dead_letter
+
+
+async def count(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        found = await connection.execute(text("SELECT count(*) FROM lethe.dead_letter"))
+        return int(found.scalar_one())
+
+
+async def test_what_is_read_is_recorded_as_it_is_and_only_once(
+    engine: AsyncEngine, kafka: str, topic: TopicFactory, publish: Publish
+) -> None:
+    name = await topic("orders.DLT", partitions=1)
+    await publish(name, b"\x00 no headers", headers=())
+    await publish(
+        name,
+        b"odd headers",
+        headers=[("error-reason", b"\xff\x00"), ("error-attempts", b"many"), ("ce_id", b"no id")],
+    )
+    for _ in range(2):  # the second reader forgot where it was
+        group = f"group-{name}-{_}"
+        await initialise_group(kafka, group, [name])
+        reader = DeadLetterReader(
+            engine,
+            kafka,
+            group,
+            [name],
+            ConsumerMetrics(CollectorRegistry()),
+            settings=PollSettings(poll_seconds=0.05),
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(reader.run(stop))
+        await until(lambda: count(engine))
+        await until(lambda: count(engine))
+        stop.set()
+        await asyncio.wait_for(task, 20)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(TABLE).order_by(TABLE.c.offset))).all()
+    assert [row.payload for row in rows] == [b"\x00 no headers", b"odd headers"]
+    assert [row.reason for row in rows] == ["unknown", "\ufffd\ufffd"]
+    assert {row.state for row in rows} == {"open"}
+
+
+async def test_a_replay_publishes_the_original_once(
+    engine: AsyncEngine, kafka: str, topic: TopicFactory, publish: Publish, read_all: ReadAll
+) -> None:
+    origin = await topic("orders", partitions=2)
+    dead = await topic(dead_letter_topic(origin), partitions=2)
+    event_id = await publish(dead, b"unused")
+    async with engine.begin() as connection:
+        await connection.execute(
+            TABLE.insert(),
+            {
+                "topic": dead,
+                "partition": 0,
+                "offset": 0,
+                "key": b"k",
+                "event_id": event_id,
+                "reason": "of_the_test",
+                "origin_topic": origin,
+                "headers": b'[["ce_id", "MQ=="], ["error-reason", "eA=="], ["h", null]]',
+                "payload": b"original \x00 bytes",
+            },
+        )
+        ids = await open_ids(connection)
+    both = await asyncio.gather(*(replay(engine, kafka, ids) for _ in range(2)))
+    assert sorted(len(one.replayed) for one in both) == [0, 1]
+    (record,) = await read_all(origin)
+    assert (record.key, record.value) == (b"k", b"original \x00 bytes")
+    assert tuple(record.headers) == (("ce_id", b"1"), ("h", None))
+    async with engine.connect() as connection:
+        assert await open_ids(connection) == []
