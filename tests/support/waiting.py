@@ -4,18 +4,38 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 
+@overload
 async def until(
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[[], Awaitable[T]],
     *,
     within: float = 20,
     every: float = 0.02,
     what: str = "the condition",
-) -> T:
+) -> T: ...
+
+
+@overload
+async def until(
+    condition: Callable[[], T],
+    *,
+    within: float = 20,
+    every: float = 0.02,
+    what: str = "the condition",
+) -> T: ...
+
+
+async def until(
+    condition: Callable[[], Any],
+    *,
+    within: float = 20,
+    every: float = 0.02,
+    what: str = "the condition",
+) -> Any:
     """Poll `condition`, sync or async, and give its first truthy answer.
 
     What `condition` raises passes through. Raises AssertionError, with the last answer, when none
