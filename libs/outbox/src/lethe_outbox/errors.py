@@ -36,5 +36,13 @@ class LeaseError(LetheOutboxError):
     """A bucket's lease is not held (any more); nothing of it may be published or acknowledged."""
 
 
+class RelaySettingsError(LetheOutboxError, ValueError):
+    """A relay's settings contradict each other, e.g. a publish could outlive its lease."""
+
+
+class UnsafeDatabaseError(LetheOutboxError):
+    """The outbox's tables are not such that a relay could keep its promise."""
+
+
 class ReorderError(LetheOutboxError):
     """Bringing a row back would publish it behind later events of its key."""

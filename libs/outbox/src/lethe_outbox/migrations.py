@@ -23,7 +23,7 @@ _MONTHS_AHEAD: Final = 3
 
 
 def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
-    """Create the outbox, its partitions, bucket leases (all free), dead rows and relays' register."""
+    """Create the outbox with its partitions, leases (all free), list of the dead and of relays."""
     tables = OutboxTables(schema)
     _create_schema(op, schema)
     for table in (tables.outbox, tables.dead, tables.bucket, tables.relay):

@@ -9,7 +9,7 @@ One `OutboxTables` per schema; `migrations` creates what stands here. Invariants
   nothing to publish. State decides; the mark only keeps polls cheap.
 - `rewinds` grows whenever somebody else than the owner lowers `low_water`; a fetch that does not
   know the current value finds nothing.
-- `outbox_dead` lists the refused rows nobody has dealt with: few, so holding a key back and counting
+- `outbox_dead` lists the refused rows nobody has dealt with: few, so holding back and counting
   need no index on `status`.
 - Time is the database's.
 """
@@ -52,7 +52,7 @@ class Status(IntEnum):
 
 
 class OutboxTables:
-    """The tables `outbox`, `outbox_dead`, `outbox_bucket`, `outbox_relay`, `inbox`, `dead_letter`."""
+    """The tables `outbox[_dead|_bucket|_relay]`, `inbox` and `dead_letter`."""
 
     def __init__(
         self, schema: str | None = DEFAULT_SCHEMA, metadata: MetaData | None = None

@@ -1,0 +1,177 @@
+"""Looking at an outbox and bringing refused rows back, from a command or a program."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, bindparam, func, lateral, select, text, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from lethe_outbox.errors import ReorderError
+from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
+
+MOST_PENDING_PER_BUCKET: Final = 2000
+"""Pending rows are counted up to this many per bucket, so that looking stays cheap."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStatus:
+    """How an outbox stands.
+
+    Attributes:
+        pending: rows that wait, counted up to `MOST_PENDING_PER_BUCKET` in each bucket.
+        dead_lettered: rows that were refused and are in their dead-letter topic.
+        dlt_failed: rows that were refused by their dead-letter topic too.
+        oldest_pending: when the oldest waiting row was written; None if none waits.
+        taken_at: the database's time of this answer.
+        relays: relays that live.
+        owned_buckets: buckets with an unexpired lease.
+    """
+
+    pending: int
+    dead_lettered: int
+    dlt_failed: int
+    oldest_pending: datetime | None
+    taken_at: datetime
+    relays: int
+    owned_buckets: int
+
+    @property
+    def oldest_pending_seconds(self) -> float:
+        """How long the oldest waiting row has waited; 0 if none waits."""
+        if self.oldest_pending is None:
+            return 0.0
+        return max(0.0, (self.taken_at - self.oldest_pending).total_seconds())
+
+
+async def status(engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA) -> OutboxStatus:
+    """Say how the outbox stands now."""
+    tables = OutboxTables(schema)
+    async with engine.connect() as connection:
+        return await connection.run_sync(_status, tables)
+
+
+async def requeue(
+    connection: AsyncConnection,
+    ids: Collection[int] | None = None,
+    *,
+    accept_reorder: bool = False,
+    schema: str | None = DEFAULT_SCHEMA,
+) -> int:
+    """Make refused rows pending again, in the caller's transaction; gives how many.
+
+    Args:
+        connection: in a transaction that the caller commits.
+        ids: rows to bring back, dead-lettered ones too; None for every DLT_FAILED row. Ids that are
+            not refused rows are ignored.
+        accept_reorder: bring back rows although later events of their key were, or may just be,
+            published before them.
+        schema: of the outbox.
+
+    Raises:
+        ReorderError: there are such later events and that was not accepted; nothing is changed.
+    """
+    return await connection.run_sync(_requeue, OutboxTables(schema), ids, accept_reorder)
+
+
+def _status(connection: Connection, tables: OutboxTables) -> OutboxStatus:
+    # A plan of the days when the table was empty would read it whole.
+    connection.execute(text("set local enable_seqscan = off"))
+    pending, oldest, now = tuple(connection.execute(_pending(tables)).one())
+    dead = tables.dead
+    counts: dict[int, int] = {
+        int(row[0]): int(row[1])
+        for row in connection.execute(select(dead.c.status, func.count()).group_by(dead.c.status))
+    }
+    relay, bucket = tables.relay, tables.bucket
+    alive = relay.c.alive_until > func.now()
+    leased = bucket.c.lease_until > func.now()
+    return OutboxStatus(
+        pending=int(pending or 0),
+        dead_lettered=counts.get(Status.DEAD_LETTERED, 0),
+        dlt_failed=counts.get(Status.DLT_FAILED, 0),
+        oldest_pending=oldest,
+        taken_at=now,
+        relays=connection.scalar(select(func.count()).select_from(relay).where(alive)) or 0,
+        owned_buckets=connection.scalar(select(func.count()).select_from(bucket).where(leased))
+        or 0,
+    )
+
+
+def _pending(tables: OutboxTables) -> Select[Any, Any, Any]:
+    outbox, bucket = tables.outbox, tables.bucket
+    waiting = (
+        select(outbox.c.created_at)
+        .where(
+            outbox.c.bucket == bucket.c.bucket,
+            outbox.c.id > bucket.c.low_water,
+            outbox.c.status == int(Status.PENDING),
+        )
+        .order_by(outbox.c.id)
+        .limit(MOST_PENDING_PER_BUCKET)
+        .correlate(bucket)
+        .subquery()
+    )
+    each = lateral(
+        select(func.count().label("rows"), func.min(waiting.c.created_at).label("oldest"))
+    )
+    return select(func.sum(each.c.rows), func.min(each.c.oldest), func.now()).select_from(
+        bucket.join(each, true())
+    )
+
+
+def _requeue(
+    connection: Connection,
+    tables: OutboxTables,
+    ids: Collection[int] | None,
+    accept_reorder: bool,  # noqa: FBT001 - run_sync passes by position
+) -> int:
+    dead, outbox, bucket = tables.dead, tables.outbox, tables.bucket
+    chosen = dead.c.id.in_(ids) if ids is not None else dead.c.status == int(Status.DLT_FAILED)
+    rows = connection.execute(
+        select(dead).where(chosen).order_by(dead.c.bucket, dead.c.id).with_for_update()
+    ).all()
+    if not accept_reorder:
+        late = [row.id for row in rows if not row.held and _has_later(connection, tables, row)]
+        if late:
+            raise ReorderError(
+                f"{len(late)} of the rows have later events of their key that were or may be "
+                "published; accept_reorder brings them back behind those"
+            )
+    for row in rows:
+        connection.execute(
+            update(outbox)
+            .where(outbox.c.id == row.id, outbox.c.created_at == row.created_at)
+            .values(status=int(Status.PENDING), last_error=None)
+        )
+    connection.execute(dead.delete().where(dead.c.id.in_([row.id for row in rows])))
+    lowest: dict[int, int] = {}
+    for row in rows:
+        lowest[row.bucket] = min(row.id, lowest.get(row.bucket, row.id))
+    for number in sorted(lowest):
+        connection.execute(
+            update(bucket)
+            .where(bucket.c.bucket == bindparam("number"))
+            .values(
+                low_water=func.least(bucket.c.low_water, lowest[number] - 1),
+                rewinds=bucket.c.rewinds + 1,
+            ),
+            {"number": number},
+        )
+    return len(rows)
+
+
+def _has_later(connection: Connection, tables: OutboxTables, row: Row[Any]) -> bool:
+    outbox = tables.outbox
+    found = connection.scalar(
+        select(outbox.c.id)
+        .where(
+            outbox.c.bucket == row.bucket,
+            outbox.c.id > row.id,
+            outbox.c.key == row.key,
+            outbox.c.topic == row.topic,
+        )
+        .limit(1)
+    )
+    return found is not None

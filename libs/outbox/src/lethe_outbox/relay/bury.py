@@ -1,0 +1,118 @@
+"""What becomes of a row that the broker refuses: its dead-letter topic, and its status.
+
+The status is committed under the lane's fence before anything later of the key is sent. A
+dead-letter topic that refuses too leaves the row DLT_FAILED: in the database, visible, in nobody's
+way.
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Final
+
+from lethe_outbox.dead_letter_topic import Failure, dead_letter_topic
+from lethe_outbox.metrics import RelayMetrics
+from lethe_outbox.relay.batches import headers_of
+from lethe_outbox.relay.lane import Lane, LaneLostError, Row
+from lethe_outbox.relay.producer import BrokenError, Producers, RefusedError
+from lethe_outbox.relay.settings import RelaySettings
+from lethe_outbox.relay.storage import Fence, RelayStorage
+from lethe_outbox.schema import Status
+
+_MOST_FAILURES: Final = 3
+_log = logging.getLogger(__name__)
+
+
+class Undertaker:
+    """Buries refused rows."""
+
+    def __init__(
+        self,
+        outbox: str,
+        storage: RelayStorage,
+        producers: Producers,
+        settings: RelaySettings,
+        metrics: RelayMetrics,
+    ) -> None:
+        self._outbox = outbox
+        self._storage = storage
+        self._producers = producers
+        self._settings = settings
+        self._metrics = metrics
+
+    async def bury(self, lane: Lane, row: Row, partition: int, refusal: RefusedError) -> bool:
+        """Send the row to its dead-letter topic and commit what became of it.
+
+        Says whether its key is held back from now on.
+
+        Raises:
+            LaneLostError: the lane belongs to another relay, which decides about the row.
+        """
+        topic = row.topic.decode()
+        status, failures = await self._send(row, partition, refusal)
+        held = topic in self._settings.hold_back_topics
+        fence = Fence(self._storage.owner, {lane.number: lane.epoch})
+        buried = await self._storage.bury(
+            row, status, reason=refusal.reason, dlt_attempts=failures, held=held, fence=fence
+        )
+        if not buried and not await self._storage.owned(fence):
+            raise LaneLostError(lane)
+        lane.acknowledged.append(row.id)
+        if not buried:
+            return False
+        self._tell(topic, status, refusal)
+        if held:
+            lane.hold(row)
+        return held
+
+    async def _send(self, row: Row, partition: int, refusal: RefusedError) -> tuple[Status, int]:
+        """Send the dead letter; gives what became of the row, and how often sending failed."""
+        topic = row.topic.decode()
+        now = datetime.now(UTC)
+        failure = Failure(
+            reason=refusal.reason,
+            error_class=refusal.error_class,
+            attempts=1,
+            first_failed_at=now,
+            last_failed_at=now,
+            origin_topic=topic,
+            origin_partition=partition,
+        )
+        headers = [*_headers(row), *failure.headers()]
+        failures = 0
+        while failures < _MOST_FAILURES:
+            producer = await self._producers.current()
+            try:
+                await producer.send(dead_letter_topic(topic), row.key, row.payload, headers)
+            except RefusedError:
+                return Status.DLT_FAILED, failures + 1
+            except BrokenError as broken:
+                self._producers.discard(producer, broken.error_class)
+                failures += 1
+            else:
+                self._producers.succeeded()
+                return Status.DEAD_LETTERED, failures
+        return Status.DLT_FAILED, failures
+
+    def _tell(self, topic: str, status: Status, refusal: RefusedError) -> None:
+        if status is Status.DEAD_LETTERED:
+            self._metrics.dead_lettered.labels(self._outbox, topic).inc()
+            _log.error(
+                "a row for %s was refused (%s) and is in its dead-letter topic",
+                topic,
+                refusal.reason,
+            )
+        else:
+            self._metrics.dlt_failed.labels(self._outbox, topic).inc()
+            _log.critical(
+                "a row for %s was refused (%s) and by its dead-letter topic too; it stays in the "
+                "outbox until it is requeued",
+                topic,
+                refusal.reason,
+            )
+
+
+def _headers(row: Row) -> list[tuple[str, bytes]]:
+    try:
+        return headers_of(row.headers)
+    except ValueError:
+        return []

@@ -1,0 +1,188 @@
+"""Reading pending rows: small queries per lane under a backlog, one for all lanes when idle."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from lethe_outbox.relay.acknowledge import Acknowledger
+from lethe_outbox.relay.horizon import Look
+from lethe_outbox.relay.lane import Fetched, Lane
+from lethe_outbox.relay.lease_storage import LeaseStorage
+from lethe_outbox.relay.looks import Looks
+from lethe_outbox.relay.settings import RelaySettings
+from lethe_outbox.relay.storage import RelayStorage
+
+_BACKLOG_ROWS: Final = 500
+_NAP_BELOW_ROWS: Final = 200
+_log = logging.getLogger(__name__)
+
+
+class Fetcher:
+    """Fills the lanes with chunks, skipping nothing that commits late (see `horizon`).
+
+    Args:
+        settings: of the relay.
+        storage: of the session.
+        leases: likewise.
+        looks: likewise.
+        lanes: those owned now.
+        acknowledger: knows what was delivered.
+        room: set when a lane can take more.
+        hint: set when there is probably something to publish.
+    """
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        storage: RelayStorage,
+        leases: LeaseStorage,
+        looks: Looks,
+        lanes: Mapping[int, Lane],
+        acknowledger: Acknowledger,
+        *,
+        room: asyncio.Event,
+        hint: asyncio.Event,
+    ) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._leases = leases
+        self._looks = looks
+        self._lanes = lanes
+        self._acknowledger = acknowledger
+        self._room = room
+        self._hint = hint
+        self._rewinds: int | None = None
+        self._above = 0
+
+    async def run(self) -> None:
+        """Fetch for ever.
+
+        Raises:
+            psycopg.Error: the database went away.
+        """
+        nap = self._settings.poll_min_seconds
+        backlog = False
+        while True:
+            self._room.clear()
+            ready = [lane for lane in self._lanes.values() if _has_room(lane)]
+            if not ready:
+                await self._room.wait()
+                continue
+            look = await self._looks.take()
+            if self._looks.rewinds != self._rewinds:
+                await self._go_back()
+            found = 0
+            for group in [[lane] for lane in ready] if backlog else [ready]:
+                found += await self._fetch(group, look)
+            backlog = found >= _BACKLOG_ROWS
+            if found:
+                nap = self._settings.poll_min_seconds
+            if found < _NAP_BELOW_ROWS:
+                await self._nap(nap)
+                nap = min(nap * 2, self._settings.poll_max_seconds)
+
+    async def sweep(self) -> None:
+        """Look for ever for pending rows below the low-water marks; there should be none.
+
+        Raises:
+            psycopg.Error: the database went away.
+        """
+        while True:
+            await asyncio.sleep(self._settings.sweep_seconds)
+            last_id = self._looks.last_id
+            span = self._settings.sweep_rows
+            await self._sweep_range(max(0, last_id - span), last_id)
+            if self._above + span >= last_id:
+                self._above = 0
+            else:
+                await self._sweep_range(self._above, self._above + span)
+                self._above += span
+
+    async def _fetch(self, lanes: Sequence[Lane], look: Look) -> int:
+        lanes = [lane for lane in lanes if self._lanes.get(lane.number) is lane and _has_room(lane)]
+        if not lanes:
+            return 0
+        while True:
+            generations = [lane.generation for lane in lanes]
+            for lane in lanes:
+                lane.begin_fetch(look)
+            watched = set().union(*(lane.watched(look) for lane in lanes))
+            limit = min(lane.limit for lane in lanes)
+            rows = await self._storage.fetch(lanes, limit)
+            if not watched:
+                break
+            after = await self._looks.take()
+            if watched <= after.floors.keys():
+                break
+            look = after
+        found = 0
+        by_lane = self._by_lane(lanes, rows)
+        for lane, generation in zip(lanes, generations, strict=True):
+            if lane.generation == generation and not lane.leaving:
+                found += self._accept(lane, by_lane.get(lane.number, []), limit, look)
+        return found
+
+    def _accept(self, lane: Lane, rows: Sequence[Fetched], limit: int, look: Look) -> int:
+        fresh = lane.accept(rows, limit, look)
+        if fresh:
+            settings = self._settings
+            lane.learn_size(fresh, settings.chunk_bytes, settings.rows_per_bucket)
+            lane.chunks.put_nowait(fresh)
+        return len(fresh)
+
+    def _by_lane(
+        self, lanes: Sequence[Lane], rows: Sequence[Fetched]
+    ) -> Mapping[int, Sequence[Fetched]]:
+        if len(lanes) == 1:
+            return {lanes[0].number: rows}
+        found: dict[int, list[Fetched]] = {}
+        for row in rows:
+            found.setdefault(row[1] % self._settings.lanes, []).append(row)
+        return found
+
+    async def _go_back(self) -> None:
+        """Take over low-water marks that somebody lowered, e.g. to requeue a row."""
+        rewinds = self._looks.rewinds
+        stored = await self._leases.marks()
+        for number, lane in list(self._lanes.items()):
+            moved = [
+                lease
+                for lease in stored.get(number, [])
+                if lease.epoch == lane.epoch and lease.rewinds != lane.buckets[lease.bucket].rewinds
+            ]
+            if not moved:
+                continue
+            held = await self._leases.held(list(lane.buckets))
+            for lease in moved:
+                lane.rewound(lease.bucket, lease.low_water, lease.rewinds)
+            lane.held = held
+            lane.reset(self._acknowledger.ids_of(lane))
+        self._rewinds = rewinds
+
+    async def _sweep_range(self, above: int, up_to: int) -> None:
+        low_waters = {
+            number: bucket.low_water
+            for lane in self._lanes.values()
+            for number, bucket in lane.buckets.items()
+        }
+        if not low_waters or up_to <= above:
+            return
+        for number, lowest in (await self._storage.stragglers(low_waters, above, up_to)).items():
+            lane = self._lanes.get(number % self._settings.lanes)
+            if lane is None:
+                continue
+            _log.warning("a pending row was found below the low-water mark of bucket %d", number)
+            lane.rewound(number, lowest - 1, lane.buckets[number].rewinds)
+            lane.reset(self._acknowledger.ids_of(lane))
+
+    async def _nap(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hint.wait()
+        self._hint.clear()
+
+
+def _has_room(lane: Lane) -> bool:
+    return not lane.leaving and not lane.chunks.full()

@@ -1,0 +1,198 @@
+"""A lane: the buckets that one pipeline publishes, and how far each of them was read."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from lethe_outbox.errors import LeaseError
+from lethe_outbox.relay.horizon import Look
+
+_FIRST_LIMIT: Final = 4
+
+
+Fetched = tuple[int, int, int, bytes, bytes, bytes, bytes]
+"""One pending row as the driver gives it: the fields of `Row`, without the cost of a class."""
+
+
+class Row(NamedTuple):
+    """One pending row, where names matter more than time."""
+
+    id: int
+    bucket: int
+    part: int
+    topic: bytes
+    key: bytes
+    payload: bytes
+    headers: bytes
+
+
+class LaneLostError(LeaseError):
+    """The lane belongs to another relay by now."""
+
+    def __init__(self, lane: "Lane") -> None:
+        super().__init__(f"lane {lane.number} is lost")
+        self.lane = lane
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One bucket as it was claimed or renewed."""
+
+    bucket: int
+    epoch: int
+    low_water: int
+    rewinds: int
+
+
+@dataclass(slots=True)
+class Bucket:
+    """How far one bucket was read: nothing unread is visible at or below `cursor`.
+
+    Below `low_water` every row is resolved. `rewinds` must equal the database's, else a fetch finds
+    nothing.
+    """
+
+    cursor: int
+    low_water: int
+    rewinds: int
+
+
+@dataclass(eq=False)
+class Lane:
+    """The state of one lane; every change is made between two awaits.
+
+    Attributes:
+        number: which lane.
+        epoch: of the claim; an acknowledgement under another one is refused.
+        deadline: monotonic time until which the lease surely holds.
+        buckets: by number.
+        chunks: fetched rows that wait to be published, in order.
+        taken: ids that were fetched and are not yet known to be acknowledged.
+        acknowledged: ids to forget when the next fetch begins: it sees them as sent.
+        look: what the last fetch was based on.
+        generation: grows with every reset; a fetch from before it is thrown away.
+        held: by bucket, the lowest id of a dead row that holds its key back. What waits behind it
+            is below the cursor, so the low-water mark stays below it.
+        limit: rows a fetch takes per bucket.
+    """
+
+    number: int
+    epoch: int
+    deadline: float
+    buckets: dict[int, Bucket]
+    chunks: asyncio.Queue[list[Fetched]]
+    taken: set[int] = field(default_factory=set)
+    acknowledged: list[int] = field(default_factory=list)
+    look: Look = field(default_factory=Look)
+    generation: int = 0
+    held: dict[int, int] = field(default_factory=dict)
+    limit: int = _FIRST_LIMIT
+    leaving: bool = False
+    renewed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def claimed(
+        cls, number: int, leases: Sequence[Lease], deadline: float, chunks_ahead: int
+    ) -> "Lane":
+        """Begin where the previous owner's low-water marks are."""
+        buckets = {one.bucket: Bucket(one.low_water, one.low_water, one.rewinds) for one in leases}
+        return cls(number, leases[0].epoch, deadline, buckets, asyncio.Queue(chunks_ahead))
+
+    def begin_fetch(self, look: Look) -> None:
+        """Go back to where writers that ended since the last fetch may have left rows."""
+        self.taken.difference_update(self.acknowledged)
+        self.acknowledged.clear()
+        self.go_back(self.look.ended(look))
+
+    def watched(self, look: Look) -> set[str]:
+        """Give the writers that must stay open during a fetch, else it may have missed a row."""
+        furthest = max(bucket.cursor for bucket in self.buckets.values())
+        return {
+            writer
+            for writer, floor in self.look.floors.items()
+            if writer in look.floors and floor < furthest
+        }
+
+    def go_back(self, floor: int | None) -> None:
+        """Read again from `floor`, never from below a low-water mark."""
+        if floor is None:
+            return
+        for bucket in self.buckets.values():
+            bucket.cursor = min(bucket.cursor, max(floor, bucket.low_water))
+
+    def accept(self, rows: Sequence[Fetched], limit: int, look: Look) -> list[Fetched]:
+        """Take in a fetch that began after `look`; gives the rows not yet taken, by id.
+
+        Args:
+            rows: everything the fetch found in this lane, ascending within each bucket.
+            limit: how many rows of a bucket it could give at most.
+            look: as passed to `begin_fetch`.
+        """
+        found: dict[int, list[int]] = {}
+        taken = self.taken
+        fresh = []
+        for row in rows:
+            seen = found.get(row[1])
+            if seen is None:
+                found[row[1]] = [1, row[0]]
+            else:
+                seen[0] += 1
+                seen[1] = row[0]
+            if row[0] not in taken:
+                fresh.append(row)
+        for number, bucket in self.buckets.items():
+            count, last = found.get(number, (0, 0))
+            reached = min(last, look.last_id) if count >= limit else look.last_id
+            bucket.cursor = max(bucket.cursor, reached)
+        self.look = look
+        taken.update([row[0] for row in fresh])
+        fresh.sort(key=_by_id)
+        return fresh
+
+    def learn_size(self, rows: Sequence[Fetched], chunk_bytes: int, most: int) -> None:
+        """Choose the next limit so that a chunk stays about `chunk_bytes`."""
+        if not rows:
+            return
+        mean = sum(len(row[5]) for row in rows) / len(rows) + 1
+        fitting = int(chunk_bytes / mean / len(self.buckets))
+        self.limit = max(1, min(most, fitting, self.limit * 2))
+
+    def reset(self, unacknowledged: Iterable[int]) -> None:
+        """Forget what was fetched and not handed over, and read it again.
+
+        Args:
+            unacknowledged: ids that were delivered and are on their way to be acknowledged.
+        """
+        self.generation += 1
+        while not self.chunks.empty():
+            self.chunks.get_nowait()
+        self.taken = {*unacknowledged, *self.acknowledged}
+        for bucket in self.buckets.values():
+            bucket.cursor = bucket.low_water
+
+    def rewound(self, number: int, low_water: int, rewinds: int) -> None:
+        """Take over a low-water mark that somebody else lowered; a reset must follow."""
+        bucket = self.buckets[number]
+        bucket.low_water = min(bucket.low_water, low_water)
+        bucket.rewinds = rewinds
+
+    def raise_low_waters(self) -> None:
+        """Raise each bucket's low-water mark to what is surely resolved now."""
+        floor = self.look.lowest_floor
+        ceilings = [min(self.taken) - 1] if self.taken else []
+        if floor is not None:
+            ceilings.append(floor)
+        for number, bucket in self.buckets.items():
+            mark = min([bucket.cursor, *ceilings])
+            if number in self.held:
+                mark = min(mark, self.held[number] - 1)
+            bucket.low_water = max(bucket.low_water, mark)
+
+    def hold(self, row: Row) -> None:
+        """Note that `row` died and holds its key back; a reset must follow."""
+        self.held[row.bucket] = min(row.id, self.held.get(row.bucket, row.id))
+
+
+def _by_id(row: Fetched) -> int:
+    return row[0]

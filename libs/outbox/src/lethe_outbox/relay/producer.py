@@ -1,0 +1,287 @@
+"""The relay's Kafka producers: the one seam to aiokafka, and how a broken producer is replaced.
+
+A producer is replaced rather than repaired. After a refused batch its sequence numbers have a hole,
+after a timeout nobody knows what the broker holds, and an idempotent producer of aiokafka repeats a
+batch for ever: each ends in a new producer, under which what is not surely stored is sent again.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    BrokerResponseError,
+    CorruptRecordException,
+    InvalidTimestampError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnsupportedForMessageFormatError,
+)
+
+from lethe_outbox.relay.settings import RelaySettings
+
+REFUSALS: Final[dict[type[BaseException], str]] = {
+    MessageSizeTooLargeError: "too_large",
+    RecordListTooLargeError: "too_large",
+    InvalidTopicError: "invalid_topic",
+    TopicAuthorizationFailedError: "not_authorised",
+    CorruptRecordException: "corrupt",
+    InvalidTimestampError: "invalid_timestamp",
+    UnsupportedForMessageFormatError: "unsupported",
+    PolicyViolationError: "policy",
+}
+"""What a broker says of records it will never take, by error, and the reason that is stored."""
+
+_FIRST_PAUSE: Final = 0.25
+_LEGAL_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_log = logging.getLogger(__name__)
+
+
+class RefusedError(Exception):
+    """The broker answers and will not take a record, however often it is asked."""
+
+    def __init__(self, reason: str, error_class: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error_class = error_class
+
+
+class BrokenError(Exception):
+    """It is not known whether the broker has the records; a new producer must send them again."""
+
+    def __init__(self, error_class: str, *, answered: bool = False) -> None:
+        super().__init__(error_class)
+        self.error_class = error_class
+        self.answered = answered
+        """Whether a broker said so, in contrast to no answer at all."""
+
+
+def judge(error: BaseException) -> RefusedError | BrokenError:
+    """Say what an error of aiokafka means for the records it was about."""
+    for refusal, reason in REFUSALS.items():
+        if isinstance(error, refusal):
+            return RefusedError(reason, type(error).__name__)
+    answered = isinstance(error, BrokerResponseError) and not error.retriable
+    return BrokenError(type(error).__name__, answered=answered)
+
+
+class Producer:
+    """One connected producer of aiokafka."""
+
+    def __init__(self, kafka: AIOKafkaProducer, settings: RelaySettings) -> None:
+        self._kafka = kafka
+        self._settings = settings
+        self._unknown_since: dict[str, float] = {}
+
+    def batch(self) -> Any:
+        """Begin an empty batch, to be filled by its `append` and handed over."""
+        return self._kafka.create_batch()
+
+    async def partitions(self, topic: str) -> int:
+        """Give how many partitions a topic has.
+
+        Raises:
+            RefusedError: the topic's name is not legal, it may not be written, or a broker that
+                answers does not know it for `unknown_topic_seconds`.
+            BrokenError: no broker answers.
+        """
+        cluster = self._kafka.client.cluster
+        known = cluster.partitions_for_topic(topic)
+        if known:
+            return len(known)
+        if not _LEGAL_TOPIC.fullmatch(topic) or topic in {".", ".."}:
+            raise RefusedError("invalid_topic", "InvalidTopicError")
+        since = self._unknown_since.setdefault(topic, time.monotonic())
+        self._kafka.client.add_topic(topic)
+        while True:
+            await self._refresh()
+            known = cluster.partitions_for_topic(topic)
+            if known:
+                del self._unknown_since[topic]
+                return len(known)
+            if topic in cluster.unauthorized_topics:
+                raise RefusedError("not_authorised", "TopicAuthorizationFailedError")
+            if time.monotonic() - since > self._settings.unknown_topic_seconds:
+                raise RefusedError("unknown_topic", "UnknownTopicOrPartitionError")
+            await asyncio.sleep(_FIRST_PAUSE)
+
+    async def hand_over(self, batch: Any, topic: str, partition: int) -> "asyncio.Future[Any]":
+        """Queue a closed batch; the future ends when the broker has it or will not take it.
+
+        Raises:
+            BrokenError: the producer cannot take it.
+        """
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                sent = await self._kafka.send_batch(batch, topic, partition=partition)
+        except (KafkaError, AssertionError, TimeoutError) as error:
+            raise BrokenError(type(error).__name__) from error
+        future: asyncio.Future[Any] = sent
+        return future
+
+    async def send(
+        self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """Send one record and wait until the broker has it.
+
+        Raises:
+            RefusedError: the broker will not take it.
+            BrokenError: it is not known whether the broker has it.
+        """
+        await self.partitions(topic)
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                await self._kafka.send_and_wait(topic, value, key=key, headers=list(headers))
+        except (KafkaError, AssertionError, TimeoutError) as error:
+            raise judge(error) from error
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                refreshed = await self._kafka.client.force_metadata_update()
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise BrokenError(type(error).__name__) from error
+        if not refreshed:
+            raise BrokenError("NoBrokersAvailable")
+
+    async def stop(self) -> None:
+        """Wait for what was handed over, within the time one batch may take, and disconnect."""
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                await asyncio.shield(self._kafka.flush())
+        except (KafkaError, TimeoutError):
+            _log.debug("a producer is closed with batches on their way")
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Disconnect at once; what is on its way may or may not arrive."""
+        # aiokafka has no such call: its stop() waits for batches that it repeats for ever.
+        self._kafka._closed = True  # noqa: SLF001 - see above
+        sender = self._kafka._sender.sender_task  # noqa: SLF001 - see above
+        await self._kafka.client.close()
+        while sender is not None and not sender.done():
+            sender.cancel()
+            await asyncio.wait({sender}, timeout=0.5)
+        self._kafka._message_accumulator.fail_all(  # noqa: SLF001 - see above
+            KafkaError("the producer was closed")
+        )
+
+
+class Producers:
+    """Gives the current producer and replaces it when it is spent.
+
+    Args:
+        bootstrap: `host:port,...`.
+        settings: of the relay.
+        idempotent: whether the broker sorts out repetitions; off, a refusal leaves no hole behind.
+        on_state: told `ok` or `away`, and the class of the error.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        settings: RelaySettings,
+        *,
+        idempotent: bool,
+        on_state: Callable[[str, str], None],
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._settings = settings
+        self._idempotent = idempotent
+        self._on_state = on_state
+        self._current: Producer | None = None
+        self._starting = asyncio.Lock()
+        self._failures = 0
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def current(self) -> Producer:
+        """Give a connected producer, waiting as long as no broker can be reached."""
+        if self._current is not None:
+            return self._current
+        async with self._starting:
+            while self._current is None:
+                if self._failures:
+                    await asyncio.sleep(self._pause())
+                self._current = await self._start()
+        return self._current
+
+    def retire(self, producer: Producer) -> None:
+        """Use another producer from now on; this one finishes what it has."""
+        if producer is self._current:
+            self._current = None
+        self._in_background(producer.stop())
+
+    def discard(self, producer: Producer, error_class: str) -> None:
+        """Use another producer from now on, after a growing pause; this one is cut off."""
+        if producer is not self._current:
+            return
+        self._current = None
+        self._failed(error_class)
+        self._in_background(producer.abort())
+
+    def succeeded(self) -> None:
+        """Note that a broker took something."""
+        if self._failures:
+            self._failures = 0
+            self._on_state("ok", "")
+
+    async def close(self) -> None:
+        """Disconnect everything, what is on its way included."""
+        if self._current is not None:
+            self._in_background(self._current.stop())
+            self._current = None
+        if self._closing:
+            await asyncio.wait(set(self._closing))
+
+    def _pause(self) -> float:
+        longest = self._settings.pause_max_seconds
+        return float(min(longest, _FIRST_PAUSE * 2 ** min(self._failures - 1, 20)))
+
+    def _failed(self, error_class: str) -> None:
+        self._failures += 1
+        self._on_state("away", error_class)
+        _log.warning(
+            "broker away (%s), attempt %d, next in %.2f s",
+            error_class,
+            self._failures,
+            self._pause(),
+        )
+
+    async def _start(self) -> Producer | None:
+        kafka = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            acks="all",
+            enable_idempotence=self._idempotent,
+            linger_ms=0,
+            max_batch_size=self._settings.batch_bytes,
+            max_request_size=self._settings.largest_record_bytes,
+            compression_type=self._settings.compression,
+            request_timeout_ms=int(self._settings.publish_seconds * 1000),
+        )
+        producer = Producer(kafka, self._settings)
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                await kafka.start()
+        except (KafkaError, OSError, TimeoutError) as error:
+            self._failed(type(error).__name__)
+            await producer.abort()
+            return None
+        except BaseException:
+            await producer.abort()
+            raise
+        if not self._failures:
+            self._on_state("ok", "")
+        return producer
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

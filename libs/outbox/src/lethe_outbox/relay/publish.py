@@ -1,0 +1,274 @@
+"""Publishing one lane: one batch per partition flies while the next is built.
+
+The next is handed over only after every row of the one before is delivered or its death is
+committed, so the first appearance of a key's events is in their order whatever is refused between.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from lethe_outbox.metrics import RelayMetrics
+from lethe_outbox.relay.acknowledge import Acknowledger
+from lethe_outbox.relay.batches import Batch, build, by_partition, by_topic
+from lethe_outbox.relay.bury import Undertaker
+from lethe_outbox.relay.lane import Fetched, Lane, Row
+from lethe_outbox.relay.producer import BrokenError, Producer, Producers, RefusedError, judge
+from lethe_outbox.relay.settings import RelaySettings
+
+_LARGE_BYTES: Final = 4 * 1024 * 1024
+_MOST_ANSWERS: Final = 5
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """What all lanes of a relay publish through.
+
+    Attributes:
+        producers: of the fast path.
+        careful: not idempotent, for what was refused: another refusal leaves no hole behind.
+        large: held while a large record flies, because a broker refuses a request as a whole when
+            several of them come together.
+        room: set whenever a lane takes a chunk, for whoever fetches.
+    """
+
+    outbox: str
+    settings: RelaySettings
+    metrics: RelayMetrics
+    producers: Producers
+    careful: Producers
+    acknowledger: Acknowledger
+    room: asyncio.Event
+    large: asyncio.Lock
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    batch: Batch
+    producer: Producer
+    sent: "asyncio.Future[Any]"
+    at: float
+
+
+class _HeldBackError(Exception):
+    """A key of the lane is held back now; what was fetched of it must not be published."""
+
+
+class LanePublisher:
+    """Publishes the chunks of one lane, in order, until an empty chunk says that it is over."""
+
+    def __init__(self, lane: Lane, outlet: Outlet, undertaker: Undertaker) -> None:
+        self._lane = lane
+        self._outlet = outlet
+        self._undertaker = undertaker
+        self._settings = outlet.settings
+        self._flying: list[_Flight] = []
+
+    async def run(self) -> None:
+        """Publish until an empty chunk comes.
+
+        Cancelled, what flies may still arrive, and is then acknowledged.
+
+        Raises:
+            LaneLostError: the lane belongs to another relay by now.
+            psycopg.Error: the database went away where a death had to be committed.
+        """
+        try:
+            while await self._take_one():
+                pass
+        finally:
+            for flight in self._flying:
+                flight.sent.add_done_callback(partial(self._arrived_late, flight))
+
+    async def _take_one(self) -> bool:
+        chunks = self._lane.chunks
+        try:
+            if chunks.empty():
+                await self._land()
+            rows = await chunks.get()
+            self._outlet.room.set()
+            if rows:
+                await self._publish(rows)
+            else:
+                await self._land()
+        except _HeldBackError:
+            self._lane.reset(self._outlet.acknowledger.ids_of(self._lane))
+            self._outlet.room.set()
+            return True
+        return bool(rows)
+
+    async def _publish(self, rows: Sequence[Fetched]) -> None:
+        async for batches in self._batches(rows):
+            await self._land()
+            ready = [batch for batch in batches if batch.refused is None]
+            for batch in ready:
+                self._flying.append(await self._hand_over(batch))
+            await self._split_all([batch for batch in batches if batch.refused is not None])
+
+    async def _batches(self, rows: Sequence[Fetched]) -> AsyncIterator[list[Batch]]:
+        groups: dict[tuple[str, int], Sequence[Fetched]] = {}
+        for topic, of_topic in by_topic(rows).items():
+            try:
+                partitions = await self._partitions(topic)
+            except RefusedError as refused:
+                yield [Batch(topic, 0, [row], refused=refused) for row in of_topic]
+                continue
+            for partition, of_partition in by_partition(of_topic, partitions).items():
+                groups[topic, partition] = of_partition
+        producer = await self._outlet.producers.current()
+        for batches in build(producer, groups, self._settings.largest_record_bytes):
+            yield batches
+
+    async def _partitions(self, topic: str) -> int:
+        while True:
+            producer = await self._outlet.producers.current()
+            try:
+                return await producer.partitions(topic)
+            except BrokenError as broken:
+                self._outlet.producers.discard(producer, broken.error_class)
+
+    async def _hand_over(self, batch: Batch) -> _Flight:
+        while True:
+            producer = await self._outlet.producers.current()
+            await self._lease()
+            try:
+                sent = await producer.hand_over(batch.kafka, batch.topic, batch.partition)
+            except BrokenError as broken:
+                self._outlet.producers.discard(producer, broken.error_class)
+                continue
+            sent.add_done_callback(_seen)
+            return _Flight(batch, producer, sent, time.monotonic())
+
+    async def _land(self) -> None:
+        """Wait for everything that flies; what did not arrive is sent again or buried."""
+        refused: list[Batch] = []
+        while self._flying:
+            flight = self._flying[0]
+            try:
+                await self._arrive(flight)
+            except RefusedError:
+                self._outlet.producers.retire(flight.producer)
+                refused.append(flight.batch)
+            except BrokenError as broken:
+                self._outlet.producers.discard(flight.producer, broken.error_class)
+                try:
+                    await self._deliver(self._outlet.producers, flight.batch)
+                except RefusedError:
+                    refused.append(flight.batch)
+            self._flying.pop(0)
+        await self._split_all(refused)
+
+    async def _arrive(self, flight: _Flight) -> None:
+        left = flight.at + self._settings.publish_seconds - time.monotonic()
+        if not flight.sent.done():
+            await asyncio.wait({flight.sent}, timeout=max(0.0, left))
+        if not flight.sent.done():
+            raise BrokenError("TimeoutError")
+        if (error := flight.sent.exception()) is not None:
+            raise judge(error) from error
+        self._outlet.producers.succeeded()
+        self._arrived(flight.batch, flight.at)
+
+    def _arrived(self, batch: Batch, since: float) -> None:
+        outlet = self._outlet
+        outlet.acknowledger.delivered(self._lane, batch.rows)
+        outlet.metrics.published.labels(outlet.outbox, batch.topic).inc(len(batch.rows))
+        outlet.metrics.publish_seconds.labels(outlet.outbox).observe(time.monotonic() - since)
+
+    def _arrived_late(self, flight: _Flight, sent: "asyncio.Future[Any]") -> None:
+        if not sent.cancelled() and sent.exception() is None:
+            self._arrived(flight.batch, flight.at)
+
+    async def _deliver(self, pool: Producers, batch: Batch) -> None:
+        """Send rows of one partition until a broker has them.
+
+        Raises:
+            RefusedError: it will not take them, at least not together.
+        """
+        answers = 0
+        groups = {(batch.topic, batch.partition): batch.rows}
+        while True:
+            producer = await pool.current()
+            try:
+                for (fresh,) in build(producer, groups, self._settings.largest_record_bytes):
+                    if fresh.refused is not None:
+                        raise fresh.refused
+                    await self._lease()
+                    sent = await producer.hand_over(fresh.kafka, fresh.topic, fresh.partition)
+                    sent.add_done_callback(_seen)
+                    await self._arrive(_Flight(fresh, producer, sent, time.monotonic()))
+            except RefusedError:
+                if pool is self._outlet.producers:
+                    pool.retire(producer)
+                raise
+            except BrokenError as broken:
+                pool.discard(producer, broken.error_class)
+                answers += broken.answered
+                if answers >= _MOST_ANSWERS:
+                    raise RefusedError("rejected", broken.error_class) from broken
+            else:
+                return
+
+    async def _split_all(self, refused: Sequence[Batch]) -> None:
+        held = [await self._split(batch) for batch in refused]
+        if any(held):
+            raise _HeldBackError
+
+    async def _split(self, batch: Batch) -> bool:
+        """Send what was refused together in ever smaller parts; what is refused alone is buried.
+
+        Says whether a key is held back now.
+        """
+        held: set[bytes] = set()
+        middle = len(batch.rows) // 2
+        parts = deque([batch.rows[:middle], batch.rows[middle:]])
+        while parts:
+            rows = [row for row in parts.popleft() if row[4] not in held]
+            if not rows:
+                continue
+            part = Batch(batch.topic, batch.partition, rows, refused=batch.refused)
+            refusal = await self._refusal(part)
+            if refusal is not None and len(rows) > 1:
+                middle = len(rows) // 2
+                parts.extendleft([rows[middle:], rows[:middle]])
+            elif refusal is not None:
+                dead = Row(*rows[0])
+                if await self._undertaker.bury(self._lane, dead, batch.partition, refusal):
+                    held.add(dead.key)
+        return bool(held)
+
+    async def _refusal(self, batch: Batch) -> RefusedError | None:
+        """Send rows unless it is known that they are refused; gives why they are, if they are."""
+        if batch.refused is not None:
+            return batch.refused
+        try:
+            await self._send_carefully(batch)
+        except RefusedError as refused:
+            return refused
+        return None
+
+    async def _send_carefully(self, batch: Batch) -> None:
+        if sum(len(row[5]) for row in batch.rows) < _LARGE_BYTES:
+            await self._deliver(self._outlet.careful, batch)
+            return
+        async with self._outlet.large:
+            await self._deliver(self._outlet.careful, batch)
+
+    async def _lease(self) -> None:
+        """Wait until the lease surely outlives one publish; a lane that is lost ends this task."""
+        lane = self._lane
+        while time.monotonic() + self._settings.publish_seconds > lane.deadline:
+            lane.renewed.clear()
+            await lane.renewed.wait()
+
+
+def _seen(sent: "asyncio.Future[Any]") -> None:
+    """Look at the error, so that nobody is told that nobody did."""
+    if not sent.cancelled():
+        sent.exception()

@@ -1,0 +1,215 @@
+"""The relay: from outbox rows to Kafka records, at least once and in order per key.
+
+One database session at a time carries a fetcher, a publisher per lane, an acknowledger, the keeper
+of the leases, a sweeper and a sampler. Whatever fails in the database ends the session; the next
+one starts from what the database says. What the broker has and the database does not know yet
+survives in between.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
+
+import psycopg
+from uuid_utils.compat import uuid7
+
+from lethe_outbox.metrics import RelayMetrics
+from lethe_outbox.relay.acknowledge import Acknowledger
+from lethe_outbox.relay.bury import Undertaker
+from lethe_outbox.relay.crew import Crew
+from lethe_outbox.relay.fetch import Fetcher
+from lethe_outbox.relay.lease_storage import LeaseStorage, Terms
+from lethe_outbox.relay.looks import Looks
+from lethe_outbox.relay.producer import Producers
+from lethe_outbox.relay.publish import Outlet
+from lethe_outbox.relay.sample import Sampler
+from lethe_outbox.relay.session import TRANSIENT, Session
+from lethe_outbox.relay.settings import RelaySettings
+from lethe_outbox.relay.storage import RelayStorage
+from lethe_outbox.schema import DEFAULT_SCHEMA
+
+_FIRST_PAUSE: Final = 0.25
+_AWAY: Final[tuple[type[Exception], ...]] = (
+    *TRANSIENT,
+    # Not migrated yet.
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.InvalidSchemaName,
+)
+_log = logging.getLogger(__name__)
+
+OnState = Callable[[str, str, str], None]
+"""Told the dependency (`database` or `kafka`), `ok` or `away`, and the class of the error."""
+
+
+class Relay:
+    """Publishes one outbox.
+
+    Any number of relays may run on one outbox: they share its lanes by leases.
+
+    Args:
+        name: of the outbox; the label of every metric.
+        dsn: the database as an SQLAlchemy URL on psycopg.
+        bootstrap: the brokers, `host:port,...`.
+        schema: of the outbox's tables.
+        settings: see there.
+        metrics: on the caller's registry.
+        on_state: told when the database or the broker comes or goes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dsn: str,
+        bootstrap: str,
+        *,
+        metrics: RelayMetrics,
+        schema: str | None = DEFAULT_SCHEMA,
+        settings: RelaySettings | None = None,
+        on_state: OnState | None = None,
+    ) -> None:
+        self._name = name
+        self._dsn = dsn
+        self._bootstrap = bootstrap
+        self._schema = schema
+        self._settings = settings or RelaySettings()
+        self._metrics = metrics
+        self._on_state = on_state or _ignore
+        self._id = uuid7()
+        self._hint: asyncio.Event | None = None
+
+    def wake(self) -> None:
+        """Poll now: there is probably something to publish."""
+        if self._hint is not None:
+            self._hint.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish until `stop`, then finish what flies, acknowledge it and give the leases back.
+
+        A database or broker that is away is waited for.
+
+        Raises:
+            UnsafeDatabaseError: the tables are not such that the promise could be kept.
+        """
+        self._hint = asyncio.Event()
+        acknowledger = Acknowledger(
+            self._name, self._metrics, self._settings.rows_per_acknowledgement
+        )
+        outlet = self._outlet(acknowledger)
+        self._metrics.paused.labels(self._name).set(0)
+        try:
+            await self._sessions(outlet, stop)
+        finally:
+            await outlet.producers.close()
+            await outlet.careful.close()
+
+    async def _sessions(self, outlet: Outlet, stop: asyncio.Event) -> None:
+        failures = 0
+        while not stop.is_set():
+            try:
+                async with Session(self._dsn, f"relay-{self._name}") as session:
+                    storage = RelayStorage(session, self._schema, self._id, self._settings.lanes)
+                    await storage.prepare()
+                    self._on_state("database", "ok", "")
+                    failures = 0
+                    await self._work(outlet, storage, stop)
+            except _AWAY as error:
+                failures += 1
+                await self._pause(failures, type(error).__name__, stop)
+
+    async def _work(self, outlet: Outlet, storage: RelayStorage, stop: asyncio.Event) -> None:
+        settings = self._settings
+        acknowledger = outlet.acknowledger
+        terms = Terms(settings.lease_seconds, settings.watch_backends)
+        leases = LeaseStorage(storage, self._name, terms)
+        crew = Crew(outlet, leases, self._undertaker(outlet, storage))
+        acknowledger.begin(storage.session.identity)
+        await acknowledger.flush(storage, crew.lost)
+        fetcher = Fetcher(
+            settings,
+            storage,
+            leases,
+            Looks(storage),
+            crew.lanes,
+            acknowledger,
+            room=outlet.room,
+            hint=self._hint or asyncio.Event(),
+        )
+        sampler = Sampler(
+            self._name, self._dsn, self._schema, self._metrics, settings.sample_seconds
+        )
+        # What takes on more work ends first; deliveries are acknowledged to the last.
+        taking = _tasks([fetcher.run(), fetcher.sweep(), crew.run(), sampler.run(crew.lanes)])
+        marking = _tasks([acknowledger.run(storage, crew.lost)])
+        try:
+            await _first([*taking, *marking, crew.failed], stop)
+            await _cancelled(taking)
+            await crew.drain()
+            await acknowledger.flush(storage, crew.lost)
+            await crew.release()
+        finally:
+            await _cancelled([*taking, *marking])
+            await crew.cancel()
+
+    def _outlet(self, acknowledger: Acknowledger) -> Outlet:
+        return Outlet(
+            outbox=self._name,
+            settings=self._settings,
+            metrics=self._metrics,
+            producers=self._producers(idempotent=True),
+            careful=self._producers(idempotent=False),
+            acknowledger=acknowledger,
+            room=asyncio.Event(),
+            large=asyncio.Lock(),
+        )
+
+    def _producers(self, *, idempotent: bool) -> Producers:
+        return Producers(
+            self._bootstrap, self._settings, idempotent=idempotent, on_state=self._broker_state
+        )
+
+    def _undertaker(self, outlet: Outlet, storage: RelayStorage) -> Undertaker:
+        return Undertaker(self._name, storage, outlet.careful, self._settings, self._metrics)
+
+    def _broker_state(self, state: str, error_class: str) -> None:
+        self._metrics.paused.labels(self._name).set(0 if state == "ok" else 1)
+        self._on_state("kafka", state, error_class)
+
+    async def _pause(self, failures: int, error_class: str, stop: asyncio.Event) -> None:
+        longest = self._settings.pause_max_seconds
+        pause = min(longest, _FIRST_PAUSE * 2 ** min(failures - 1, 20))
+        self._on_state("database", "away", error_class)
+        _log.warning("database away (%s), attempt %d, next in %.2f s", error_class, failures, pause)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await stop.wait()
+
+
+def _tasks(work: Iterable[Coroutine[Any, Any, None]]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(one) for one in work]
+
+
+async def _first(work: Iterable["asyncio.Future[None]"], stop: asyncio.Event) -> None:
+    """Wait for `stop`, or raise what ends one of the others."""
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    watched: set[asyncio.Future[Any]] = {stopping, *work}
+    try:
+        done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        for one in done - {stopping}:
+            one.result()
+    finally:
+        stopping.cancel()
+
+
+async def _cancelled(work: Iterable["asyncio.Future[None]"]) -> None:
+    """Cancel what runs and wait for its end, whatever that is."""
+    work = list(work)
+    for one in work:
+        one.cancel()
+    await asyncio.gather(*work, return_exceptions=True)
+
+
+def _ignore(dependency: str, state: str, error_class: str) -> None:
+    del dependency, state, error_class

@@ -1,0 +1,139 @@
+"""The relay's connections to one database, and which database that is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import psycopg
+from psycopg.adapt import Loader
+from psycopg.types.string import ByteaBinaryLoader
+from sqlalchemy import URL, make_url
+
+from lethe_outbox.errors import UnsafeDatabaseError
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+TRANSIENT: Final[tuple[type[Exception], ...]] = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    OSError,
+)
+"""What a database that is away, restarting or overloaded raises."""
+
+_STATEMENT_SECONDS: Final = 30
+_GUARDS: Final = (
+    # Plans made while the table was empty would read it whole at every poll.
+    "set enable_seqscan = off",
+    "set enable_bitmapscan = off",
+    # One index range per bucket is all there is to do.
+    "set jit = off",
+    "set plan_cache_mode = force_generic_plan",
+)
+_IDENTITY: Final = (
+    "select (select system_identifier from pg_control_system()),"
+    " substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which history a database is in: ids may be drawn again in another one."""
+
+    system: int
+    timeline: str
+
+
+class Session:
+    """Four connections to one database: for reading, acknowledging, leases and looks.
+
+    Entering raises one of `TRANSIENT` when the database is away, UnsafeDatabaseError when the
+    connections ended up at different databases.
+    """
+
+    def __init__(self, dsn: str, name: str) -> None:
+        self._url = make_url(dsn)
+        self._name = name
+        self._open: list[Connection] = []
+
+    async def __aenter__(self) -> Self:
+        """Open all connections."""
+        try:
+            self.reader = await self._connect("read")
+            self.reader.adapters.register_loader("text", _text_as_bytes())
+            self.acker = await self._connect("acknowledge")
+            self.keeper = await self._connect("lease")
+            self.watcher = await self._connect("look")
+            identities = {await self._identify(one) for one in self._open}
+        except BaseException:
+            await self._close()
+            raise
+        if len(identities) != 1:
+            await self._close()
+            raise UnsafeDatabaseError("the connections of a relay reached different databases")
+        self.identity = identities.pop()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close all connections."""
+        await self._close()
+
+    def pids(self) -> list[int]:
+        """Give the backends of these connections."""
+        return [one.info.backend_pid for one in self._open]
+
+    async def _connect(self, purpose: str) -> Connection:
+        connection = await connect(self._url, f"{self._name}-{purpose}")
+        self._open.append(connection)
+        for guard in _GUARDS:
+            await connection.execute(guard, prepare=False)
+        connection.prepare_threshold = 0
+        return connection
+
+    async def _identify(self, connection: Connection) -> Identity:
+        found = await (await connection.execute(_IDENTITY, prepare=False)).fetchone()
+        if found is None:
+            raise UnsafeDatabaseError("the database does not say which one it is")
+        return Identity(int(found[0]), str(found[1]))
+
+    async def _close(self) -> None:
+        for connection in self._open:
+            await connection.close()
+        self._open.clear()
+
+
+async def connect(url: URL, application_name: str) -> Connection:
+    """Open one autocommitting connection whose placeholders are `$1`.
+
+    Raises one of `TRANSIENT` when the database is away.
+    """
+    return await psycopg.AsyncConnection.connect(
+        autocommit=True,
+        cursor_factory=psycopg.AsyncRawCursor,
+        **_arguments(url, application_name),
+    )
+
+
+def _arguments(url: URL, application_name: str) -> Mapping[str, Any]:
+    asked = url.translate_connect_args(username="user", database="dbname")
+    return {
+        "connect_timeout": 5,
+        # A peer that vanished without a word is noticed in half a minute, not in two hours.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        **asked,
+        **url.query,
+        "application_name": application_name[:63],
+        "options": f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c timezone=UTC",
+    }
+
+
+def _text_as_bytes() -> type[Loader]:
+    # Topics and keys go to Kafka as bytes; decoding them here to encode them there costs time.
+    return ByteaBinaryLoader

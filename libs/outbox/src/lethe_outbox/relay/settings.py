@@ -1,0 +1,96 @@
+"""What a relay can be told. Times are seconds; the defaults fit one broker nearby."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lethe_outbox.errors import RelaySettingsError
+from lethe_outbox.message import BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """Settings of one relay.
+
+    Attributes:
+        hold_back_topics: topics of which a dead letter holds its key back until somebody deals with
+            it; of other topics the key goes on.
+        lanes: pipelines, each owning `256 / lanes` buckets; the unit in which relays share work.
+        lease_seconds: how long a bucket stays owned without renewal.
+        renew_seconds: how often leases are renewed.
+        margin_seconds: how long before its end a lease counts as ended.
+        publish_seconds: how long one batch may take; then the producer is rebuilt.
+        watch_backends: take over at once from a relay whose database session is gone, instead of
+            after its lease; harmless but of no use behind a pooler in transaction mode.
+        rows_per_bucket: most rows one fetch takes of a bucket.
+        chunk_bytes: payload one fetch aims at most at, learnt from the rows seen.
+        chunks_ahead: fetched chunks that wait per lane.
+        batch_bytes: size of a Kafka batch.
+        compression: of Kafka batches.
+        largest_record_bytes: a row beyond it is refused here, because a broker drops the connection
+            instead of answering.
+        rows_per_acknowledgement: most rows one acknowledgement marks.
+        poll_min_seconds: pause between polls while rows come.
+        poll_max_seconds: pause between polls when nothing comes.
+        pause_max_seconds: longest pause between attempts to reach a broker or database.
+        unknown_topic_seconds: how long a topic may be unknown to a broker that answers, before its
+            rows count as refused.
+        sweep_seconds: how often rows below the low-water marks are looked for.
+        sweep_rows: how many ids one sweep covers.
+        sample_seconds: how often the gauges are taken.
+
+    Raises:
+        RelaySettingsError: a publish could outlive its lease, or a number makes no sense.
+    """
+
+    hold_back_topics: frozenset[str] = frozenset()
+    lanes: int = 16
+    lease_seconds: float = 15
+    renew_seconds: float = 4
+    margin_seconds: float = 1
+    publish_seconds: float = 5
+    watch_backends: bool = True
+    rows_per_bucket: int = 125
+    chunk_bytes: int = 4 * 1024 * 1024
+    chunks_ahead: int = 2
+    batch_bytes: int = 256 * 1024
+    compression: Literal["gzip", "snappy", "lz4", "zstd"] | None = None
+    largest_record_bytes: int = 90_000_000
+    rows_per_acknowledgement: int = 8000
+    poll_min_seconds: float = 0.005
+    poll_max_seconds: float = 0.25
+    pause_max_seconds: float = 30
+    unknown_topic_seconds: float = 10
+    sweep_seconds: float = 30
+    sweep_rows: int = 200_000
+    sample_seconds: float = 10
+
+    def __post_init__(self) -> None:
+        if self.lanes < 1 or BUCKETS % self.lanes:
+            raise RelaySettingsError(f"lanes must divide {BUCKETS}")
+        spare = self.lease_seconds - self.renew_seconds - self.margin_seconds
+        if self.publish_seconds > spare:
+            raise RelaySettingsError(
+                "a publish could outlive its lease: publish_seconds must be at most "
+                "lease_seconds - renew_seconds - margin_seconds"
+            )
+        numbers = (
+            self.renew_seconds,
+            self.publish_seconds,
+            self.rows_per_bucket,
+            self.chunk_bytes,
+            self.chunks_ahead,
+            self.batch_bytes,
+            self.rows_per_acknowledgement,
+            self.poll_min_seconds,
+            self.sweep_seconds,
+            self.sweep_rows,
+            self.sample_seconds,
+        )
+        if min(numbers) <= 0:
+            raise RelaySettingsError("every number must be positive")
+        if self.poll_max_seconds < self.poll_min_seconds:
+            raise RelaySettingsError("poll_max_seconds must not be below poll_min_seconds")
+
+    def buckets_of(self, lane: int) -> range:
+        """Give the buckets of a lane: those that `lanes` divides with this remainder."""
+        return range(lane, BUCKETS, self.lanes)

@@ -1,0 +1,238 @@
+"""All SQL of a running relay."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from lethe_outbox.errors import UnsafeDatabaseError
+from lethe_outbox.message import BUCKETS
+from lethe_outbox.relay.lane import Fetched, Lane, Row
+from lethe_outbox.relay.session import Session
+from lethe_outbox.schema import Status
+
+_COLUMNS: Final = "id, bucket, tableoid::int8 as part, topic, key, payload, headers"
+
+_FETCH: Final = """
+select o.id, o.bucket, o.part, o.topic, o.key, o.payload, o.headers
+from unnest($1::int2[], $2::int8[], $3::int8[], $4::int8[])
+    as w (bucket, cursor, rewinds, epoch)
+join {bucket} b
+    on b.bucket = w.bucket and b.rewinds = w.rewinds and b.epoch = w.epoch and b.owner = $5
+cross join lateral (
+    select {columns} from {outbox} r
+    where r.bucket = w.bucket and r.id > w.cursor and r.status = 0 {unless_held}
+    order by r.id limit $6
+) o
+"""
+_UNLESS_HELD: Final = """
+    and not exists (
+        select from {dead} d
+        where d.held and d.bucket = r.bucket and d.key = r.key and d.topic = r.topic
+    )
+"""
+_LAST_ID: Final = """
+select (select case when is_called then last_value else last_value - 1 end from {sequence}),
+    (select sum(rewinds) from {bucket})
+"""
+# RowExclusiveLock is what everybody takes who inserts into the outbox or one of its partitions;
+# holders of two-phase transactions have no pid.
+_WRITERS: Final = """
+select distinct virtualtransaction from pg_locks
+where locktype = 'relation' and mode = 'RowExclusiveLock' and granted
+    and database = (select oid from pg_database where datname = current_database())
+    and relation in (select relid from pg_partition_tree({outbox_name}::regclass))
+    and (pid is null or pid <> all ($1::int4[]))
+"""
+_OWNED: Final = """
+    (select count(*) from unnest($2::int2[], $3::int8[]) f (lane, epoch)
+     join {bucket} b on b.bucket % {lanes} = f.lane and b.epoch = f.epoch
+     where b.owner = $4 and b.lease_until > clock_timestamp())
+    = {buckets_per_lane} * cardinality($2::int2[])
+"""
+_ACKNOWLEDGE: Final = """
+update {part} set status = 1, sent_at = now()
+where id = any ($1::int8[]) and status = 0 and {owned}
+"""
+_BURY: Final = """
+with buried as (
+    update {outbox}
+    set status = $5, attempts = attempts + 1, dlt_attempts = dlt_attempts + $6, last_error = $7
+    where id = $1 and status = 0 and {owned}
+    returning id, created_at, event_id, bucket, topic, key, status
+)
+insert into {dead} (id, created_at, event_id, bucket, topic, key, status, reason, held)
+select id, created_at, event_id, bucket, topic, key, status, $7, $8 from buried
+on conflict (id) do update
+set status = excluded.status, reason = excluded.reason, held = excluded.held, died_at = now()
+returning id
+"""
+_STRAGGLERS: Final = """
+select o.bucket, min(o.id) from {outbox} o
+join unnest($1::int2[], $2::int8[]) w (bucket, low_water) on w.bucket = o.bucket
+where o.id > $3 and o.id <= $4 and o.id <= w.low_water and o.status = 0
+    and not exists (
+        select from {dead} d
+        where d.held and d.bucket = o.bucket and d.key = o.key and d.topic = o.topic
+    )
+group by o.bucket
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What an owner must still own for a write to take effect."""
+
+    owner: UUID
+    epochs: Mapping[int, int]
+    """By lane."""
+
+
+class RelayStorage:
+    """The statements of one relay on one session."""
+
+    def __init__(self, session: Session, schema: str | None, owner: UUID, lanes: int) -> None:
+        self.session: Final = session
+        self.owner: Final = owner
+        self._schema = schema
+        self.lanes: Final = lanes
+        self._parts: dict[int, str] = {}
+        self._cursor = session.reader.cursor(binary=True)
+        self._pids = session.pids()
+
+    async def prepare(self) -> None:
+        """Check the tables and compose the statements.
+
+        Raises:
+            UnsafeDatabaseError: ids are not drawn one by one, so a look would not be safe.
+        """
+        row = await self._one(
+            "select s.seqrelid::regclass::text, s.seqcache, s.seqincrement, s.seqcycle"
+            " from pg_sequence s"
+            " where s.seqrelid = pg_get_serial_sequence($1, 'id')::regclass",
+            self.name("outbox"),
+        )
+        if row is None or tuple(row[1:]) != (1, 1, False):
+            raise UnsafeDatabaseError(
+                "the ids of the outbox must come from its own sequence, one by one (cache 1)"
+            )
+        sequence = sql.SQL(row[0])
+        self._fetch = self.compose(_FETCH, unless_held=sql.SQL(""))
+        self._fetch_unless_held = self.compose(
+            _FETCH, unless_held=sql.SQL(self.compose(_UNLESS_HELD))
+        )
+        self._last_id = self.compose(_LAST_ID, sequence=sequence)
+        self._writers = self.compose(_WRITERS)
+        self._bury = self.compose(_BURY)
+        self._stragglers = self.compose(_STRAGGLERS)
+
+    async def look(self) -> tuple[int, int, list[str]]:
+        """Give the last id drawn, the sum of all rewinds, and then who writes the outbox."""
+        watcher = self.session.watcher
+        first = await (await watcher.execute(self._last_id)).fetchone()
+        writers = await (await watcher.execute(self._writers, (self._pids,))).fetchall()
+        last_id, rewinds = first if first is not None else (0, 0)
+        return int(last_id), int(rewinds), [str(row[0]) for row in writers]
+
+    async def fetch(self, lanes: Sequence[Lane], limit: int) -> list[Fetched]:
+        """Read pending rows above each bucket's cursor, ascending within each bucket."""
+        numbers, cursors, rewinds, epochs = [], [], [], []
+        held = False
+        for lane in lanes:
+            held = held or bool(lane.held)
+            for number, bucket in lane.buckets.items():
+                numbers.append(number)
+                cursors.append(bucket.cursor)
+                rewinds.append(bucket.rewinds)
+                epochs.append(lane.epoch)
+        statement = self._fetch_unless_held if held else self._fetch
+        arrays = [_array(values) for values in (numbers, cursors, rewinds, epochs)]
+        await self._cursor.execute(statement, (*arrays, self.owner, limit))
+        return cast("list[Fetched]", await self._cursor.fetchall())
+
+    async def acknowledge(self, part: int, ids: Iterable[int], fence: Fence) -> int:
+        """Mark rows as sent; gives how many were, 0 if anything of the fence is not owned."""
+        statement = self._parts.get(part)
+        if statement is None:
+            statement = await self._statement_for(part)
+        try:
+            done = await self.session.acker.execute(statement, (_array(ids), *_fence(fence)))
+        except psycopg.errors.UndefinedTable:
+            # The partition was dropped: nothing of it can be pending.
+            self._parts.pop(part, None)
+            return 0
+        return done.rowcount
+
+    async def owned(self, fence: Fence) -> bool:
+        """Say whether everything of the fence is still owned."""
+        statement = self.compose("select $1::int4 is null and {owned}")
+        done = await self.session.acker.execute(statement, (None, *_fence(fence)))
+        row = await done.fetchone()
+        return bool(row and row[0])
+
+    async def bury(
+        self, row: Row, status: Status, *, reason: str, dlt_attempts: int, held: bool, fence: Fence
+    ) -> bool:
+        """Record that a row was refused; says whether it was still pending and owned."""
+        values = (row.id, *_fence(fence), int(status), dlt_attempts, reason, held)
+        done = await self.session.acker.execute(self._bury, values)
+        return done.rowcount > 0
+
+    async def stragglers(
+        self, low_waters: Mapping[int, int], above: int, up_to: int
+    ) -> dict[int, int]:
+        """Give, by bucket, the lowest pending id in the range that is below its low-water mark."""
+        values = (_array(low_waters.keys()), _array(low_waters.values()), above, up_to)
+        done = await self.session.watcher.execute(self._stragglers, values)
+        return {int(bucket): int(lowest) for bucket, lowest in await done.fetchall()}
+
+    def name(self, table: str) -> str:
+        """Quote the qualified name of a table."""
+        return self._identifier(table).as_string(None)
+
+    def compose(self, statement: str, **parts: sql.Composable) -> str:
+        """Fill in the names of tables, the number of lanes, and the fence."""
+        lanes = self.lanes
+        names: dict[str, sql.Composable] = {
+            "outbox": self._identifier("outbox"),
+            "outbox_name": sql.Literal(self.name("outbox")),
+            "dead": self._identifier("outbox_dead"),
+            "bucket": self._identifier("outbox_bucket"),
+            "relay": self._identifier("outbox_relay"),
+            "columns": sql.SQL(_COLUMNS),
+            "lanes": sql.Literal(lanes),
+            "buckets_per_lane": sql.Literal(BUCKETS // lanes),
+        }
+        names["owned"] = sql.SQL(_OWNED).format(**names)
+        return sql.SQL(cast("Any", statement)).format(**{**names, **parts}).as_string(None)
+
+    async def _statement_for(self, part: int) -> str:
+        row = await self._one(
+            "select n.nspname, c.relname from pg_class c"
+            " join pg_namespace n on n.oid = c.relnamespace where c.oid = $1::int8::oid",
+            part,
+        )
+        table = self._identifier("outbox") if row is None else sql.Identifier(row[0], row[1])
+        statement = self.compose(_ACKNOWLEDGE, part=table)
+        self._parts[part] = statement
+        return statement
+
+    async def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        return await (await self.session.acker.execute(statement, values)).fetchone()
+
+    def _identifier(self, table: str) -> sql.Identifier:
+        return (
+            sql.Identifier(table) if self._schema is None else sql.Identifier(self._schema, table)
+        )
+
+
+def _array(values: Iterable[int]) -> str:
+    # A literal is cheaper than psycopg's dumper of lists, and its type never changes.
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def _fence(fence: Fence) -> tuple[str, str, UUID]:
+    return _array(fence.epochs.keys()), _array(fence.epochs.values()), fence.owner
