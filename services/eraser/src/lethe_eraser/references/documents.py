@@ -148,7 +148,7 @@ class RowReader:
             raise _UnreadableError(BlockReason.MALFORMED_JSON) from None
         if may_be_empty and value in _EMPTY:
             return []
-        reading = _Reading(self._resolver, value)
+        reading = _Reading(self._resolver, value, must_apply=not may_be_empty)
         try:
             found = reading.references(rules)
         except (JSONPathError, RecursionError):
@@ -171,11 +171,12 @@ class RowReader:
 class _Reading:
     """One JSON value being read; remembers which of its strings a rule claimed."""
 
-    def __init__(self, resolver: Resolver, value: object) -> None:
+    def __init__(self, resolver: Resolver, value: object, *, must_apply: bool) -> None:
         self._resolver = resolver
         self._value = value
         self._claimed: set[tuple[int, str | int]] = set()
         self._ignored: set[int] = set()
+        self._must_apply = must_apply
         self._applied = False
 
     def references(self, rules: Rules) -> list[Found]:
@@ -187,7 +188,10 @@ class _Reading:
                     self._ignored.add(id(match.obj))
             else:
                 found += self._by_rule(rule)
-        if not self._applied and any(isinstance(rule, ReferenceRule) for rule in rules):
+        # An object that no rule speaks of may well name nothing; its URLs are looked for anyway.
+        may_name_nothing = isinstance(self._value, dict) and not self._must_apply
+        has_rules = any(isinstance(rule, ReferenceRule) for rule in rules)
+        if has_rules and not self._applied and not may_name_nothing:
             raise _UnreadableError(BlockReason.MALFORMED_JSON)
         return found
 
