@@ -4,42 +4,23 @@ No Docker engine is needed: docker-compose reads the file and says what it under
 """
 
 import re
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from lethe_runtime.cli import app
-from lethe_runtime.settings import installed, variables
+from lethe_runtime.settings import installed, load, variables
+from tests.support.compose import SERVICES, filled_environment, mounts, services, understood
 from tests.support.tools import ROOT, run
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
-SERVICES = ("intake", "relay", "eraser", "reporting")
 OURS = (*SERVICES, "migrate")
 ONCE = ("databases", "migrate")
 INTERPOLATED = re.compile(r"(?<!\$)\$\{(\w+)(?::-([^}]*))?\}")
 HOST = re.compile(r"^[\w-]+(\.[\w-]+)+(:\d+)?/|^localhost[:/]")
-
-
-@cache
-def understood() -> dict[str, Any]:
-    """The file as docker-compose reads it, with the example's (empty) values."""
-    text = run("docker-compose", "--env-file", str(ROOT / ".env.example"), "config")
-    lines = [line for line in text.splitlines() if not line.endswith("blank string.")]
-    return dict(yaml.safe_load("\n".join(lines)))
-
-
-def services() -> dict[str, dict[str, Any]]:
-    return dict(understood()["services"])
-
-
-def mounts(service: str) -> list[tuple[str, str]]:
-    found = services()[service].get("volumes", ())
-    return [(source, target) for source, target, *_ in (mount.split(":") for mount in found)]
 
 
 def test_docker_compose_takes_the_file_as_it_is_cloned() -> None:
@@ -132,34 +113,13 @@ def test_every_command_is_one_of_the_cli(service: str) -> None:
     assert " ".join(("Usage: lethe", *command)) in " ".join(said.output.split())
 
 
-def test_settings_a_service_accepts_come_out_of_the_example(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("service", SERVICES)
+def test_filled_in_the_example_gives_a_service_settings_it_accepts(
+    monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
-    """Filled as the handbook fills it, the file gives every service settings it can start with."""
-    environment = tmp_path / ".env"
-    environment.write_text(_filled((ROOT / ".env.example").read_text()))
-    text = run("docker-compose", "--env-file", str(environment), "config")
-    filled = yaml.safe_load(text)["services"]
-    for service in SERVICES:
-        with monkeypatch.context() as patch:
-            for name, value in filled[service]["environment"].items():
-                patch.setenv(name, value)
-            for source, target in mounts(service):
-                for name, value in filled[service]["environment"].items():
-                    if value == target:
-                        patch.setenv(name, source)
-            installed()[service]()
-
-
-def _filled(example: str) -> str:
-    key = "1:" + "A" * 43
-    lines = []
-    for line in example.splitlines():
-        name = line.partition("=")[0]
-        asked = name and not name.startswith("#")
-        value = key if name.endswith("_KEYS") else "secret"
-        lines.append(f"{name}={value}" if asked else line)
-    return "\n".join(lines)
+    for name, value in filled_environment(service).items():
+        monkeypatch.setenv(name, value)
+    load(installed()[service])
 
 
 def test_the_example_names_every_variable_with_its_default() -> None:
