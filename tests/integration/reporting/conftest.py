@@ -9,21 +9,34 @@ from uuid import uuid4
 import psycopg
 import pytest
 import structlog
+from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 from psycopg import sql
 from sqlalchemy import text
 
+from lethe_contracts.topics import TOPICS
 from lethe_reporting.api import create_app
+from lethe_reporting.consumer import DEAD_LETTER_GROUP, GROUP
+from lethe_reporting.container import ReportingContainer, connections, loops
+from lethe_reporting.settings import ReportingSettings
 from lethe_reporting.storage import MIGRATIONS, VERSION_TABLE
-from lethe_reporting.storage.dead_letters import DeadLetters
+from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS, DeadLetters
 from lethe_reporting.storage.requests import Requests
 from lethe_runtime import database
 from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer
+from lethe_runtime.lifecycle import run_loops
 from lethe_runtime.logging import configure
 from lethe_sandbox.stack import Addresses
-from tests.integration.reporting.running import Api, a_client, make_key
+from tests.integration.reporting.running import (
+    Api,
+    Service,
+    a_client,
+    agreed_topics,
+    make_key,
+    skip_to_end,
+)
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +65,11 @@ def reporting_url(migrated: str) -> str:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """What reporting logs, at DEBUG."""
+    """What reporting logs."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
     stream = io.StringIO()
-    configure("reporting", "DEBUG", stream=stream)
+    configure("reporting", "INFO", stream=stream)
     yield stream
     root.handlers[:], level = before
     root.setLevel(level)
@@ -86,3 +99,38 @@ async def api(reporting_url: str, log: io.StringIO) -> AsyncIterator[Api]:
         yield Api(client, engine, log)
         stop.set()
         await serving
+
+
+@pytest.fixture
+async def service(
+    reporting_url: str, kafka: str, redis_url: str, log: io.StringIO
+) -> AsyncIterator[Service]:
+    await agreed_topics(kafka)
+    await skip_to_end(kafka, GROUP, TOPICS)
+    await skip_to_end(kafka, DEAD_LETTER_GROUP, DEAD_LETTER_TOPICS)
+    environment = {
+        "LETHE_REPORTING_DATABASE_URL": reporting_url,
+        "LETHE_REPORTING_KAFKA_BOOTSTRAP": kafka,
+        "LETHE_REPORTING_REDIS_URL": redis_url,
+        "LETHE_REPORTING_HTTP_PORT": "0",
+    }
+    settings = ReportingSettings.model_validate(
+        {
+            name.removeprefix("LETHE_REPORTING_").lower(): value
+            for name, value in environment.items()
+        }
+    )
+    container = ReportingContainer(settings=settings)
+    stop = asyncio.Event()
+    running = asyncio.create_task(
+        run_loops("reporting", loops(container), stop=stop, drain_seconds=20)
+    )
+    await container.server().listening.wait()
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all")
+    await producer.start()
+    client = a_client(container.server().port, make_key(reporting_url))
+    async with client, connections(container):
+        yield Service(client, container.engine(), container.registry(), producer, environment, log)
+        await producer.stop()
+        stop.set()
+        assert await running == 0

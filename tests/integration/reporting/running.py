@@ -1,16 +1,29 @@
 """What a test holds of a running reporting."""
 
+import asyncio
 import io
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_contracts.codec import Envelope
+from lethe_contracts.codec import Envelope, encode
 from lethe_contracts.events import Event
+from lethe_contracts.topics import (
+    DLT_HEADROOM_BYTES,
+    MAX_MESSAGE_BYTES,
+    PARTITIONS,
+    TOPICS,
+    dead_letter_topic,
+)
+from lethe_outbox import TopicSpec, ensure_topics
 from lethe_reporting.api import READ
 from lethe_reporting.storage.projection import project
 from lethe_runtime import database
@@ -53,3 +66,91 @@ def a_client(port: int, key: str | None) -> httpx.AsyncClient:
         # No TLS here, and loading the authorities takes longer than a test.
         transport=httpx.AsyncHTTPTransport(verify=False),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The whole of reporting at work."""
+
+    client: httpx.AsyncClient
+    engine: AsyncEngine
+    registry: CollectorRegistry
+    producer: AIOKafkaProducer
+    environment: dict[str, str]
+    log: io.StringIO
+
+    async def publish(self, *envelopes: Envelope[Event]) -> None:
+        for envelope in envelopes:
+            record = encode(envelope)
+            await self.producer.send_and_wait(
+                record.topic,
+                record.value,
+                key=record.key.encode(),
+                headers=list(record.headers),
+            )
+
+    async def state(self, request_id: object) -> str | None:
+        answer = await self.client.get(f"/v1/requests/{request_id}")
+        return str(answer.json()["state"]) if answer.status_code == 200 else None
+
+    async def dead_letters(self, state: str = "open") -> list[Any]:
+        answer = await self.client.get("/v1/dead-letters", params={"state": state})
+        return list(answer.json()["items"]) if answer.status_code == 200 else []
+
+    async def ready(self) -> bool:
+        return (await self.client.get("/readyz")).status_code == 200
+
+    def counted(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    async def rows(self, query: str, **parameters: object) -> Sequence[Any]:
+        async with self.engine.connect() as connection:
+            return (await connection.execute(text(query), parameters)).all()
+
+    async def lethe(self, *arguments: str) -> tuple[int, str, str]:
+        """Run `lethe` as an operator would: its exit code, output and errors."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            "from lethe_runtime.cli import main; main()",
+            *arguments,
+            env={**_own_environment(), **self.environment},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+
+def _own_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
+
+
+async def agreed_topics(bootstrap: str) -> None:
+    """Make the topics of the contract, as the relay's migration does."""
+    await ensure_topics(
+        bootstrap,
+        [
+            TopicSpec(name, PARTITIONS, {"max.message.bytes": str(limit)})
+            for topic in TOPICS
+            for name, limit in (
+                (topic, MAX_MESSAGE_BYTES),
+                (dead_letter_topic(topic), MAX_MESSAGE_BYTES + DLT_HEADROOM_BYTES),
+            )
+        ],
+    )
+
+
+async def skip_to_end(bootstrap: str, group: str, topics: Sequence[str]) -> None:
+    """Let `group` begin behind what tests before this one published."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
+    )
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic, n) for topic in topics for n in range(PARTITIONS)]
+        consumer.assign(partitions)
+        await consumer.commit(await consumer.end_offsets(partitions))
+    finally:
+        await consumer.stop()

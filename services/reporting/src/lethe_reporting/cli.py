@@ -9,7 +9,7 @@ from lethe_contracts.topics import TOPICS
 from lethe_outbox import initialise_group
 from lethe_reporting.api import SCOPES
 from lethe_reporting.consumer import DEAD_LETTER_GROUP, GROUP
-from lethe_reporting.container import ReportingContainer
+from lethe_reporting.container import ReportingContainer, connections, loops
 from lethe_reporting.settings import ReportingSettings
 from lethe_reporting.storage import MIGRATIONS, VERSION_TABLE
 from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS
@@ -32,20 +32,11 @@ def run() -> None:
     logging.configure("reporting", settings.log_level)
     container = ReportingContainer(settings=settings)
     container.check_dependencies()
-    loops = {
-        "http": container.server().run,
-        "consumer": container.consumer().run,
-        "dead-letters": container.dead_letter_consumer().run,
-        "database": container.database_watch().run,
-        "sample": container.sampler().run,
-    }
-    if settings.redis_url is not None:
-        loops["redis"] = container.redis_watch().run
     code = lifecycle.run(
         "reporting",
-        loops,
+        loops(container),
         drain_seconds=settings.drain_seconds,
-        resources=[database.disposing(container.engine())],
+        resources=[connections(container)],
     )
     raise typer.Exit(code)
 

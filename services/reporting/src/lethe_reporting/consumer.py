@@ -65,6 +65,30 @@ class Projector:
         self._uncommitted.clear()
 
 
+class AgreedTopics:
+    """Compares the live topics with the contract; partitions decide who handles whom.
+
+    Args:
+        bootstrap: the brokers.
+    """
+
+    TRANSIENT: Final = (KafkaError, OSError, TimeoutError)
+    """What `check` raises while the broker is away."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+
+    async def check(self) -> None:
+        """Compare.
+
+        Raises:
+            PartitionCountError: a topic is missing or has another number of partitions.
+            KafkaError: the broker does not answer.
+        """
+        agreed = dict.fromkeys((*TOPICS, *DEAD_LETTER_TOPICS), PARTITIONS)
+        await check_partitions(self._bootstrap, agreed)
+
+
 class Consumer:
     """Runs a consumer once the tables and the topics are there as agreed.
 
@@ -107,29 +131,8 @@ class Consumer:
                 self._check,
                 readiness=self._readiness,
                 stop=stop,
-                transient=(KafkaError, OSError, TimeoutError),
+                transient=AgreedTopics.TRANSIENT,
             )
         except StoppedError:
             return
         await self._run(stop)
-
-
-class AgreedTopics:
-    """Compares the live topics with the contract; partitions decide who handles whom.
-
-    Args:
-        bootstrap: the brokers.
-    """
-
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-
-    async def check(self) -> None:
-        """Compare.
-
-        Raises:
-            PartitionCountError: a topic is missing or has another number of partitions.
-            KafkaError: the broker does not answer.
-        """
-        agreed = dict.fromkeys((*TOPICS, *DEAD_LETTER_TOPICS), PARTITIONS)
-        await check_partitions(self._bootstrap, agreed)

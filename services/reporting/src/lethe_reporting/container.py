@@ -3,7 +3,8 @@
 Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from dependency_injector import containers, providers
 from prometheus_client import CollectorRegistry
@@ -32,9 +33,12 @@ from lethe_reporting.storage.requests import Requests
 from lethe_runtime.database import SCHEMA, DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer
+from lethe_runtime.lifecycle import Loop
 from lethe_runtime.waiting import Watch
 
 _REDIS_SECONDS = 2.0
+_KAFKA_SECONDS = 10.0
+"""Between two looks at the broker: a consumer with nothing to read does not notice it going."""
 
 
 def _readiness(redis_url: SecretStr | None) -> Readiness:
@@ -59,16 +63,15 @@ def _redis(redis_url: SecretStr) -> Redis:
     )
 
 
-def _inbox(redis_url: SecretStr | None, metrics: ConsumerMetrics) -> Inbox:
-    if redis_url is None:
-        return Inbox(SCHEMA)
-    return Inbox(SCHEMA, fast_path=RedisFastPath(redis_url.get_secret_value(), metrics))
+def _fast_path(redis_url: SecretStr | None, metrics: ConsumerMetrics) -> RedisFastPath | None:
+    return None if redis_url is None else RedisFastPath(redis_url.get_secret_value(), metrics)
 
 
 def _runner(
     settings: ReportingSettings,
     engine: AsyncEngine,
     projector: Projector,
+    fast_path: RedisFastPath | None,
     readiness: Readiness,
     metrics: ConsumerMetrics,
 ) -> ConsumerRunner:
@@ -78,7 +81,7 @@ def _runner(
         group=GROUP,
         topics=TOPICS,
         handler=projector.handle,
-        inbox=_inbox(settings.redis_url, metrics),
+        inbox=Inbox(SCHEMA, fast_path=fast_path),
         metrics=metrics,
         on_state=_on_kafka(readiness),
         after_commit=projector.committed,
@@ -138,7 +141,10 @@ class ReportingContainer(containers.DeclarativeContainer):
     )
     agreed_topics = providers.Singleton(AgreedTopics, settings.provided.kafka_bootstrap)
     projector = providers.Singleton(Projector, metrics)
-    runner = providers.Singleton(_runner, settings, engine, projector, readiness, consumer_metrics)
+    fast_path = providers.Singleton(_fast_path, settings.provided.redis_url, consumer_metrics)
+    runner = providers.Singleton(
+        _runner, settings, engine, projector, fast_path, readiness, consumer_metrics
+    )
     consumer = providers.Singleton(
         Consumer, runner.provided.run, agreed_topics.provided.check, probe, readiness
     )
@@ -153,6 +159,14 @@ class ReportingContainer(containers.DeclarativeContainer):
         readiness=readiness,
         transient=DatabaseProbe.TRANSIENT,
     )
+    kafka_watch = providers.Singleton(
+        Watch,
+        "kafka",
+        agreed_topics.provided.check,
+        readiness=readiness,
+        transient=AgreedTopics.TRANSIENT,
+        interval=_KAFKA_SECONDS,
+    )
     redis = providers.Singleton(_redis, settings.provided.redis_url)
     redis_watch = providers.Singleton(
         Watch,
@@ -162,3 +176,32 @@ class ReportingContainer(containers.DeclarativeContainer):
         transient=(RedisError, OSError, TimeoutError),
     )
     sampler = providers.Singleton(Sampler, requests, letters, metrics, probe)
+
+
+def loops(container: ReportingContainer) -> dict[str, Loop]:
+    """Name everything that runs by itself."""
+    found: dict[str, Loop] = {
+        "http": container.server().run,
+        "consumer": container.consumer().run,
+        "dead-letters": container.dead_letter_consumer().run,
+        "database": container.database_watch().run,
+        "kafka": container.kafka_watch().run,
+        "sample": container.sampler().run,
+    }
+    if container.settings().redis_url is not None:
+        found["redis"] = container.redis_watch().run
+    return found
+
+
+@asynccontextmanager
+async def connections(container: ReportingContainer) -> AsyncIterator[None]:
+    """Let go of every server at the end."""
+    try:
+        yield
+    finally:
+        await container.engine().dispose()
+        if container.settings().redis_url is not None:
+            await container.redis().aclose()
+        fast_path = container.fast_path()
+        if fast_path is not None:
+            await fast_path.close()

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from lethe_reporting.api import cursors
-from lethe_reporting.storage.dead_letters import DeadLetter, DeadLetters, Wanted
+from lethe_reporting.storage.dead_letters import DeadLetter, DeadLetters, State, Wanted
 from lethe_runtime.problems import responses
 
 PATH: Final = "/v1/dead-letters"
@@ -17,15 +17,15 @@ PATH: Final = "/v1/dead-letters"
 _SUBJECT_REF: Final = re.compile(r"[1-9][0-9]{0,8}\.[0-9a-f]{64}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
-State = Literal["open", "replayed", "discarded"]
-
 
 class ListQuery(BaseModel):
     """Which dead letters are listed. An unknown parameter is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
-    state: State | Literal["all"] = Field(default="open", description="`open` waits for somebody.")
+    state: State | Literal["all"] = Field(
+        default=State.OPEN, description="`open` waits for somebody."
+    )
     topic: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9._-]{1,249}$",

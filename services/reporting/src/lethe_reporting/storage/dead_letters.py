@@ -1,40 +1,31 @@
 """Reading the dead letters that the library's reader recorded; never their payload."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import TOPICS, dead_letter_topic
 from lethe_outbox import OutboxTables
+from lethe_outbox.dead_letters import open_ids
 from lethe_runtime.database import SCHEMA
 
 DEAD_LETTER_TOPICS: Final = tuple(dead_letter_topic(topic) for topic in TOPICS)
 
 _TABLE: Final = OutboxTables(SCHEMA).dead_letter
-_SHOWN: Final = (
-    "id",
-    "topic",
-    "partition",
-    "offset",
-    "key",
-    "event_id",
-    "reason",
-    "error_class",
-    "attempts",
-    "origin_topic",
-    "origin_partition",
-    "origin_offset",
-    "first_failed_at",
-    "last_failed_at",
-    "recorded_at",
-    "state",
-    "state_changed_at",
-)
+
+
+class State(StrEnum):
+    """What became of a dead letter."""
+
+    OPEN = "open"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +51,14 @@ class DeadLetter:
     state_changed_at: datetime | None
 
 
+_SELECT: Final = select(*(_TABLE.c[each.name] for each in fields(DeadLetter)))
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which dead letters are wanted; None means all."""
 
-    state: str | None = None
+    state: State | None = None
     topic: str | None = None
     before: int | None = None
     """Only those recorded before this id."""
@@ -79,18 +73,6 @@ class OpenLetters:
     oldest_seconds: float
 
 
-async def listed(connection: AsyncConnection, wanted: Wanted) -> list[DeadLetter]:
-    """List up to `limit` dead letters, the newest first."""
-    rows = (await connection.execute(_query(wanted))).mappings().all()
-    return [DeadLetter(**row) for row in rows]
-
-
-async def states(connection: AsyncConnection, ids: list[int]) -> dict[int, str]:
-    """Say how dead letters stand, by id; unknown ids are left out."""
-    query = select(_TABLE.c.id, _TABLE.c.state).where(_TABLE.c.id.in_(ids))
-    return {row.id: row.state for row in await connection.execute(query)}
-
-
 class DeadLetters:
     """The dead letters of this database.
 
@@ -103,8 +85,23 @@ class DeadLetters:
 
     async def page(self, wanted: Wanted) -> list[DeadLetter]:
         """List up to `limit` dead letters, the newest first."""
+        query = _SELECT
+        if wanted.state is not None:
+            query = query.where(_TABLE.c.state == wanted.state.value)
+        if wanted.topic is not None:
+            query = query.where(_TABLE.c.topic == wanted.topic)
+        if wanted.before is not None:
+            query = query.where(_TABLE.c.id < wanted.before)
+        return await self._read(query.order_by(_TABLE.c.id.desc()).limit(wanted.limit))
+
+    async def named(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """Look up dead letters by id; unknown ids are left out."""
+        return await self._read(_SELECT.where(_TABLE.c.id.in_(ids)).order_by(_TABLE.c.id))
+
+    async def open_ids(self, topic: str | None) -> list[int]:
+        """List the open ones in the order they were recorded; of one topic, if named."""
         async with self._engine.connect() as connection:
-            return await listed(connection, wanted)
+            return await open_ids(connection, schema=SCHEMA, topic=topic)
 
     async def open(self) -> OpenLetters:
         """Count the open ones; every dead-letter topic of the contract is named."""
@@ -115,7 +112,7 @@ class DeadLetters:
                 func.count(),
                 func.extract("epoch", func.now() - func.min(table.recorded_at)),
             )
-            .where(table.state == "open")
+            .where(table.state == State.OPEN.value)
             .group_by(table.topic)
         )
         async with self._engine.connect() as connection:
@@ -123,13 +120,7 @@ class DeadLetters:
         counts = dict.fromkeys(DEAD_LETTER_TOPICS, 0) | {topic: count for topic, count, _ in rows}
         return OpenLetters(counts, max((float(age) for _, _, age in rows), default=0.0))
 
-
-def _query(wanted: Wanted) -> Select[Any]:
-    query = select(*(_TABLE.c[name] for name in _SHOWN)).order_by(_TABLE.c.id.desc())
-    if wanted.state is not None:
-        query = query.where(_TABLE.c.state == wanted.state)
-    if wanted.topic is not None:
-        query = query.where(_TABLE.c.topic == wanted.topic)
-    if wanted.before is not None:
-        query = query.where(_TABLE.c.id < wanted.before)
-    return query.limit(wanted.limit)
+    async def _read(self, query: Select[Any]) -> list[DeadLetter]:
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return [DeadLetter(**row) for row in rows]
