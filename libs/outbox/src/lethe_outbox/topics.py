@@ -1,12 +1,17 @@
 """Creating topics as agreed, and refusing to work with others."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_exponential
@@ -32,6 +37,7 @@ async def ensure_topics(
 ) -> tuple[str, ...]:
     """Create the topics that are missing and return their names; safe to repeat.
 
+    It returns when the brokers know what was created.
     It waits for the broker. A topic that exists keeps its settings; its partitions are checked.
 
     Raises:
@@ -44,10 +50,19 @@ async def ensure_topics(
     async for attempt in retrying:
         with attempt:
             created = await _create(bootstrap, wanted)
+    async for attempt in retrying:
+        with attempt:
+            await _wait_until_known(bootstrap, created)
     existing = {spec.name: spec.partitions for spec in wanted if spec.name not in created}
     if existing:
         await check_partitions(bootstrap, existing)
     return created
+
+
+async def _wait_until_known(bootstrap: str, created: Collection[str]) -> None:
+    """Fail as a broker that is not settled would, while it does not know what it just created."""
+    if created and len(await partition_counts(bootstrap, created)) < len(created):
+        raise UnknownTopicOrPartitionError
 
 
 def waiting_for_broker(give_up_seconds: float) -> AsyncRetrying:
