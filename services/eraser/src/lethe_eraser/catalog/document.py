@@ -72,7 +72,7 @@ def read(path: Path) -> Document:
 
 def _parse(path: Path) -> tuple[yaml.Node | None, object]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
         # Composed a second time for the lines: constructed values do not know where they stood.
         root = yaml.compose(text, Loader=_UniqueKeys)
         return root, yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  # it is a SafeLoader

@@ -160,9 +160,13 @@ class RowReader:
         return found
 
     def _may_refer(self, text: str, prefixes: tuple[str, ...]) -> bool:
+        if text in self._bucket_names:
+            return True
+        if "." not in text and "/" not in text and ":" not in text:
+            # Neither a host nor a path: most settings end here.
+            return False
         return (
-            text in self._bucket_names
-            or text.startswith(prefixes)
+            text.startswith(prefixes)
             or _URL.match(text) is not None
             or self._ours.search(text) is not None
         )
@@ -232,7 +236,7 @@ class _Reading:
             else:
                 self._claim(match.parent, match.parts)
                 yield from _found(
-                    self._resolver.resolve_url(_text(match.obj) or "", in_bucket=rule.in_bucket),
+                    self._resolver.resolve_url(_string(match.obj) or "", in_bucket=rule.in_bucket),
                     rule,
                 )
 
@@ -254,8 +258,8 @@ class _Reading:
             raise _UnreadableError(BlockReason.MALFORMED_JSON)
         names = (*rule.urls, rule.key, rule.bucket)
         self._claimed.update((id(node), name) for name in names if name is not None)
-        key, bucket = _text(node.get(rule.key)), _text(node.get(rule.bucket))
-        urls: list[str | None] = [url for name in rule.urls if (url := _text(node.get(name)))]
+        key, bucket = _string(node.get(rule.key)), _string(node.get(rule.bucket))
+        urls: list[str | None] = [url for name in rule.urls if (url := _string(node.get(name)))]
         for url in urls or [None]:
             resolution = self._resolver.resolve(
                 url=url, key=key, bucket=bucket, in_bucket=rule.in_bucket
@@ -280,7 +284,7 @@ def _found(resolution: Resolution, rule: ReferenceRule) -> Iterator[Found]:
             return
 
 
-def _text(value: object) -> str | None:
+def _string(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise _UnreadableError(BlockReason.MALFORMED_JSON)
