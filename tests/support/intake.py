@@ -87,6 +87,11 @@ class IntakeProcess:
         (line, *_) = await until(lambda: self.said("listening"), what="intake's port")
         return f"http://{line['host']}:{line['port']}"
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
@@ -127,6 +132,11 @@ class IntakeClient:
     async def ready(self) -> bool:
         """Whether it can do its work."""
         return (await self.http.get("/readyz")).status_code == 200
+
+    async def healthy(self) -> bool:
+        """Whether it has its database, whatever Kafka does."""
+        document = (await self.http.get("/readyz")).json()
+        return bool(document["dependencies"]["database"]["status"] == "ok")
 
     async def away(self) -> dict[str, str]:
         """What it is waiting for, with the class of the error."""
