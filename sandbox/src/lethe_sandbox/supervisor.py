@@ -75,6 +75,10 @@ class Supervisor:
         """Where a started service answers."""
         return f"http://127.0.0.1:{self._ports[name]}"
 
+    def pid(self, name: str) -> int:
+        """The process id of a started service."""
+        return self._processes[name].pid
+
     def log(self, name: str) -> Path:
         """The log file of a service."""
         return self._instance.logs / f"{name}.log"

@@ -1,0 +1,70 @@
+"""Lethe as the demo runs it, for benchmarks: seeded, migrated, started, with its clients."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from lethe_sandbox.clients import Clients
+from lethe_sandbox.ground_truth import GroundTruth
+from lethe_sandbox.seed import seed_sample
+from lethe_sandbox.services import ApiKeys, create_databases, create_keys, migrate, services
+from lethe_sandbox.stack import Addresses, Folders, Instance
+from lethe_sandbox.supervisor import Supervisor
+
+BATCH_ROWS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The four services at work."""
+
+    supervisor: Supervisor
+    keys: ApiKeys
+    clients: Clients
+
+
+def seed(console: Console, addresses: Addresses, folder: Path, scale: float) -> GroundTruth:
+    """Seed the sample product in place of an earlier one."""
+    create_databases(addresses)
+    console.print(f"Seeding the sample product at scale {scale}")
+    return seed_sample(
+        addresses.database_url("product"), addresses.s3, folder / "ground-truth.json", scale=scale
+    )
+
+
+@contextmanager
+def running(
+    console: Console,
+    addresses: Addresses,
+    *,
+    before: Callable[[Addresses], None] = lambda _: None,
+) -> Iterator[Running]:
+    """Migrate and start the services, and stop them at the end.
+
+    Args:
+        console: told what happens.
+        addresses: the servers.
+        before: called when the databases are there, before anything starts.
+    """
+    create_databases(addresses)
+    before(addresses)
+    everyone = services(addresses, batch_rows=BATCH_ROWS)
+    instance = Instance.claim_any(Folders.of_checkout(), "bench-services")
+    with Supervisor(instance, everyone) as supervisor:
+        migrate(supervisor, everyone)
+        keys = create_keys(supervisor, everyone)
+        console.print("Starting the services")
+        supervisor.start_all()
+        with Clients(supervisor.url("intake"), supervisor.url("reporting"), keys) as clients:
+            yield Running(supervisor, keys, clients)
+
+
+def peak_mib(pid: int) -> float:
+    """Read the peak of resident memory of another process (VmHWM)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("this system does not tell VmHWM")
