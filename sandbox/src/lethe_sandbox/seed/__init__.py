@@ -96,9 +96,9 @@ def seed_sample(
     witness = Witness(seed, scale, planned)
     url = database_url.replace("postgresql+psycopg", "postgresql", 1)
     try:
-        product.create_buckets(s3)
         with psycopg.connect(url) as connection, Objects(s3) as objects:
             product.create_tables(connection)
+            product.create_buckets(s3)
             rows = Rows(connection)
 
             def tell() -> None:
