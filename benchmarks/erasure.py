@@ -1,8 +1,8 @@
 """Erasing one heavy person, against a loop that knows every key and every row beforehand.
 
 The floor deletes the same objects (1000 keys a page, four pages in flight) and then masks the same
-rows (one set-based UPDATE per 500 rows, committed each). Lethe's time is from the event `started` to
-the event `erased`, as the eraser dates them.
+rows (one set-based UPDATE per 500 rows, committed each). Lethe's time is from the event `started`
+to the event `erased`, as the eraser dates them.
 """
 
 import tempfile
@@ -126,7 +126,7 @@ def _parts(whole: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _lethe(console: Console, addresses: Addresses) -> tuple[float, float, float]:
-    """Seconds to `erased`, seconds from there to `verified`, and the eraser's peak memory in MiB."""
+    """Seconds to `erased`, from there to `verified`, and the eraser's peak memory in MiB."""
     with running(console, addresses) as lethe:
         lethe.clients.submit(HEAVY, "bench")
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -1,4 +1,4 @@
-"""The measured relay: it drains a backlog, every guarantee on, and ends when all is acknowledged."""
+"""The measured relay: it drains a backlog, every guarantee on, and ends with the last row."""
 
 import asyncio
 import sys
