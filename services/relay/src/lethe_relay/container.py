@@ -1,0 +1,94 @@
+"""Which concrete things the relay is made of; the only module that knows the injector.
+
+Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiokafka.errors import KafkaError
+from dependency_injector import containers, providers
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from lethe_contracts.topics import REQUESTS
+from lethe_outbox import RelayMetrics, check_partitions
+from lethe_outbox.relay import Relay
+from lethe_outbox.relay import RelaySettings as LibrarySettings
+from lethe_relay.settings import RelaySettings
+from lethe_relay.topics import AGREED
+from lethe_runtime.database import SCHEMA
+from lethe_runtime.health import Readiness
+from lethe_runtime.http import HttpServer, ops_app
+from lethe_runtime.waiting import Watch
+
+_BROKER_AWAY: Final = (KafkaError, OSError, TimeoutError)
+_LOOK_SECONDS: Final = 10.0
+"""Between two looks at the broker: a relay with nothing to publish does not notice it going."""
+
+
+def _database(outbox: str) -> str:
+    return f"database-{outbox}"
+
+
+def _relay(
+    outbox: str,
+    url: SecretStr,
+    settings: RelaySettings,
+    metrics: RelayMetrics,
+    readiness: Readiness,
+) -> Relay:
+    def on_state(dependency: str, state: str, error_class: str) -> None:
+        name = _database(outbox) if dependency == "database" else dependency
+        if state == "ok":
+            readiness.ok(name)
+        else:
+            readiness.away(name, error_class)
+
+    return Relay(
+        outbox,
+        url.get_secret_value(),
+        settings.kafka_bootstrap,
+        metrics=metrics,
+        schema=SCHEMA,
+        settings=LibrarySettings(hold_back_topics=frozenset({REQUESTS})),
+        on_state=on_state,
+    )
+
+
+def _agreed_topics(bootstrap: str) -> Callable[[], Awaitable[None]]:
+    def check() -> Awaitable[None]:
+        return check_partitions(bootstrap, AGREED)
+
+    return check
+
+
+def _topics_watch(settings: RelaySettings, readiness: Readiness) -> Watch:
+    return Watch(
+        "kafka",
+        _agreed_topics(settings.kafka_bootstrap),
+        readiness=readiness,
+        transient=_BROKER_AWAY,
+        interval=_LOOK_SECONDS,
+    )
+
+
+class RelayContainer(containers.DeclarativeContainer):
+    """The relay, put together."""
+
+    settings = providers.Dependency(instance_of=RelaySettings)
+
+    registry = providers.Singleton(CollectorRegistry)
+    readiness = providers.Singleton(Readiness, ["kafka", _database("intake"), _database("product")])
+    metrics = providers.Singleton(RelayMetrics, registry)
+    intake = providers.Singleton(
+        _relay, "intake", settings.provided.intake_database_url, settings, metrics, readiness
+    )
+    product = providers.Singleton(
+        _relay, "product", settings.provided.product_database_url, settings, metrics, readiness
+    )
+    topics_watch = providers.Singleton(_topics_watch, settings, readiness)
+    app = providers.Singleton(ops_app, "relay", readiness, registry)
+    server = providers.Singleton(
+        HttpServer, app, settings.provided.http_host, settings.provided.http_port
+    )

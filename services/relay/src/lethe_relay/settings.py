@@ -1,0 +1,24 @@
+"""Every setting of the relay: `LETHE_RELAY_<NAME>`."""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from lethe_runtime.settings import DatabaseUrl, ServiceSettings
+
+
+class RelaySettings(ServiceSettings):
+    """What the relay can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="LETHE_RELAY_", frozen=True)
+
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    intake_database_url: DatabaseUrl
+    """The database of intake's outbox."""
+    product_database_url: DatabaseUrl
+    """The database of the eraser's outbox."""
+    kafka_bootstrap: str
+    kafka_replication_factor: Annotated[int, Field(ge=1, le=9)] = 1
+    """Copies of the topics that `lethe migrate` creates; 3 wherever a broker's loss must lose
+    nothing (`docs/guarantees.md`)."""

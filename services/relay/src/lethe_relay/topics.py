@@ -1,0 +1,50 @@
+"""The topics of the contract, as they are created."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
+
+from lethe_contracts.topics import (
+    DLT_HEADROOM_BYTES,
+    MAX_MESSAGE_BYTES,
+    PARTITIONS,
+    RETENTION_DAYS,
+    TOPICS,
+    dead_letter_topic,
+)
+from lethe_outbox import TopicSpec
+
+AGREED: Final = {name: PARTITIONS for topic in TOPICS for name in (topic, dead_letter_topic(topic))}
+"""How many partitions every topic must have."""
+
+_REPLICAS_FOR_QUORUM: Final = 3
+
+
+def specs(replication_factor: int) -> Iterator[TopicSpec]:
+    """Describe every topic of the contract and its dead-letter topic."""
+    # With three copies a record is acknowledged by two, and one broker may be lost.
+    quorum = {"min.insync.replicas": "2"} if replication_factor >= _REPLICAS_FOR_QUORUM else {}
+    retention = int(timedelta(days=RETENTION_DAYS).total_seconds() * 1000)
+    for topic in TOPICS:
+        yield TopicSpec(
+            topic,
+            PARTITIONS,
+            {
+                **quorum,
+                "retention.ms": str(retention),
+                "max.message.bytes": str(MAX_MESSAGE_BYTES),
+                "unclean.leader.election.enable": "false",
+            },
+            replication_factor,
+        )
+        yield TopicSpec(
+            dead_letter_topic(topic),
+            PARTITIONS,
+            {
+                **quorum,
+                "retention.ms": "-1",
+                "max.message.bytes": str(MAX_MESSAGE_BYTES + DLT_HEADROOM_BYTES),
+                "unclean.leader.election.enable": "false",
+            },
+            replication_factor,
+        )
