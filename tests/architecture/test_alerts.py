@@ -6,6 +6,13 @@ from itertools import groupby
 import pytest
 import yaml
 
+from lethe_contracts.errors import RecordError
+from lethe_contracts.states import BlockReason, RequestState
+from lethe_contracts.topics import TOPICS, dead_letter_topic
+from lethe_eraser.domain import JobState
+from lethe_outbox import BUCKETS
+from lethe_outbox.relay.producer import REFUSALS
+from lethe_outbox.schema import Status
 from tests.support.alerting import ALERTS, RUNBOOKS, Rule, expectations, rules
 from tests.support.exposed import FOREIGN, series
 from tests.support.promql import Use, uses
@@ -152,3 +159,48 @@ def test_the_reader_of_promql_finds_metrics_and_the_labels_asked_of_them() -> No
         Use("b", frozenset()),
         Use("c", frozenset()),
     ]
+
+
+def absent_values(label: str) -> set[str]:
+    """Every value that some rule watches the absence of."""
+    return {
+        value
+        for rule in RULES
+        for value in re.findall(rf'absent\(\w+\{{{label}="([^"]+)"\}}\)', rule.expression)
+    }
+
+
+def test_absence_is_watched_for_every_topic_outbox_and_process_there_is() -> None:
+    assert absent_values("topic") == {dead_letter_topic(topic) for topic in TOPICS}
+    assert absent_values("outbox") == {"intake", "product"}
+    scraped = yaml.safe_load((ALERTS / "prometheus.yml").read_text())["scrape_configs"]
+    # Prometheus cannot miss itself.
+    assert absent_values("job") == {job["job_name"] for job in scraped} - {"prometheus"}
+
+
+def test_buckets_states_and_statuses_are_those_of_the_code() -> None:
+    text = "\n".join(rule.expression for rule in RULES)
+    assert re.findall(r"relay_buckets_owned\) < (\d+)", text) == [str(BUCKETS)]
+    states = set(re.findall(r'reporting_requests\{state="(\w+)"\}', text))
+    assert states <= {state.value for state in RequestState}
+    jobs = re.findall(r'eraser_jobs\{state=~"([\w|]+)"\}', text)
+    assert {name for names in jobs for name in names.split("|")} <= {s.value for s in JobState}
+    statuses = re.findall(r'outbox_rows\{status="(\w+)"\}', text)
+    assert {name.upper() for name in statuses} <= {status.name for status in Status}
+
+
+def reasons_on(page: str) -> set[str]:
+    """Every reason code in the table of a runbook."""
+    rows = re.findall(r"^\| (`[^|]+) \|", (RUNBOOKS / f"{page}.md").read_text(), re.MULTILINE)
+    return {code for row in rows for code in re.findall(r"`(\w+)`", row)}
+
+
+def test_the_runbook_of_blocked_requests_knows_every_reason() -> None:
+    assert reasons_on("RequestsBlocked") == {reason.value for reason in BlockReason}
+
+
+def test_the_runbook_of_dead_letters_knows_every_reason() -> None:
+    refused = set(REFUSALS.values())
+    poison = {kind.reason for kind in RecordError.__subclasses__()}
+    assert len(poison) > 3
+    assert reasons_on("DeadLettersOpen") == refused | poison
