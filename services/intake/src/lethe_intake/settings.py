@@ -18,7 +18,7 @@ def _key_ring(text: SecretStr) -> SecretStr:
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         raise ValueError("must be a time zone of the IANA database, e.g. Asia/Seoul") from None
     return name
 
