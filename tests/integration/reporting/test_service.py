@@ -187,3 +187,12 @@ async def test_an_operator_makes_a_key_that_opens_the_api(service: Service) -> N
     headers = {"Authorization": f"Bearer {out.strip()}"}
     answer = await service.client.get(f"/v1/requests/{uuid4()}", headers=headers)
     assert answer.status_code == 404
+
+
+async def test_migrating_makes_the_tables_and_the_groups_and_may_be_repeated(
+    service: Service, database_url: str
+) -> None:
+    service.environment["LETHE_REPORTING_DATABASE_URL"] = database_url
+    for _ in range(2):
+        code, out, err = await service.lethe("migrate", "--only", "reporting")
+        assert (code, out) == (0, "reporting: at 0001\n"), err
