@@ -105,7 +105,7 @@ class Producer:
             await self._refresh()
             known = cluster.partitions_for_topic(topic)
             if known:
-                del self._unknown_since[topic]
+                self._unknown_since.pop(topic, None)
                 return len(known)
             if topic in cluster.unauthorized_topics:
                 raise RefusedError("not_authorised", "TopicAuthorizationFailedError")
