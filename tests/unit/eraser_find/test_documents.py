@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jsonpath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonpath import JSONPath
 
 import lethe_sandbox
 from lethe_contracts.states import BlockReason
-from lethe_eraser.catalog import Catalog, ProductTable, load
+from lethe_eraser.catalog import Catalog, Ownership, ProductTable, ReferenceRule, load
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.references import RowReader
 from lethe_eraser.references.documents import Sorted
@@ -173,6 +175,9 @@ def test_a_url_that_may_mean_two_results_is_decided_by_what_is_there() -> None:
         ({"inner": json.dumps({"url": RESULT_URL})}, BlockReason.UNCOVERED),
         ([{"url": UPLOAD_URL}], BlockReason.MALFORMED_JSON),
         (UPLOAD_URL, BlockReason.MALFORMED_JSON),
+        (json.dumps({"url": UPLOAD_URL}), BlockReason.MALFORMED_JSON),
+        ("{", BlockReason.MALFORMED_JSON),
+        ({"bucket": UPLOAD_URL}, BlockReason.UNRESOLVED_REFERENCE),
         (7, BlockReason.MALFORMED_JSON),
         ({"url": [UPLOAD_URL]}, BlockReason.MALFORMED_JSON),
         ({"url": {"href": UPLOAD_URL}}, BlockReason.MALFORMED_JSON),
@@ -212,6 +217,17 @@ def test_a_plain_column_is_the_reference_itself() -> None:
     assert decided(PDF, {"manifest_path": None}) == Sorted((), 0)
     elsewhere = decided(PDF, {"manifest_path": "s3://another/manifests/7.json"})
     assert elsewhere is BlockReason.UNRESOLVED_REFERENCE
+
+
+def test_a_json_string_can_be_the_reference_itself() -> None:
+    whole = jsonpath.compile("$")
+    assert isinstance(whole, JSONPath)
+    rule = ReferenceRule(Ownership(), at=whole)
+    read = READER.read_json((rule,), json.dumps(RESULT_URL), ME)
+    assert not isinstance(read, BlockReason)
+    assert READER.sort(read, ME, frozenset()) == Sorted(results(RESULT), 0)
+    assert READER.read_json((), json.dumps(RESULT_URL), ME) is BlockReason.UNCOVERED
+    assert READER.read_json((), "7", ME) == ()
 
 
 FILES = CATALOG.reference_sets["extracted_files"]

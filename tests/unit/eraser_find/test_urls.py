@@ -203,6 +203,9 @@ S3_URL = "https://uploads.s3.amazonaws.com/a+b"
         ({"key": "k"}, Unresolved()),
         ({"key": "k", "in_bucket": "uploads"}, Resolved(ObjectRef("uploads", "k"))),
         ({"bucket": "uploads"}, Nothing()),
+        ({"bucket": "another"}, Nothing()),
+        ({"bucket": "s3://uploads/k"}, Unresolved()),
+        ({"bucket": "https://d1.cloudfront.net/k", "url": " "}, Unresolved()),
         ({"url": "", "key": "", "bucket": ""}, Nothing()),
         ({"url": S3_URL, "key": "a b"}, Resolved(ObjectRef("uploads", "a b"))),
         (

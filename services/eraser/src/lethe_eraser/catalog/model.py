@@ -77,6 +77,11 @@ class ReferenceRule:
         """Whether `at` finds objects with members, rather than the references themselves."""
         return bool(self.urls or self.key)
 
+    @property
+    def is_root(self) -> bool:
+        """Whether `at` is the whole value."""
+        return self.at is not None and not self.at.segments
+
 
 Rules = tuple[ReferenceRule | Ignored, ...]
 

@@ -148,6 +148,8 @@ class RowReader:
             raise _UnreadableError(BlockReason.MALFORMED_JSON) from None
         if may_be_empty and value in _EMPTY:
             return []
+        if not isinstance(value, dict | list):
+            return self._scalar(rules, value)
         reading = _Reading(self._resolver, value, must_apply=not may_be_empty)
         try:
             found = reading.references(rules)
@@ -158,6 +160,19 @@ class RowReader:
         if any(self._may_refer(text, theirs) for text in reading.unclaimed()):
             raise _UnreadableError(BlockReason.UNCOVERED)
         return found
+
+    def _scalar(self, rules: Rules, value: object) -> list[Found]:
+        # Not by its path: the JSONPath library would take a string for the text of a document.
+        references = [rule for rule in rules if isinstance(rule, ReferenceRule)]
+        whole = [rule for rule in references if rule.is_root and not rule.is_object]
+        if isinstance(value, str) and whole:
+            resolution = self._resolver.resolve_url(value, in_bucket=whole[0].in_bucket)
+            return list(_found(resolution, whole[0]))
+        if references:
+            raise _UnreadableError(BlockReason.MALFORMED_JSON)
+        if isinstance(value, str) and self._may_refer(value, ()):
+            raise _UnreadableError(BlockReason.UNCOVERED)
+        return []
 
     def _may_refer(self, text: str, prefixes: tuple[str, ...]) -> bool:
         if text in self._bucket_names:
@@ -201,8 +216,6 @@ class _Reading:
 
     def unclaimed(self) -> Iterator[str]:
         """Give every string, member names included, that no rule claimed."""
-        if isinstance(self._value, str) and (0, "") not in self._claimed:
-            yield self._value
         open_values: list[Any] = [self._value]
         while open_values:
             value = open_values.pop()
@@ -250,8 +263,7 @@ class _Reading:
                 if not match.parts:
                     return False
                 raise _UnreadableError(BlockReason.MALFORMED_JSON)
-        at_root = rule.at is not None and not rule.at.segments
-        return not (at_root and rule.is_object and not isinstance(self._value, dict))
+        return not (rule.is_root and rule.is_object and not isinstance(self._value, dict))
 
     def _of_object(self, rule: ReferenceRule, node: object) -> Iterator[Found]:
         if not isinstance(node, dict):
@@ -267,7 +279,8 @@ class _Reading:
             yield from _found(resolution, rule)
 
     def _claim(self, parent: Any, parts: tuple[str | int, ...]) -> None:
-        self._claimed.add((id(parent.obj), parts[-1]) if parts else (0, ""))
+        if parts:
+            self._claimed.add((id(parent.obj), parts[-1]))
 
 
 def _found(resolution: Resolution, rule: ReferenceRule) -> Iterator[Found]:

@@ -112,8 +112,11 @@ class Resolver:
         by_url: Resolution = self.resolve_url(url, in_bucket=in_bucket) if url else Nothing()
         if not key and not bucket:
             return by_url
+        if isinstance(by_url, Nothing) and key:
+            return self._by_key(key, bucket or in_bucket)
         if isinstance(by_url, Nothing):
-            return self._by_key(key, bucket or in_bucket) if key else by_url
+            # A bucket alone names no object, unless it is none and more than a bucket.
+            return Unresolved() if bucket and {"/", ":"} & set(bucket) else by_url
         if isinstance(by_url, Unresolved | Conflict):
             known = bucket is not None and bucket in self._buckets
             return Conflict() if known else by_url
