@@ -10,14 +10,18 @@ from lethe_outbox.errors import (
     OffsetsLostError,
     PartitionCountError,
     PoisonError,
+    RelaySettingsError,
     ReorderError,
+    UnsafeDatabaseError,
 )
 from lethe_outbox.groups import initialise_group
 from lethe_outbox.inbox import FastPath, Inbox
 from lethe_outbox.message import BUCKETS, EVENT_ID_HEADER, Message, bucket_of
 from lethe_outbox.metrics import ConsumerMetrics, RelayMetrics
+from lethe_outbox.operations import OutboxStatus, RefusedRow, refused, requeue, status
 from lethe_outbox.outbox import Outbox
 from lethe_outbox.record import Record
+from lethe_outbox.relay import Relay, RelaySettings
 from lethe_outbox.schema import OutboxTables, Status
 from lethe_outbox.topics import TopicSpec, check_partitions, ensure_topics
 
@@ -36,19 +40,28 @@ __all__ = [
     "MessageError",
     "OffsetsLostError",
     "Outbox",
+    "OutboxStatus",
     "OutboxTables",
     "PartitionCountError",
     "PoisonError",
     "Record",
+    "RefusedRow",
+    "Relay",
     "RelayMetrics",
+    "RelaySettings",
+    "RelaySettingsError",
     "ReorderError",
     "Replayed",
     "Status",
     "TopicSpec",
+    "UnsafeDatabaseError",
     "bucket_of",
     "check_partitions",
     "dead_letter_topic",
     "ensure_topics",
     "initialise_group",
+    "refused",
     "replay",
+    "requeue",
+    "status",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, lateral, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -45,11 +46,55 @@ class OutboxStatus:
         return max(0.0, (self.taken_at - self.oldest_pending).total_seconds())
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row that was refused and that nobody has dealt with.
+
+    Attributes:
+        id: of the row; what `requeue` takes.
+        event_id: what its record carries.
+        topic: where it should have gone.
+        status: DEAD_LETTERED or DLT_FAILED.
+        reason: a short code.
+        held: whether later rows of its key wait for it.
+        died_at: when it was refused.
+    """
+
+    id: int
+    event_id: UUID
+    topic: str
+    status: Status
+    reason: str
+    held: bool
+    died_at: datetime
+
+
 async def status(engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA) -> OutboxStatus:
     """Say how the outbox stands now."""
     tables = OutboxTables(schema)
     async with engine.connect() as connection:
         return await connection.run_sync(_status, tables)
+
+
+async def refused(
+    engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA, *, most: int = 100
+) -> list[RefusedRow]:
+    """List the rows that were refused, the oldest first."""
+    dead = OutboxTables(schema).dead
+    async with engine.connect() as connection:
+        rows = await connection.execute(select(dead).order_by(dead.c.id).limit(most))
+        return [
+            RefusedRow(
+                id=row.id,
+                event_id=row.event_id,
+                topic=row.topic,
+                status=Status(row.status),
+                reason=row.reason,
+                held=row.held,
+                died_at=row.died_at,
+            )
+            for row in rows
+        ]
 
 
 async def requeue(
