@@ -7,7 +7,7 @@ group membership is kept by polling on. Nothing is held in memory between two at
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -40,6 +40,10 @@ class PollSettings:
     first_pause: float = 0.1
     longest_pause: float = 30.0
     session_seconds: float = 30.0
+    idle_seconds: float = 5.0
+    """With nothing to read for so long, the brokers are asked whether they are there at all."""
+    answer_seconds: float = 10.0
+    """How long they may take to answer that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         self._on_state = on_state
         self._pauses = _Pauses(settings)
         self._working = asyncio.Lock()
+        self._heard = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Poll until `stop`; wait out whatever the broker does.
@@ -170,8 +175,10 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         self._pauses.paused.clear()
         consumer.subscribe(self._topics, listener=self)
         try:
-            await consumer.start()
+            if not await _unless(stop, consumer.start()):
+                return
             self._tell("ok", "")
+            self._heard = asyncio.get_running_loop().time()
             while not stop.is_set():
                 await self._poll(consumer)
         finally:
@@ -188,12 +195,24 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
             timeout_ms=int(self._settings.poll_seconds * 1000),
             max_records=self._settings.batch_records,
         )
-        if polled:
+        if not polled:
+            await self._ask_when_idle(consumer)
+        else:
+            self._heard = now
             self._tell("ok", "")
             async with self._working:
                 progress = await self._work(polled)
                 await self._settle(consumer, progress)
         self._measure(consumer)
+
+    async def _ask_when_idle(self, consumer: AIOKafkaConsumer) -> None:
+        """Raise KafkaError or TimeoutError if no broker answers: polling alone never would."""
+        now = asyncio.get_running_loop().time()
+        if now - self._heard >= self._settings.idle_seconds:
+            async with asyncio.timeout(self._settings.answer_seconds):
+                await consumer.topics()
+            self._heard = now
+            self._tell("ok", "")
 
     async def _settle(
         self, consumer: AIOKafkaConsumer, progress: Mapping[TopicPartition, Progress]
@@ -258,6 +277,22 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         )
         _log.critical(message)
         return OffsetsLostError(message)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
+    """Do `work`, but give it up once `stop` is set; say whether it was done."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+            return True
+        return False
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -37,8 +37,8 @@ async def ensure_topics(
 ) -> tuple[str, ...]:
     """Create the topics that are missing and return their names; safe to repeat.
 
-    It returns when the brokers know what was created.
-    It waits for the broker. A topic that exists keeps its settings; its partitions are checked.
+    It waits for the broker, and until the broker knows what it created. A topic that exists keeps
+    its settings; its partitions are checked.
 
     Raises:
         PartitionCountError: a topic exists with another number of partitions.
