@@ -8,7 +8,7 @@ import yaml
 
 from lethe_contracts.errors import RecordError
 from lethe_contracts.states import BlockReason, RequestState
-from lethe_contracts.topics import TOPICS, dead_letter_topic
+from lethe_contracts.topics import DLT_HEADROOM_BYTES, MAX_MESSAGE_BYTES, TOPICS, dead_letter_topic
 from lethe_eraser.domain import JobState
 from lethe_outbox import BUCKETS
 from lethe_outbox.relay.producer import REFUSALS
@@ -204,3 +204,9 @@ def test_the_runbook_of_dead_letters_knows_every_reason() -> None:
     poison = {kind.reason for kind in RecordError.__subclasses__()}
     assert len(poison) > 3
     assert reasons_on("DeadLettersOpen") == refused | poison
+
+
+def test_the_size_of_a_dead_letter_topic_in_a_runbook_is_the_contracts() -> None:
+    page = (RUNBOOKS / "OutboxDltFailed.md").read_text()
+    sizes = re.findall(r"max\.message\.bytes=(\d+)", page)
+    assert sizes == [str(MAX_MESSAGE_BYTES + DLT_HEADROOM_BYTES)]

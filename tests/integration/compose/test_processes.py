@@ -70,7 +70,7 @@ def running() -> Iterator[dict[str, Running]]:
             )
             started[name] = Running(name, process, port)
         for one in started.values():
-            until_sync(lambda one=one: one.get("/healthz")[0] == 200, within=90, what=one.name)  # type: ignore[misc] # mypy cannot infer a lambda's default
+            until_sync(lambda one=one: one.get("/healthz")[0] == 200, within=120, what=one.name)  # type: ignore[misc] # mypy cannot infer a lambda's default
         yield started
     finally:
         for one in started.values():
