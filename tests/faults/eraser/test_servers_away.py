@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from sqlalchemy import text
+
 from lethe_contracts.events import Failed
 from lethe_eraser.domain import MAX_ATTEMPTS, ObjectRef
 from lethe_eraser.objects import Deletion, ObjectStore, ObjectStoreUnavailableError
@@ -83,8 +85,8 @@ async def test_a_product_that_holds_a_row_lock_is_waited_for(world: World) -> No
     stop = asyncio.Event()
     async with world.engine.connect() as product:
         transaction = await product.begin()
-        await product.exec_driver_sql(
-            f"select 1 from sketch_feature where id = {feature} for update"
+        await product.execute(
+            text("select 1 from sketch_feature where id = :id for update"), {"id": feature}
         )
         failed = asyncio.Event()
 

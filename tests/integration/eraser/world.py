@@ -443,11 +443,11 @@ async def to_the_end(world: World, eraser: Eraser) -> str:
         await world.write("update lethe.job set retry_at = null")
 
 
-async def until_state(world: World, state: str) -> None:
+async def until_state(world: World, state: str, *, within: float = 20) -> None:
     """Wait until the newest job is in `state`."""
 
     async def reached() -> bool:
         return await world.state() == state
 
     condition: Callable[[], bool | Awaitable[bool]] = reached
-    await until(condition, what=state)
+    await until(condition, within=within, what=state)

@@ -29,7 +29,7 @@ from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Journal
 from lethe_eraser.storage.tables import MIGRATIONS, SCHEMA, VERSION_TABLE
 from lethe_eraser.verify import Verification
-from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox
+from lethe_outbox import ConsumerMetrics, ConsumerRunner, ConsumerSettings, Inbox, Outbox
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
@@ -97,6 +97,9 @@ def _runner(
         handler=acceptance.handle,
         inbox=_inbox(settings.redis_url, metrics),
         metrics=metrics,
+        # The jobs of a dead eraser are taken over soon; a living one that is cut off too early
+        # loses nothing, because its writes are fenced.
+        settings=ConsumerSettings(session_seconds=10),
         on_assigned=assignment.assign,
         after_commit=after_commit,
         on_state=on_state,
@@ -183,7 +186,9 @@ class EraserContainer(containers.DeclarativeContainer):
         acceptance,
         assignment,
     )
-    consumer = providers.Singleton(Consumer, runner.provided.run, probe, readiness)
+    consumer = providers.Singleton(
+        Consumer, runner.provided.run, settings.provided.kafka_bootstrap, probe, readiness
+    )
     previewer = providers.Singleton(
         Previewer,
         engine=engine,
