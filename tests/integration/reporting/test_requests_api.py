@@ -5,9 +5,10 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from lethe_contracts.events import Accepted, BatchErased, HoldApplied, Started, Verified
-from lethe_reporting.storage.requests import LONGEST_TIMELINE
+from lethe_reporting.storage.requests import LONGEST_TIMELINE, _timeline
 from tests.integration.reporting.running import Api, a_client, make_key
 from tests.integration.reporting.story import CIPHERTEXT, Story
 
@@ -209,3 +210,18 @@ async def test_the_api_describes_itself(api: Api) -> None:
         operation = document["paths"][path]["get"]
         assert operation["security"] == [{"TeamKey": []}]
         assert {"401", "403", "422", "503"} <= set(operation["responses"])
+
+
+async def test_a_timeline_is_found_by_indexes_however_long_the_log_is(api: Api) -> None:
+    story = Story()
+    await api.project(story.held(), *story.life())
+    query = _timeline(story.request_id, story.ref).compile(
+        dialect=api.engine.dialect, compile_kwargs={"render_postcompile": True}
+    )
+    async with api.engine.begin() as connection:
+        # Of a table this small PostgreSQL would read all.
+        await connection.execute(text("set local enable_seqscan = off"))
+        explained = await connection.exec_driver_sql(f"explain {query}", dict(query.params))
+        plan = explained.scalars().all()
+    for index in ("event_log_of_request", "event_log_of_person"):
+        assert any(index in line for line in plan), "\n".join(plan)
