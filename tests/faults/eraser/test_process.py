@@ -57,7 +57,7 @@ def lethe(environment: Mapping[str, str], *arguments: str) -> subprocess.Complet
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
