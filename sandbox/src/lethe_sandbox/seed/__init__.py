@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -13,7 +14,7 @@ from lethe_sandbox import product
 from lethe_sandbox.ground_truth import GroundTruth
 from lethe_sandbox.seed.cast import HEAVY, Plan, plan
 from lethe_sandbox.seed.generate import Generator
-from lethe_sandbox.seed.load import Objects, Rows
+from lethe_sandbox.seed.load import Objects, PutError, Rows
 from lethe_sandbox.seed.records import Made, SeedRow
 from lethe_sandbox.seed.witness import Witness
 from lethe_sandbox.stack import S3Address
@@ -32,12 +33,13 @@ __all__ = [
 
 DEFAULT_SEED: Final = 20261120
 DEFAULT_SCALE: Final = 0.03
-"""What two cores seed in about ten seconds: 840 requests of the heavy person, 2,800 objects."""
+"""What two cores seed in about ten seconds: 840 requests of the heavy person, 2,700 objects."""
 SMALLEST_SCALE: Final = 0.001
 """At this scale every role and every shape is there, and little else."""
 LARGEST_SCALE: Final = 10.0
 
 _TOLD_EVERY: Final = 100
+_REFUSALS: Final = (psycopg.Error, BotoCoreError, ClientError, PutError, OSError, HTTPException)
 
 
 class SeedError(Exception):
@@ -108,7 +110,7 @@ def seed_sample(
             _load(made, rows, objects, witness, tell)
             product.continue_identities(connection)
             product.analyze(connection)
-    except (psycopg.Error, BotoCoreError, ClientError) as error:
+    except _REFUSALS as error:
         raise SeedError(f"seeding the sample failed: {type(error).__name__}: {error}") from error
     truth = witness.tells()
     truth.write(ground_truth)
