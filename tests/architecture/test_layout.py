@@ -23,9 +23,11 @@ SERVICE_MODULES = {
     "metrics",
     "migrations",
     "objects",
+    "outbox_cli",
     "references",
     "settings",
     "storage",
+    "topics",
     "window",
     # loops, named by what they do
     "execute",
