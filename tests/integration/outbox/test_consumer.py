@@ -233,14 +233,19 @@ def _key_of(partition: int) -> bytes:
 
 
 async def test_a_group_without_offsets_stops_instead_of_choosing(
-    engine: AsyncEngine, kafka: str, topic: TopicFactory
+    engine: AsyncEngine, kafka: str, topic: TopicFactory, publish: Publish
 ) -> None:
     harness = Harness(engine, kafka, await topic("orders", partitions=2))
+    await publish(harness.topic, b"paid")
+    stop = asyncio.Event()
+    task = asyncio.create_task(harness.runner().run(stop))
+    name, labels = "outbox_consumer_offsets_lost", {"group": harness.group}
+    await until(lambda: harness.registry.get_sample_value(name, labels) == 1)
+    assert not task.done()  # it stays, so that the gauge is scraped
+    stop.set()
     with pytest.raises(OffsetsLostError, match="no usable offset"):
-        await asyncio.wait_for(harness.runner().run(asyncio.Event()), 30)
-    assert harness.registry.get_sample_value(
-        "outbox_consumer_offsets_lost", {"group": harness.group}
-    )
+        await asyncio.wait_for(task, 20)
+    assert await effects(engine) == []
 
 
 async def test_initialising_a_group_again_moves_nothing(

@@ -138,8 +138,10 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
     async def run(self, stop: asyncio.Event) -> None:
         """Poll until `stop`; wait out whatever the broker does.
 
+        With lost offsets it stands still, tells `on_state` and the metric, and waits for `stop`.
+
         Raises:
-            OffsetsLostError: the group has no offset for a partition, or one outside the log.
+            OffsetsLostError: the group had no offset for a partition, or one outside the log.
         """
         failures = 0
         self._metrics.offsets_lost.labels(group=self._group).set(0)
@@ -148,7 +150,10 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
                 await self._member(stop)
                 failures = 0
             except (NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
-                raise self._lost(error) from error
+                lost = self._lost(error)
+                # The process stays, not ready, so that the gauge is seen and somebody comes.
+                await stop.wait()
+                raise lost from error
             except (KafkaError, OSError, TimeoutError) as error:
                 failures += 1
                 name = type(error).__name__
@@ -270,6 +275,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
 
     def _lost(self, error: BaseException) -> OffsetsLostError:
         self._metrics.offsets_lost.labels(group=self._group).set(1)
+        self._tell("away", OffsetsLostError.__name__)
         message = (
             f"group {self._group} has no usable offset ({type(error).__name__}) on "
             f"{', '.join(self._topics)}: nothing is skipped silently, so it stops. A new group is "
