@@ -1,3 +1,5 @@
+import string
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,6 +8,7 @@ from lethe_contracts.cipher import Cipher
 from lethe_contracts.errors import UndecryptableError
 from lethe_contracts.keyring import KeyRing
 
+ALPHABET = string.ascii_letters + string.digits + "-_"
 OLD = KeyRing({1: b"a" * 32})
 RING = KeyRing({1: b"a" * 32, 2: b"b" * 32})
 
@@ -36,13 +39,13 @@ def test_a_token_is_bound_to_its_context() -> None:
     assert refused.value.reason == "undecryptable_subject"
 
 
-@given(st.data())
-def test_a_token_with_one_byte_changed_does_not_open(data: st.DataObject) -> None:
+# The last character may carry bits that belong to no byte, so it is left as it is.
+@given(st.integers(0, 50), st.integers(1, 63))
+def test_a_token_with_one_character_changed_does_not_open(place: int, by: int) -> None:
     token = Cipher(RING).encrypt(b"acct-000017", context="c")
     head, _, body = token.partition(".")
-    # The last character may carry bits that belong to no byte.
-    place = data.draw(st.integers(0, len(body) - 2))
-    other = data.draw(st.sampled_from("AZaz09-_").filter(lambda c: c != body[place]))
+    assert len(body) == 52
+    other = ALPHABET[(ALPHABET.index(body[place]) + by) % len(ALPHABET)]
     with pytest.raises(UndecryptableError):
         Cipher(RING).decrypt(f"{head}.{body[:place]}{other}{body[place + 1 :]}", context="c")
 
