@@ -10,6 +10,8 @@ from lethe_sandbox.supervisor import Supervisor
 from tests.support.screens import RememberingScreen
 
 
+# A machine that is busy with something else may need its time for this.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("service", ["intake", "relay", "eraser", "reporting"])
 def test_a_killed_service_goes_on_where_it_was(
     service: str, request: pytest.FixtureRequest

@@ -1,7 +1,8 @@
 """`lethe demo`, and the group `lethe sandbox`."""
 
 import json
-from typing import Annotated
+import os
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -20,6 +21,8 @@ from lethe_sandbox.stack import (
     read,
     sweep,
 )
+
+_WIDTH: Final = 120
 
 Scale = Annotated[
     float,
@@ -54,7 +57,7 @@ def demo(
 ) -> None:
     """Run the whole product on real servers, erase people, and audit the result."""
     options = demonstration.Options(keep=keep, scale=scale, seed=seed, stack=stack)
-    with ConsoleScreen(Console()) as screen:
+    with ConsoleScreen(_console()) as screen:
         demonstration.run(options, screen)
 
 
@@ -63,9 +66,8 @@ def up(*, stack: Kind = "embedded") -> None:
     """Start PostgreSQL, Kafka, Redis and S3 and leave them running."""
     folders = Folders.of_checkout()
     sweep(folders)
-    console = Console()
     with (
-        ConsoleScreen(console) as screen,
+        ConsoleScreen(_console()) as screen,
         open_stack(
             stack, Instance(folders, KEPT, kept=True).claim(), folders, say=screen.step
         ) as running,
@@ -118,10 +120,18 @@ def seed_sandbox(*, scale: Scale = DEFAULT_SCALE, seed: Seed = DEFAULT_SEED) -> 
     """Fill the running sandbox with the sample product, in place of what it has."""
     folders = Folders.of_checkout()
     addresses = _addresses(folders)
-    with ConsoleScreen(Console()) as screen:
+    with ConsoleScreen(_console()) as screen:
         folder = folders.instances / KEPT
         demonstration.seed_into(addresses, folder, scale=scale, number=seed, note=screen.note)
         screen.step(f"what is true of it: {folder / demonstration.GROUND_TRUTH}")
+
+
+def _console() -> Console:
+    """Write to a terminal as wide as it is, and elsewhere wide enough for the audit's table."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDTH
+    return console
 
 
 def _addresses(folders: Folders) -> Addresses:

@@ -29,19 +29,37 @@ class Done:
     persons: int = 0
     """Persons whose erasure ended as expected."""
 
+    @property
+    def total(self) -> int:
+        """Masked rows of all types."""
+        return sum(self.rows.values())
+
 
 class Pace:
-    """Rows per second over the last few seconds, and from that the time left."""
+    """Rows per second over the last few seconds, and the time left by what was done so far.
 
-    def __init__(self, expected: int) -> None:
-        self._expected = expected
+    A person costs time beside the rows they have, so the time left goes by both: it is extrapolated
+    from the mean of the shares that are done, since the beginning.
+    """
+
+    def __init__(self, rows: int, objects: int, persons: int) -> None:
+        self._expected = Done({"": rows}, objects, persons)
         self._seen: deque[tuple[float, int]] = deque()
+        self._began: float | None = None
+        self._share = 0.0
 
-    def note(self, rows: int, now: float) -> None:
-        """Note how many rows were done at `now` (seconds of any clock)."""
-        self._seen.append((now, rows))
+    def note(self, done: Done, now: float) -> None:
+        """Note what is done at `now` (seconds of any clock)."""
+        self._began = now if self._began is None else self._began
+        self._seen.append((now, done.total))
         while now - self._seen[0][0] > _RATE_SECONDS and len(self._seen) > 2:  # noqa: PLR2004 - a rate needs two points
             self._seen.popleft()
+        shares = (
+            done.total / max(1, self._expected.total),
+            done.objects / max(1, self._expected.objects),
+            done.persons / max(1, self._expected.persons),
+        )
+        self._share = sum(min(1.0, share) for share in shares) / len(shares)
 
     @property
     def per_second(self) -> float:
@@ -53,10 +71,10 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until all expected rows are done, at this pace."""
-        if not self._seen or not self.per_second:
+        """Seconds until everything is done, None while nothing can be said."""
+        if self._began is None or not self._share:
             return None
-        return max(0, self._expected - self._seen[-1][1]) / self.per_second
+        return (self._seen[-1][0] - self._began) * (1 - self._share) / self._share
 
 
 class Screen(Protocol):
@@ -98,7 +116,7 @@ class ConsoleScreen:
         self._expected: Mapping[str, int] = {}
         self._objects = 0
         self._persons = 0
-        self._pace = Pace(0)
+        self._pace = Pace(0, 0, 0)
         self._last_line = 0.0
 
     def __enter__(self) -> Self:
@@ -135,7 +153,7 @@ class ConsoleScreen:
         self._expected = dict(rows)
         self._objects = objects
         self._persons = persons
-        self._pace = Pace(sum(rows.values()))
+        self._pace = Pace(sum(rows.values()), objects, persons)
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
@@ -144,7 +162,7 @@ class ConsoleScreen:
     def progress(self, done: Done) -> None:
         """Refresh the live table, or print a line if the last one is old enough."""
         now = time.monotonic()
-        self._pace.note(sum(done.rows.values()), now)
+        self._pace.note(done, now)
         if self._live:
             self._live.update(self._table(done), refresh=True)
         elif self._line_is_due():
@@ -176,8 +194,9 @@ class ConsoleScreen:
     def _line(self, done: Done) -> str:
         left = self._pace.seconds_left
         parts = [
-            f"rows {sum(done.rows.values())}/{sum(self._expected.values())}",
-            f"objects {done.objects}/{self._objects}",
+            f"rows {done.total}/{sum(self._expected.values())}",
+            # More are gone than there were: a manifest also names files that were never stored.
+            f"objects {min(done.objects, self._objects)}/{self._objects}",
             f"persons {done.persons}/{self._persons}",
             f"{self._pace.per_second:.0f} rows/s",
         ]

@@ -5,26 +5,36 @@ from rich.console import Console
 from lethe_sandbox.progress import ConsoleScreen, Done, Pace
 
 
-def test_nothing_is_said_of_a_pace_before_two_looks() -> None:
-    pace = Pace(expected=100)
+def done(rows: int, objects: int = 0, persons: int = 0) -> Done:
+    return Done({"upscale": rows}, objects, persons)
+
+
+def test_nothing_is_said_of_a_pace_before_anything_is_done() -> None:
+    pace = Pace(100, 100, 10)
     assert pace.per_second == 0
     assert pace.seconds_left is None
-    pace.note(10, now=1.0)
+    pace.note(done(0), now=1.0)
     assert pace.seconds_left is None
 
 
-def test_a_pace_is_that_of_the_last_seconds() -> None:
-    pace = Pace(expected=1000)
+def test_a_rate_is_that_of_the_last_seconds() -> None:
+    pace = Pace(1000, 1000, 10)
     for second, rows in enumerate([0, 0, 0, 0, 0, 0, 0, 0, 100, 200, 300, 400, 500]):
-        pace.note(rows, now=float(second))
+        pace.note(done(rows), now=float(second))
     assert pace.per_second == 100
-    assert pace.seconds_left == 5
 
 
-def test_what_is_done_leaves_no_time() -> None:
-    pace = Pace(expected=10)
-    pace.note(0, now=0.0)
-    pace.note(12, now=1.0)
+def test_the_time_left_goes_by_rows_objects_and_persons() -> None:
+    pace = Pace(100, 100, 10)
+    pace.note(done(0), now=0.0)
+    pace.note(done(100, 50, 0), now=10.0)
+    assert pace.seconds_left == 10
+
+
+def test_more_than_expected_leaves_no_time() -> None:
+    pace = Pace(10, 10, 1)
+    pace.note(done(0), now=0.0)
+    pace.note(done(12, 30, 1), now=1.0)
     assert pace.seconds_left == 0
 
 
