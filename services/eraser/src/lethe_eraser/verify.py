@@ -179,7 +179,9 @@ class Verification:
 
     async def _rows(self, connection: AsyncConnection, job: Job, subject: str) -> Rows:
         blocked = await progress.blocked(connection, job.job_id)
-        requests_blocked = {(row.request_type, row.request_id) for row in blocked}
+        requests_blocked = {
+            (row.request_type, row.request_id) for row in blocked if row.kind in {"feature", "task"}
+        }
         known = {(row.table, row.row_key) for row in blocked}
         rows = Rows()
         wanted: defaultdict[str, set[int]] = defaultdict(set)

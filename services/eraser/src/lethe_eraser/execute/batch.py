@@ -190,6 +190,8 @@ class Batches:
             masked = await self._mask_rows(connection, intent, confirmed)
             blocked = _left_behind(locked, intent, confirmed, masked, gone)
             new = await progress.count_new(connection, job.job_id, gone)
+            last = {ref for row in confirmed for ref in row.delete_last}
+            await progress.remember_last(connection, job.job_id, last)
             changed = set(masked.changed)
             delta = TypeTotals(
                 feature_rows=masked.feature_rows,
@@ -277,7 +279,7 @@ class Batches:
     ) -> tuple[list[RowTarget], list[BlockedRow]]:
         """Take rows back whose missing object is missing because this job deleted it."""
         missing = [row.missing for row in blocked if row.missing is not None]
-        ours = await progress.counted(connection, job.job_id, missing)
+        ours = await progress.deleted_last(connection, job.job_id, missing)
         left = [row for row in blocked if row.missing not in ours]
         revived = [
             RowTarget(

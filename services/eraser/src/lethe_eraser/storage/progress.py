@@ -21,6 +21,9 @@ from lethe_eraser.storage.tables import blocked_row, counted_object, progress
 OBJECTS_ONLY: Final = ""
 """The source of a journal row that names objects and no page of client rows."""
 
+_LAST: Final = b"last"
+"""Sets digests of objects that were deleted last apart from those that are counted."""
+
 BlockedKind = RowKind | Literal["client", "object"]
 
 
@@ -114,11 +117,20 @@ async def count_new(
     return [by_digest[digest] for digest in (await connection.execute(new)).scalars()]
 
 
-async def counted(
+async def remember_last(
+    connection: AsyncConnection, job_id: UUID, refs: Iterable[ObjectRef]
+) -> None:
+    """Remember objects that were deleted after everything found in them."""
+    rows = [{"job_id": job_id, "digest": _digest(job_id, ref, _LAST)} for ref in refs]
+    if rows:
+        await connection.execute(insert(counted_object).on_conflict_do_nothing(), rows)
+
+
+async def deleted_last(
     connection: AsyncConnection, job_id: UUID, refs: Iterable[ObjectRef]
 ) -> frozenset[ObjectRef]:
-    """Tell which of these objects this job has deleted already."""
-    by_digest = {_digest(job_id, ref): ref for ref in refs}
+    """Tell which of these objects this job deleted after everything found in them."""
+    by_digest = {_digest(job_id, ref, _LAST): ref for ref in refs}
     if not by_digest:
         return frozenset()
     rows = await connection.execute(
@@ -129,9 +141,9 @@ async def counted(
     return frozenset(by_digest[digest] for digest in rows.scalars())
 
 
-def _digest(job_id: UUID, ref: ObjectRef) -> int:
+def _digest(job_id: UUID, ref: ObjectRef, personalisation: bytes = b"") -> int:
     name = f"{ref.bucket}\0{ref.key}".encode("utf-8", "surrogatepass")
-    sealed = hashlib.blake2b(name, digest_size=8, key=job_id.bytes).digest()
+    sealed = hashlib.blake2b(name, digest_size=8, key=job_id.bytes, person=personalisation).digest()
     return int.from_bytes(sealed, "big", signed=True)
 
 
