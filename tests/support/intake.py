@@ -29,6 +29,8 @@ from tests.support.waiting import until
 GROUP = "lethe-intake"
 RING = KeyRing({1: b"1" * 32})
 PATH = "/v1/erasure-requests"
+PATIENCE = 90.0
+"""Seconds for what takes two on a machine that does nothing else."""
 
 
 def environment(database_url: str, kafka: str, redis_url: str = "") -> dict[str, str]:
@@ -84,7 +86,9 @@ class IntakeProcess:
 
     async def url(self) -> str:
         """Where it listens."""
-        (line, *_) = await until(lambda: self.said("listening"), what="intake's port")
+        (line, *_) = await until(
+            lambda: self.said("listening"), within=PATIENCE, what="intake's port"
+        )
         return f"http://{line['host']}:{line['port']}"
 
     @property
@@ -96,7 +100,7 @@ class IntakeProcess:
         """Send it a signal."""
         self._process.send_signal(number)
 
-    async def ended(self, within: float = 20) -> int:
+    async def ended(self, within: float = PATIENCE) -> int:
         """Wait for its end and give its exit code."""
         await until(lambda: self._process.poll() is not None, within=within, what="intake's end")
         return self._process.returncode

@@ -17,7 +17,7 @@ from lethe_intake.storage import MIGRATIONS, VERSION_TABLE
 from lethe_runtime import database
 from lethe_runtime.api_keys import create_key
 from lethe_sandbox.stack import Addresses, Stack
-from tests.support.intake import IntakeProcess, connected, environment, prepare_kafka
+from tests.support.intake import PATIENCE, IntakeProcess, connected, environment, prepare_kafka
 from tests.support.waiting import until
 
 SUBJECT = "acct-000017"
@@ -68,7 +68,7 @@ async def process(
 
 async def test_it_waits_for_its_migration(process: IntakeProcess, fresh: Database) -> None:
     async with connected(process) as client:
-        await until(client.away, what="the wait")
+        await until(client.away, within=PATIENCE, what="the wait")
         assert await client.away() == {"database": "NotMigratedError"}
         refused = await client.submit(SUBJECT)
         assert refused.status_code == 503
@@ -76,7 +76,7 @@ async def test_it_waits_for_its_migration(process: IntakeProcess, fresh: Databas
         assert (await client.http.get("/healthz")).status_code == 200
 
         key = fresh.migrate()
-        await until(client.ready, within=60, what="readiness")
+        await until(client.ready, within=PATIENCE, what="readiness")
 
     async with connected(process, key) as client:
         assert (await client.submit(SUBJECT)).status_code == 202
@@ -95,13 +95,13 @@ async def test_a_database_away_at_start(
     try:
         process = IntakeProcess(environment(fresh.url, kafka), tmp_path / "intake.log")
         async with connected(process, key) as client:
-            await until(client.away, what="the wait")
+            await until(client.away, within=PATIENCE, what="the wait")
             assert set(await client.away()) == {"database"}
             assert (await client.submit(SUBJECT)).status_code == 503
     finally:
         await asyncio.to_thread(running_stack.start, "postgres")
     async with connected(process, key) as client:
-        await until(client.ready, within=60, what="readiness")
+        await until(client.ready, within=PATIENCE, what="readiness")
         assert (await client.submit(SUBJECT)).status_code == 202
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
@@ -112,18 +112,18 @@ async def test_a_database_away_later(
 ) -> None:
     key = fresh.migrate()
     async with connected(process, key) as client:
-        await until(client.ready, within=60, what="readiness")
+        await until(client.ready, within=PATIENCE, what="readiness")
         first = await client.submit(SUBJECT)
 
         await asyncio.to_thread(running_stack.stop, "postgres", kill=True)
         try:
             answers = [await client.submit(SUBJECT) for _ in range(3)]
-            await until(client.away, within=30, what="notice")
+            await until(client.away, within=PATIENCE, what="notice")
         finally:
             await asyncio.to_thread(running_stack.start, "postgres")
         assert {answer.status_code for answer in answers} == {503}
         assert all(SUBJECT not in answer.text for answer in answers)
-        await until(client.ready, within=60, what="readiness")
+        await until(client.ready, within=PATIENCE, what="readiness")
         again = await client.submit(SUBJECT)
 
     assert (first.status_code, again.status_code) == (202, 200)
@@ -136,15 +136,15 @@ async def test_a_broker_away_holds_no_submission_up(
 ) -> None:
     key = fresh.migrate()
     async with connected(process, key) as client:
-        await until(client.ready, within=60, what="readiness")
+        await until(client.ready, within=PATIENCE, what="readiness")
         await asyncio.to_thread(running_stack.stop, "kafka", kill=True)
         try:
             assert (await client.submit(SUBJECT)).status_code == 202
-            await until(client.away, within=60, what="notice")
+            await until(client.away, within=PATIENCE, what="notice")
             assert set(await client.away()) == {"kafka"}
         finally:
             await asyncio.to_thread(running_stack.start, "kafka")
-        await until(client.ready, within=90, what="readiness")
+        await until(client.ready, within=PATIENCE, what="readiness")
 
 
 async def test_redis_away_is_no_matter(
@@ -154,7 +154,7 @@ async def test_redis_away_is_no_matter(
     await asyncio.to_thread(running_stack.stop, "redis", kill=True)
     try:
         async with connected(process, key) as client:
-            await until(client.ready, within=60, what="readiness")
+            await until(client.ready, within=PATIENCE, what="readiness")
             assert (await client.submit(SUBJECT)).status_code == 202
     finally:
         await asyncio.to_thread(running_stack.start, "redis")
@@ -169,7 +169,7 @@ async def test_a_kill_between_promises_loses_and_doubles_nothing(
     promised: dict[str, str] = {}
 
     async with connected(process, key) as client:
-        await until(client.ready, within=60, what="readiness")
+        await until(client.ready, within=PATIENCE, what="readiness")
 
         async def submit(subject: str) -> None:
             answer = await client.submit(subject, **{"Idempotency-Key": subject})
@@ -185,7 +185,7 @@ async def test_a_kill_between_promises_loses_and_doubles_nothing(
     second = IntakeProcess(environment(fresh.url, kafka), tmp_path / "second.log")
     try:
         async with connected(second, key) as client:
-            await until(client.healthy, within=60, what="the database")
+            await until(client.healthy, within=PATIENCE, what="the database")
             for subject in subjects:
                 answer = await client.submit(subject, **{"Idempotency-Key": subject})
                 assert answer.status_code == 202
@@ -198,7 +198,7 @@ async def test_a_kill_between_promises_loses_and_doubles_nothing(
 async def test_sigterm_finishes_what_was_begun(process: IntakeProcess, fresh: Database) -> None:
     key = fresh.migrate()
     async with connected(process, key) as client:
-        await until(client.ready, within=60, what="readiness")
+        await until(client.ready, within=PATIENCE, what="readiness")
         asking = [asyncio.create_task(client.submit(f"acct-{n:06}")) for n in range(30)]
         await until(lambda: any(one.done() for one in asking), what="the first answer")
         process.signal(signal.SIGTERM)
@@ -218,7 +218,7 @@ async def test_a_port_that_is_taken_is_said(
     variables = {**environment(fresh.url, kafka), "LETHE_INTAKE_HTTP_PORT": port}
     second = IntakeProcess(variables, tmp_path / "second.log")
     try:
-        assert await second.ended(within=60) == 1
+        assert await second.ended() == 1
     finally:
         second.kill()
     (line,) = second.said("loop failed")

@@ -21,6 +21,7 @@ from lethe_contracts.subject import SubjectRefs
 from lethe_contracts.topics import EVENTS, dead_letter_topic
 from lethe_runtime import database
 from tests.support.intake import (
+    PATIENCE,
     RING,
     IntakeClient,
     IntakeProcess,
@@ -54,7 +55,7 @@ class Listening:
         async def reached() -> bool:
             return await self.client.state(request_id) == state
 
-        await until(reached, within=30, what=f"state {state}")
+        await until(reached, within=PATIENCE, what=f"state {state}")
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ async def listening(
     process = IntakeProcess(environment(intake_url, kafka, redis_url), tmp_path / "intake.log")
     try:
         async with connected(process, key) as client:
-            await until(client.ready, within=30, what="readiness")
+            await until(client.ready, within=PATIENCE, what="readiness")
             yield Listening(client, process, kafka, intake_url)
             process.signal(signal.SIGTERM)
             assert await process.ended() == 0

@@ -60,6 +60,27 @@ async def test_a_loop_that_ends_by_itself_is_a_failure() -> None:
     assert code == 1
 
 
+async def test_a_cancellation_that_nobody_asked_for_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def cancelled_beneath(_stop: asyncio.Event) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    code = await run_loops(
+        "sample",
+        {"a": cancelled_beneath, "b": _until_stopped},
+        stop=asyncio.Event(),
+        drain_seconds=5,
+    )
+
+    assert code == 1
+    told = capsys.readouterr().out
+    assert "CancelledByDriverError" in told
+    assert "cancelled_beneath" in told
+
+
 async def test_a_loop_that_does_not_finish_in_time_is_cut_off() -> None:
     stop = asyncio.Event()
     stop.set()

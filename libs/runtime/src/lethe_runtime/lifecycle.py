@@ -13,10 +13,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
-from lethe_runtime.errors import is_ours
+from lethe_runtime.errors import LetheRuntimeError, is_ours
 from lethe_runtime.logging import error_class, places
 
 Loop = Callable[[asyncio.Event], Awaitable[None]]
+
+
+class CancelledByDriverError(LetheRuntimeError):
+    """Something that a loop awaited was cancelled beneath it; the message says where."""
+
 
 _log = structlog.get_logger(__name__)
 
@@ -87,7 +92,14 @@ async def run_loops(
 
 
 async def _awaited(loop: Loop, stop: asyncio.Event) -> None:
-    await loop(stop)
+    """Run a loop; a cancellation that nobody asked for (a driver's own) is an error like others."""
+    try:
+        await loop(stop)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise CancelledByDriverError(" < ".join(reversed(places(error.__traceback__)))) from error
 
 
 def _tell(name: str, error: BaseException) -> None:
