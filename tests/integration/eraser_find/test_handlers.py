@@ -12,7 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.states import BlockReason
-from lethe_eraser.catalog import Catalog, check_schema, load
+from lethe_eraser.catalog import Catalog, load
+from lethe_eraser.check import check_schema
 from lethe_eraser.domain import ObjectRef, RowTarget
 from lethe_eraser.handlers import ErasureHandler, build
 from lethe_eraser.objects import ObjectStore, S3Options

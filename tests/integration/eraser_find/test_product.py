@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from lethe_eraser.catalog import Catalog, CatalogError, check_schema, load
+from lethe_eraser.catalog import Catalog, CatalogError, load
+from lethe_eraser.check import check_schema
 from lethe_eraser.storage.product import (
     ClientRow,
     TooLong,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_eraser.catalog import Catalog, check_schema
+from lethe_eraser.catalog import Catalog
+from lethe_eraser.check import check_schema
 from lethe_eraser.domain import BlockedRow, ObjectRef, RowTarget
 from lethe_eraser.handlers import Handlers, build
 from lethe_eraser.objects import ObjectStore

@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from lethe_reporting.dead_letters import app
+from lethe_reporting.dlt_cli import app
 
 
 @pytest.mark.parametrize(

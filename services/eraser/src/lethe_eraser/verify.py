@@ -28,7 +28,7 @@ from lethe_eraser.domain import (
     say,
     with_blocked,
 )
-from lethe_eraser.execute.fence import begin
+from lethe_eraser.fence import begin
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.storage import jobs, leftovers, progress
 from lethe_eraser.storage.events import Announcer

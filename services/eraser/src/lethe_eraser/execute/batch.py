@@ -28,7 +28,7 @@ from lethe_eraser.domain import (
     say,
     with_blocked,
 )
-from lethe_eraser.execute.fence import begin
+from lethe_eraser.fence import begin
 from lethe_eraser.handlers import ErasureHandler
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.objects import Deletion

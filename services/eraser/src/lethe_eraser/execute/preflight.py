@@ -5,7 +5,8 @@ import asyncio
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_eraser.catalog import Catalog, check_schema
+from lethe_eraser.catalog import Catalog
+from lethe_eraser.check import check_schema
 from lethe_eraser.execute.worker import Executor
 from lethe_runtime.database import DatabaseProbe
 from lethe_runtime.health import Readiness

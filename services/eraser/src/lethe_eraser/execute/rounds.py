@@ -16,7 +16,7 @@ from lethe_contracts.cipher import Cipher
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import MAX_ROUNDS, Job, JobState, say, with_blocked
 from lethe_eraser.execute.batch import Batches
-from lethe_eraser.execute.fence import begin
+from lethe_eraser.fence import begin
 from lethe_eraser.storage import jobs, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Journal

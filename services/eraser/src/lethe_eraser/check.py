@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_eraser.catalog.document import did_you_mean
-from lethe_eraser.catalog.model import Catalog, CatalogError, Mask, TableName
+from lethe_eraser.catalog import Catalog, CatalogError, Mask, TableName, did_you_mean
 from lethe_eraser.storage.product_schema import TableColumns, describe, rejected_masks
 
 
