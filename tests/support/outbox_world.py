@@ -1,0 +1,152 @@
+"""An outbox on real servers: tables, rows, records, and relays that run in the test's own loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from prometheus_client import CollectorRegistry
+from sqlalchemy import create_engine, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_outbox import Message, Outbox
+from lethe_outbox.message import bucket_of
+from lethe_outbox.metrics import RelayMetrics
+from lethe_outbox.migrations import create_outbox
+from lethe_outbox.relay import Relay, RelaySettings
+from lethe_outbox.schema import Status
+from lethe_outbox.topics import partition_counts
+from tests.support.outbox_checker import Published, Stored, published
+from tests.support.waiting import until
+
+OUTBOX = Outbox()
+NAME = "tested"
+QUICK = RelaySettings(sample_seconds=0.2, pause_max_seconds=0.5, unknown_topic_seconds=1)
+
+
+def lay(database_url: str) -> None:
+    """Create the tables."""
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        create_outbox(Operations(MigrationContext.configure(connection)))
+    engine.dispose()
+
+
+def key_in_lane(lane: int, number: int = 0, lanes: int = 16) -> str:
+    """Make the `number`-th key of a lane."""
+    found = (key for key in map("key-{}".format, range(100_000)) if bucket_of(key) % lanes == lane)
+    for _ in range(number):
+        next(found)
+    return next(found)
+
+
+async def append(engine: AsyncEngine, *messages: Message) -> None:
+    async with engine.begin() as connection:
+        await OUTBOX.append_async(connection, *messages)
+
+
+def events(topic: str, keys: Iterable[str], each: int, *, size: int = 0) -> list[Message]:
+    """Make `each` rounds over `keys`, the payload telling key and round."""
+    listed = list(keys)
+    return [
+        Message(topic, key, f"{key}:{number}".encode() + b"x" * size)
+        for number in range(each)
+        for key in listed
+    ]
+
+
+async def stored(engine: AsyncEngine) -> list[Stored]:
+    table = OUTBOX.outbox
+    columns = (table.c.id, table.c.event_id, table.c.topic, table.c.key, table.c.status)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(*columns).order_by(table.c.id))).all()
+    return [Stored(row[0], row[1], row[2], row[3], Status(row[4])) for row in rows]
+
+
+async def statuses(engine: AsyncEngine) -> list[Status]:
+    return [row.status for row in await stored(engine)]
+
+
+async def none_pending(engine: AsyncEngine) -> bool:
+    table = OUTBOX.outbox
+    async with engine.connect() as connection:
+        found = await connection.execute(select(table.c.id).where(table.c.status == 0).limit(1))
+        return found.first() is None
+
+
+async def drained(engine: AsyncEngine, within: float = 30) -> None:
+    await until(lambda: none_pending(engine), within=within, what="an outbox without pending rows")
+
+
+async def read_topics(bootstrap: str, topics: Sequence[str]) -> list[Published]:
+    """Read every record of topics at this moment."""
+    return published(await read_raw(bootstrap, topics))
+
+
+async def read_raw(bootstrap: str, topics: Sequence[str]) -> list[Any]:
+    counts = await partition_counts(bootstrap, topics)
+    partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+    )
+    await consumer.start()
+    found: list[Any] = []
+    try:
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        for partition in partitions:
+            while await consumer.position(partition) < ends[partition]:
+                polled = await consumer.getmany(partition, timeout_ms=1000)
+                found += polled.get(partition, [])
+    finally:
+        await consumer.stop()
+    return found
+
+
+class Running:
+    """A relay in a task of this loop."""
+
+    def __init__(self, database_url: str, bootstrap: str, settings: RelaySettings = QUICK) -> None:
+        self.registry = CollectorRegistry()
+        self.states: list[tuple[str, str, str]] = []
+        self.stop = asyncio.Event()
+        self.relay = Relay(
+            NAME,
+            database_url,
+            bootstrap,
+            settings=settings,
+            metrics=RelayMetrics(self.registry),
+            on_state=lambda *state: self.states.append(state),
+        )
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self.task = asyncio.create_task(self.relay.run(self.stop))
+
+    async def end(self) -> None:
+        self.stop.set()
+        if self.task is not None:
+            await asyncio.wait_for(self.task, 30)
+
+    def value(self, metric: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(metric, {"outbox": NAME, **labels})
+
+
+@asynccontextmanager
+async def running(
+    database_url: str, bootstrap: str, settings: RelaySettings = QUICK
+) -> AsyncIterator[Running]:
+    """Run a relay; it drains at the end."""
+    relay = Running(database_url, bootstrap, settings)
+    relay.start()
+    try:
+        yield relay
+    finally:
+        await relay.end()
