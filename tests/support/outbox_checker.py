@@ -1,4 +1,4 @@
-"""Judges an outbox by its rows, the topics' records and the consumers' effects: nothing else counts."""
+"""Judges an outbox by its rows, the topics' records and the consumers' effects, nothing else."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
