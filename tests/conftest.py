@@ -11,6 +11,7 @@ import pytest
 import pytest_socket
 import redis
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from hypothesis import settings
 from psycopg import sql
 
 from lethe_sandbox.stack import (
@@ -27,6 +28,10 @@ from tests.support.factories import BucketFactory, TopicFactory
 
 TESTS = Path(__file__).parent
 PARTITIONS = 16
+
+# A property is about the code, not about how busy the machine is.
+settings.register_profile("lethe", deadline=None)
+settings.load_profile("lethe")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

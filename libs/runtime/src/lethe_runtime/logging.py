@@ -16,7 +16,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 _REPEAT_SECONDS: Final = 30.0
 _CHATTY: Final = ("aiokafka", "kafka")
-"""Drivers that repeat themselves while a server is away; each line is told once per 30 s."""
+"""Drivers that repeat themselves while a server is away; each line is told once per 30 s. Their
+DEBUG level writes keys and payloads, so it stays shut."""
 _TELLING: Final = (
     "boto3",
     "botocore",
@@ -74,6 +75,10 @@ def configure(service: str, level: str, *, stream: TextIO | None = None) -> None
     logging.captureWarnings(capture=True)
     for name in _TELLING:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    # Waiting for a migration asks Alembic again and again.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
