@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from lethe_outbox.record import ConsumedHeaders
+from lethe_outbox.stopping import stopped
 
 HEADROOM_BYTES: Final = 64 * 1024
 _LONGEST_TEXT: Final = 256
@@ -121,7 +122,7 @@ class DeadLetterProducer:
         """Let go of the connection."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _stopped(producer)
+            await stopped(producer)
 
     async def _started(self) -> Any:
         if self._producer is None:
@@ -134,16 +135,7 @@ class DeadLetterProducer:
             try:
                 await producer.start()
             except BaseException:
-                await _stopped(producer)
+                await stopped(producer)
                 raise
             self._producer = producer
         return self._producer
-
-
-async def _stopped(producer: AIOKafkaProducer) -> None:
-    """Stop a producer that may hold batches which never expire (idempotence)."""
-    stopping = asyncio.ensure_future(producer.stop())
-    done, _ = await asyncio.wait({stopping}, timeout=1.0)
-    if not done:
-        stopping.cancel()
-    await asyncio.gather(stopping, return_exceptions=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from lethe_outbox.errors import PartitionCountError
+from lethe_outbox.stopping import stopped
 from lethe_outbox.topics import partition_counts, waiting_for_broker
 
 
@@ -43,5 +44,5 @@ async def _initialise(bootstrap: str, group: str, topics: Sequence[str]) -> int:
         if missing:
             await consumer.commit(await consumer.beginning_offsets(missing))
     finally:
-        await consumer.stop()
+        await stopped(consumer)
     return len(missing)

@@ -22,6 +22,7 @@ from aiokafka.errors import (
 
 from lethe_outbox.errors import OffsetsLostError
 from lethe_outbox.metrics import ConsumerMetrics
+from lethe_outbox.stopping import stopped
 
 _log: Final = logging.getLogger(__name__)
 
@@ -186,8 +187,12 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
             self._heard = asyncio.get_running_loop().time()
             while not stop.is_set():
                 await self._poll(consumer)
+        except KafkaError as error:
+            # Told before the stop, which may take its time.
+            self._tell("away", type(error).__name__)
+            raise
         finally:
-            await consumer.stop()
+            await stopped(consumer)
             self._assigned(())
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> None:
