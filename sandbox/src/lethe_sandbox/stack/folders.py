@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -12,6 +13,7 @@ from typing import Final, Self
 from lethe_sandbox.stack.interface import StackError
 from lethe_sandbox.stack.process import Account
 
+_CHECKOUT: Final = "checkout"
 _SHARED: Final = Path("/var/tmp")  # noqa: S108 - passable for every user, and checked before use
 
 
@@ -44,6 +46,16 @@ class Folders:
         """A folder any user may pass through, for the server that refuses to run as root."""
         digest = hashlib.sha256(os.fsencode(self.base.resolve())).hexdigest()[:12]
         return _SHARED / f"lethe-{digest}"
+
+    def make_passable(self) -> Path:
+        """Create `passable`, with a note that says whose it is.
+
+        Raises:
+            StackError: Somebody else made it.
+        """
+        folder = make_passable(self.passable)
+        (folder / _CHECKOUT).write_text(str(self.base.resolve()))
+        return folder
 
 
 def server_account() -> Account | None:
@@ -79,6 +91,16 @@ def make_passable(folder: Path) -> Path:
             ) from None
     folder.chmod(0o755)
     return folder
+
+
+def remove_orphaned() -> None:
+    """Remove the passable folders of checkouts that are gone."""
+    for folder in _SHARED.glob("lethe-*"):
+        if folder.is_symlink() or folder.lstat().st_uid != os.geteuid():
+            continue
+        with suppress(FileNotFoundError):
+            if not Path((folder / _CHECKOUT).read_text()).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def copy_readable(source: Path, target: Path) -> None:

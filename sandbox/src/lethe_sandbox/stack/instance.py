@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from lethe_sandbox.stack.addresses import Addresses
-from lethe_sandbox.stack.folders import Folders, make_passable, make_private
+from lethe_sandbox.stack.folders import Folders, make_passable, make_private, remove_orphaned
 from lethe_sandbox.stack.interface import StackError
 from lethe_sandbox.stack.process import Process
 
@@ -112,7 +112,7 @@ class Instance:
 
     def passable_folder(self) -> Path:
         """Make the folder of this instance that every user may pass through."""
-        make_passable(self.passable.parent)
+        self._folders.make_passable()
         return make_passable(self.passable)
 
     def record(
@@ -156,6 +156,7 @@ class Instance:
 
 def sweep(folders: Folders) -> None:
     """Remove what owners who were killed left behind; the kept instance stays."""
+    remove_orphaned()
     for lock_file in folders.instances.glob("*.lock"):
         instance = Instance(folders, lock_file.stem, kept=False)
         left = read(instance.folder)

