@@ -7,7 +7,7 @@ import psycopg
 from psycopg import sql
 from rich.console import Console
 
-from lethe_sandbox.stack import Addresses, Folders, Instance, open_stack, sweep
+from lethe_sandbox.stack import Addresses, EmbeddedStack, Folders, Instance, sweep
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def servers(console: Console) -> Iterator[Addresses]:
     folders = Folders.of_checkout()
     sweep(folders)
     console.print("Starting the servers")
-    with open_stack("embedded", Instance.claim_any(folders, "bench"), folders) as stack:
+    with EmbeddedStack(folders, Instance.claim_any(folders, "bench"), durable=True) as stack:
         yield stack.addresses
 
 

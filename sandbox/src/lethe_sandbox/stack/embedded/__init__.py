@@ -31,14 +31,25 @@ class EmbeddedStack:
 
     They die with this process, however it ends, unless the instance is kept on purpose.
     S3 (moto) keeps its objects in memory: `stop("s3")` loses them.
+
+    Args:
+        folders: the folders of the checkout.
+        instance: the claimed folder of this stack.
+        say: told one line per server that answers.
+        durable: PostgreSQL waits for the disk at every commit, as it would at work; for figures.
     """
 
     def __init__(
-        self, folders: Folders, instance: Instance, *, say: Callable[[str], None] = lambda _: None
+        self,
+        folders: Folders,
+        instance: Instance,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        durable: bool = False,
     ) -> None:
         self._instance = instance
         self._say = say
-        self._postgres = Postgres(folders, instance)
+        self._postgres = Postgres(folders, instance, durable=durable)
         self._kafka = Kafka(folders, instance)
         self._redis = Redis(folders, instance)
         self._s3 = S3(folders, instance)

@@ -33,11 +33,11 @@ _SETTINGS: Final = {
     "max_wal_size": "2GB",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # No fsync: the data survives every kill of a process, which is all a sandbox can suffer.
-    "fsync": "off",
-    "full_page_writes": "off",
     "log_line_prefix": "%m [%p] %a ",
 }
+
+_QUICK: Final = {"fsync": "off", "full_page_writes": "off"}
+"""The data survives every kill of a process, which is all that a sandbox can suffer."""
 
 
 class Postgres(Server):
@@ -50,8 +50,9 @@ class Postgres(Server):
 
     name: ClassVar[ServerName] = "postgres"
 
-    def __init__(self, folders: Folders, instance: Instance) -> None:
+    def __init__(self, folders: Folders, instance: Instance, *, durable: bool = False) -> None:
         super().__init__(folders, instance)
+        self._settings = _SETTINGS | ({} if durable else _QUICK)
         self._account = server_account()
         self._password = secrets.token_urlsafe(18)
         self._binaries = Path()
@@ -129,7 +130,7 @@ class Postgres(Server):
 
     def command(self) -> Command:
         """Run in the foreground; a fast shutdown on request, an immediate one when discarded."""
-        settings = _SETTINGS | {"port": str(self.port)}
+        settings = self._settings | {"port": str(self.port)}
         return Command(
             argv=[
                 str(self._binaries / "postgres"),
