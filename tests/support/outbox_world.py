@@ -48,6 +48,13 @@ async def append(engine: AsyncEngine, *messages: Message) -> None:
         await OUTBOX.append_async(connection, *messages)
 
 
+async def append_apart(engine: AsyncEngine, *messages: Message) -> None:
+    """Append without locking whole buckets, which an open transaction of another key would stop."""
+    async with engine.begin() as connection:
+        for message in messages:
+            await OUTBOX.append_async(connection, message)
+
+
 def events(topic: str, keys: Iterable[str], each: int, *, size: int = 0) -> list[Message]:
     """Make `each` rounds over `keys`, the payload telling key and round."""
     listed = list(keys)
@@ -137,6 +144,14 @@ class Running:
 
     def value(self, metric: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(metric, {"outbox": NAME, **labels})
+
+    async def reach(self, metric: str, goal: float, *, within: float = 20, **labels: str) -> None:
+        """Wait until a counter is at least `goal`."""
+        await until(
+            lambda: (self.value(metric, **labels) or 0) >= goal,
+            within=within,
+            what=f"{metric} >= {goal}",
+        )
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """The relay's parts that need no server."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from aiokafka.errors import (
@@ -23,7 +23,7 @@ from lethe_outbox.relay.lane import Fetched
 from lethe_outbox.relay.producer import BrokenError, RefusedError, judge
 from lethe_outbox.relay.settings import RelaySettings
 
-HEADERS = (
+HEADERS: Final[tuple[tuple[bytes, list[tuple[str, bytes]]], ...]] = (
     (b"ce_id\x001", [("ce_id", b"1")]),
     (b"", []),
     (b"a\x00\x00b\x002", [("a", b""), ("b", b"2")]),

@@ -170,9 +170,18 @@ class Producer:
         while sender is not None and not sender.done():
             sender.cancel()
             await asyncio.wait({sender}, timeout=0.5)
-        self._kafka._message_accumulator.fail_all(  # noqa: SLF001 - see above
-            KafkaError("the producer was closed")
-        )
+        accumulator = self._kafka._message_accumulator  # noqa: SLF001 - see above
+        waiting = [batch for queue in accumulator._batches.values() for batch in queue]  # noqa: SLF001 - see above
+        batches = [*waiting, *accumulator._pending_batches]  # noqa: SLF001 - see above
+        accumulator.fail_all(KafkaError("the producer was closed"))
+        for batch in batches:
+            _seen(batch.future)
+            _seen(batch._drain_waiter)  # noqa: SLF001 - else asyncio reports it as forgotten
+
+
+def _seen(future: "asyncio.Future[Any]") -> None:
+    if future.done() and not future.cancelled():
+        future.exception()
 
 
 class Producers:

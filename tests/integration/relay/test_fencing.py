@@ -1,0 +1,150 @@
+"""What the fence lets through: an owner's writes, and nobody else's."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
+
+from lethe_outbox import Message
+from lethe_outbox.errors import UnsafeDatabaseError
+from lethe_outbox.message import bucket_of
+from lethe_outbox.relay.lane import Lane, Row
+from lethe_outbox.relay.lease_storage import LeaseStorage, Terms
+from lethe_outbox.relay.session import Session
+from lethe_outbox.relay.storage import Fence, RelayStorage
+from lethe_outbox.schema import Status
+from tests.support.outbox_world import append, statuses
+
+KEY = "key"
+LANES = 16
+LANE = bucket_of(KEY) % LANES
+
+
+class Owner:
+    """One relay's view of the database."""
+
+    def __init__(self, session: Session, terms: Terms) -> None:
+        self.storage = RelayStorage(session, "lethe", uuid7(), LANES)
+        self.leases = LeaseStorage(self.storage, "tested", terms)
+
+    async def claim(self) -> Lane:
+        await self.storage.prepare()
+        await self.leases.register()
+        claimed = await self.leases.claim(LANES, [])
+        return Lane.claimed(LANE, claimed[LANE], 0.0, 2)
+
+    def fence(self, lane: Lane) -> Fence:
+        return Fence(self.storage.owner, {lane.number: lane.epoch})
+
+    async def fetch(self, lane: Lane) -> list[Row]:
+        return [Row(*row) for row in await self.storage.fetch([lane], 10)]
+
+
+@pytest.fixture
+async def owner(engine: AsyncEngine, database_url: str) -> AsyncIterator[Owner]:
+    await append(engine, Message("t", KEY, b"1"), Message("t", KEY, b"2"))
+    async with Session(database_url, "owner") as session:
+        yield Owner(session, Terms(60, watch_backends=True))
+
+
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[Owner]:
+    async with Session(database_url, "other") as session:
+        yield Owner(session, Terms(60, watch_backends=True))
+
+
+async def expire(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("update lethe.outbox_bucket set lease_until = now() - interval '1 second'")
+        )
+
+
+async def test_an_owner_reads_and_acknowledges(engine: AsyncEngine, owner: Owner) -> None:
+    lane = await owner.claim()
+    rows = await owner.fetch(lane)
+    assert [row.payload for row in rows] == [b"1", b"2"]
+    ids = [row.id for row in rows]
+    assert await owner.storage.acknowledge(rows[0].part, ids, owner.fence(lane)) == 2
+    assert await statuses(engine) == [Status.SENT] * 2
+    assert await owner.fetch(lane) == []
+
+
+async def test_nobody_claims_what_is_owned_by_a_living_relay(owner: Owner, other: Owner) -> None:
+    await owner.claim()
+    await other.storage.prepare()
+    assert await other.leases.register() == 2
+    assert await other.leases.claim(LANES, []) == {}
+
+
+async def test_who_lost_the_lease_reads_acknowledges_and_buries_nothing(
+    engine: AsyncEngine, owner: Owner, other: Owner
+) -> None:
+    lost = await owner.claim()
+    rows = await owner.fetch(lost)
+    await expire(engine)
+    taken = await other.claim()
+    assert taken.epoch == lost.epoch + 1
+
+    fence = owner.fence(lost)
+    assert await owner.storage.acknowledge(rows[0].part, [rows[0].id], fence) == 0
+    assert not await owner.storage.bury(
+        rows[1], Status.DEAD_LETTERED, reason="r", dlt_attempts=0, held=False, fence=fence
+    )
+    assert not await owner.storage.owned(fence)
+    assert await owner.fetch(lost) == []
+    assert await owner.leases.renew([lost]) == {}
+    assert await statuses(engine) == [Status.PENDING] * 2
+    assert [row.payload for row in await other.fetch(taken)] == [b"1", b"2"]
+
+
+async def test_an_expired_lease_acknowledges_nothing_even_if_nobody_took_it(
+    engine: AsyncEngine, owner: Owner
+) -> None:
+    lane = await owner.claim()
+    rows = await owner.fetch(lane)
+    await expire(engine)
+    fence = owner.fence(lane)
+    assert await owner.storage.acknowledge(rows[0].part, [rows[0].id], fence) == 0
+    assert list(await owner.leases.renew([lane])) == [LANE]
+    assert await owner.storage.acknowledge(rows[0].part, [rows[0].id], fence) == 1
+
+
+async def test_a_relay_whose_session_is_gone_is_succeeded_at_once(
+    engine: AsyncEngine, database_url: str, owner: Owner
+) -> None:
+    async with Session(database_url, "short-lived") as session:
+        gone = Owner(session, Terms(60, watch_backends=True))
+        await gone.claim()
+    lane = await owner.claim()
+    assert len(await owner.fetch(lane)) == 2
+    del engine
+
+
+async def test_a_released_lane_is_free_with_its_low_water_mark(
+    engine: AsyncEngine, owner: Owner, other: Owner
+) -> None:
+    lane = await owner.claim()
+    lane.buckets[bucket_of(KEY)].low_water = 2
+    await owner.leases.release([lane])
+    await expire(engine)
+    taken = await other.claim()
+    assert taken.buckets[bucket_of(KEY)].cursor == 2
+
+
+async def test_a_fetch_that_does_not_know_of_a_rewind_finds_nothing(
+    engine: AsyncEngine, owner: Owner
+) -> None:
+    lane = await owner.claim()
+    async with engine.begin() as connection:
+        await connection.execute(text("update lethe.outbox_bucket set rewinds = rewinds + 1"))
+    assert await owner.fetch(lane) == []
+
+
+async def test_ids_that_are_drawn_ahead_are_refused(engine: AsyncEngine, owner: Owner) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("alter sequence lethe.outbox_id_seq cache 10"))
+    with pytest.raises(UnsafeDatabaseError):
+        await owner.storage.prepare()
