@@ -1,8 +1,15 @@
 """What is appended arrives, in order per key, and the rows say so."""
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+import asyncio
 
-from lethe_outbox import Message
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from prometheus_client import CollectorRegistry
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from lethe_outbox import Message, Outbox, Relay, RelayMetrics, status
+from lethe_outbox.migrations import create_outbox
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge, repetitions
 from tests.support.outbox_world import (
@@ -14,6 +21,7 @@ from tests.support.outbox_world import (
     running,
     stored,
 )
+from tests.support.waiting import until
 
 
 async def test_everything_appended_is_published_in_order_per_key(
@@ -48,3 +56,30 @@ async def test_a_record_carries_key_payload_headers_and_event_id(
         "traceparent": b"00-1-2-01",
         "ce_id": str(message.event_id).encode(),
     }
+
+
+async def test_the_tables_may_stand_in_any_schema(
+    database_url: str, kafka: str, topic: TopicFactory
+) -> None:
+    name = await topic()
+    schema = "Shop data"
+    sync = create_engine(database_url)
+    with sync.begin() as connection:
+        create_outbox(Operations(MigrationContext.configure(connection)), schema)
+        Outbox(schema).append(connection, Message(name, "k", b"1"))
+    stop = asyncio.Event()
+    relay = Relay(
+        "odd", database_url, kafka, schema=schema, metrics=RelayMetrics(CollectorRegistry())
+    )
+    running_relay = asyncio.create_task(relay.run(stop))
+    engine = create_async_engine(database_url)
+
+    async def sent() -> bool:
+        return (await status(engine, schema)).pending == 0
+
+    await until(sent)
+    stop.set()
+    await running_relay
+    await engine.dispose()
+    sync.dispose()
+    assert len(await read_topics(kafka, [name])) == 1
