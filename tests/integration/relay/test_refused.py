@@ -213,3 +213,22 @@ async def test_rows_written_by_hand_without_legal_topic_or_headers_are_refused_a
         await drained(engine)
     reasons = [row.reason for row in await refused(engine)]
     assert reasons == ["invalid_topic", "malformed_headers", "invalid_topic"]
+
+
+async def test_an_unknown_topic_that_holds_back_loses_one_row_per_key_to_it(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
+) -> None:
+    name = await topic()
+    lost = f"{name}.unknown"
+    key, other = key_in_lane(9, 0), key_in_lane(9, 1)
+    settings = replace(QUICK, hold_back_topics=frozenset({lost}))
+    await append(engine, *events(lost, [key, other], 3), *events(name, [key], 3))
+    async with running(database_url, kafka, settings) as relay:
+        await relay.reach("relay_published_total", 3, topic=name)
+        await relay.reach("relay_dlt_failed_total", 2, topic=lost)
+        await ensure_topics(kafka, [TopicSpec(lost, 16)])
+        async with engine.begin() as connection:
+            assert await requeue(connection) == 2
+        await drained(engine)
+    assert judge(await stored(engine), await read_topics(kafka, [name, lost])) == []
+    assert set(await statuses(engine)) == {Status.SENT}

@@ -16,7 +16,8 @@ from lethe_outbox.relay.storage import RelayStorage
 _GONE: Final = """
     (r.alive_until < clock_timestamp() or $2::bool and not exists (
         select from pg_stat_activity a
-        where a.pid = r.backend_pid and a.backend_start is not distinct from r.backend_start))
+        where a.pid = r.backend_pid
+            and (a.backend_start is null or a.backend_start = r.backend_start)))
 """
 _REGISTER: Final = """
 insert into {relay} (relay_id, name, alive_until, backend_pid, backend_start)

@@ -226,7 +226,7 @@ class Producers:
         """Use another producer from now on; this one finishes what it has."""
         if producer is self._current:
             self._current = None
-        self._in_background(producer.stop())
+            self._in_background(producer.stop())
 
     def discard(self, producer: Producer, error_class: str) -> None:
         """Use another producer from now on, after a growing pause; this one is cut off."""
@@ -286,9 +286,17 @@ class Producers:
         except BaseException:
             await producer.abort()
             raise
-        if not self._failures:
+        if self._failures:
+            # Nothing may be left to publish that could prove it.
+            calm = 2 * self._settings.publish_seconds
+            asyncio.get_running_loop().call_later(calm, self._calm, producer)
+        else:
             self._on_state("ok", "")
         return producer
+
+    def _calm(self, producer: Producer) -> None:
+        if producer is self._current:
+            self.succeeded()
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

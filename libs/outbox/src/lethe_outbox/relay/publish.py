@@ -216,23 +216,27 @@ class LanePublisher:
                 return
 
     async def _split_all(self, refused: Sequence[Batch]) -> None:
-        held = [await self._split(batch) for batch in refused]
-        if any(held):
+        held: set[tuple[str, bytes]] = set()
+        for batch in refused:
+            await self._split(batch, held)
+        if held:
             raise _HeldBackError
 
-    async def _split(self, batch: Batch) -> bool:
+    async def _split(self, batch: Batch, held: set[tuple[str, bytes]]) -> None:
         """Send what was refused together in ever smaller parts; what is refused alone is buried.
 
-        Says whether a key is held back now.
+        Args:
+            batch: what was refused.
+            held: topic and key of what is held back; added to, and not sent.
         """
-        held: set[bytes] = set()
+        topic = batch.topic
         middle = len(batch.rows) // 2
         parts = deque([batch.rows[:middle], batch.rows[middle:]])
         while parts:
-            rows = [row for row in parts.popleft() if row[4] not in held]
+            rows = [row for row in parts.popleft() if (topic, row[4]) not in held]
             if not rows:
                 continue
-            part = Batch(batch.topic, batch.partition, rows, refused=batch.refused)
+            part = Batch(topic, batch.partition, rows, refused=batch.refused)
             refusal = await self._refusal(part)
             if refusal is not None and len(rows) > 1:
                 middle = len(rows) // 2
@@ -240,8 +244,7 @@ class LanePublisher:
             elif refusal is not None:
                 dead = Row(*rows[0])
                 if await self._undertaker.bury(self._lane, dead, batch.partition, refusal):
-                    held.add(dead.key)
-        return bool(held)
+                    held.add((topic, dead.key))
 
     async def _refusal(self, batch: Batch) -> RefusedError | None:
         """Send rows unless it is known that they are refused; gives why they are, if they are."""
