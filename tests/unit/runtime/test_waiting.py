@@ -4,7 +4,7 @@ import pytest
 
 from lethe_runtime import waiting
 from lethe_runtime.health import Readiness
-from lethe_runtime.waiting import StoppedError, Watch, until_available
+from lethe_runtime.waiting import Gate, Gated, StoppedError, Watch, until_available
 
 
 class AwayError(Exception):
@@ -92,3 +92,51 @@ async def test_a_watch_notices_that_a_server_went_and_came_back() -> None:
     await asyncio.wait_for(watch.run(stop), 5)
 
     assert statuses == ["unknown", "ok", "away", "ok"]
+
+
+async def test_a_loop_begins_when_every_gate_is_open() -> None:
+    readiness = Readiness(["database", "kafka"])
+    stop = asyncio.Event()
+    asked: list[str] = []
+
+    async def database() -> None:
+        asked.append("database")
+        if asked.count("database") < 2:
+            raise OSError
+
+    async def kafka() -> None:
+        asked.append("kafka")
+
+    async def loop(_stop: asyncio.Event) -> None:
+        asked.append("loop")
+
+    gates = [Gate("database", database, (OSError,)), Gate("kafka", kafka, (OSError,))]
+    await Gated(loop, gates, readiness).run(stop)
+    assert asked == ["database", "database", "kafka", "loop"]
+    assert readiness.report().ready
+
+
+async def test_a_loop_behind_a_closed_gate_never_begins_once_stopped() -> None:
+    stop = asyncio.Event()
+
+    async def away() -> None:
+        stop.set()
+        raise OSError
+
+    async def loop(_stop: asyncio.Event) -> None:
+        raise AssertionError("it began")
+
+    gate = Gate("database", away, (OSError,))
+    await Gated(loop, [gate], Readiness(["database"])).run(stop)
+
+
+async def test_a_gate_that_refuses_ends_the_loop() -> None:
+    async def refuse() -> None:
+        raise LookupError("another count")
+
+    async def loop(_stop: asyncio.Event) -> None:
+        raise AssertionError("it began")
+
+    gated = Gated(loop, [Gate("kafka", refuse, (OSError,))], Readiness(["kafka"]))
+    with pytest.raises(LookupError):
+        await gated.run(asyncio.Event())

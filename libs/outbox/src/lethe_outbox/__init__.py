@@ -12,6 +12,7 @@ from lethe_outbox.errors import (
     PoisonError,
     RelaySettingsError,
     ReorderError,
+    TopicMissingError,
     UnsafeDatabaseError,
 )
 from lethe_outbox.groups import initialise_group
@@ -23,7 +24,7 @@ from lethe_outbox.outbox import Outbox
 from lethe_outbox.record import Record
 from lethe_outbox.relay import Relay, RelaySettings
 from lethe_outbox.schema import OutboxTables, Status
-from lethe_outbox.topics import TopicSpec, check_partitions, ensure_topics
+from lethe_outbox.topics import TopicSpec, TopicsProbe, check_partitions, ensure_topics
 
 __all__ = [
     "BUCKETS",
@@ -53,7 +54,9 @@ __all__ = [
     "ReorderError",
     "Replayed",
     "Status",
+    "TopicMissingError",
     "TopicSpec",
+    "TopicsProbe",
     "UnsafeDatabaseError",
     "bucket_of",
     "check_partitions",

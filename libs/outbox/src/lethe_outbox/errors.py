@@ -22,7 +22,11 @@ class PoisonError(LetheOutboxError):
 
 
 class PartitionCountError(LetheOutboxError):
-    """A topic is missing or has another number of partitions than agreed."""
+    """A topic has another number of partitions than agreed, or is missing."""
+
+
+class TopicMissingError(PartitionCountError):
+    """A topic is not there yet; a migration creates it."""
 
 
 class OffsetsLostError(LetheOutboxError):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from lethe_outbox.errors import PartitionCountError
+from lethe_outbox.errors import TopicMissingError
 from lethe_outbox.stopping import stopped
 from lethe_outbox.topics import partition_counts, waiting_for_broker
 
@@ -17,7 +17,7 @@ async def initialise_group(
     Existing offsets are never touched; safe to repeat. It waits for the broker.
 
     Raises:
-        PartitionCountError: a topic does not exist.
+        TopicMissingError: a topic does not exist.
         KafkaError: the broker did not answer for `give_up_seconds`, or the group is at work and
             lacks an offset (stop its members first).
     """
@@ -32,7 +32,7 @@ async def _initialise(bootstrap: str, group: str, topics: Sequence[str]) -> int:
     counts = await partition_counts(bootstrap, topics)
     for topic in topics:
         if topic not in counts:
-            raise PartitionCountError(f"topic {topic} does not exist; create it first")
+            raise TopicMissingError(f"topic {topic} does not exist; create it first")
     partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False

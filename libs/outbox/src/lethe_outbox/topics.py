@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_exponential
 
-from lethe_outbox.errors import PartitionCountError
+from lethe_outbox.errors import PartitionCountError, TopicMissingError
 
 _NO_ERROR: Final = 0
 
@@ -83,18 +83,44 @@ async def check_partitions(bootstrap: str, expected: Mapping[str, int]) -> None:
     """Compare the live partition counts with the agreed ones.
 
     Raises:
-        PartitionCountError: a topic is missing or has another count.
+        TopicMissingError: a topic does not exist.
+        PartitionCountError: a topic has another count.
         KafkaError: the broker does not answer.
     """
     found = await partition_counts(bootstrap, expected)
     for name, count in expected.items():
         if name not in found:
-            raise PartitionCountError(f"topic {name} does not exist; the migration creates it")
+            raise TopicMissingError(f"topic {name} does not exist; the migration creates it")
         if found[name] != count:
             raise PartitionCountError(
                 f"topic {name} has {found[name]} partitions and {count} are agreed; "
                 "keys would change their partition, so drain it before it is changed"
             )
+
+
+class TopicsProbe:
+    """Asks whether topics are there as agreed.
+
+    Args:
+        bootstrap: the brokers.
+        expected: how many partitions each topic must have.
+    """
+
+    TRANSIENT: Final = (KafkaError, OSError, TimeoutError, TopicMissingError)
+    """What `ask` raises while there is something to wait for."""
+
+    def __init__(self, bootstrap: str, expected: Mapping[str, int]) -> None:
+        self._bootstrap = bootstrap
+        self._expected = dict(expected)
+
+    async def ask(self) -> None:
+        """Compare the live topics with the agreed ones.
+
+        Raises:
+            PartitionCountError: a topic has another count: keys would change their partition.
+            TopicMissingError, KafkaError, OSError, TimeoutError: see `TRANSIENT`.
+        """
+        await check_partitions(self._bootstrap, self._expected)
 
 
 async def partition_counts(bootstrap: str, topics: Iterable[str]) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Waiting for a dependency that is away: growing pauses, one log line per step, readiness told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import structlog
@@ -127,3 +128,49 @@ class Watch:
             except StoppedError:
                 return
             await pause(self._interval, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Something that must be there before a loop may begin."""
+
+    dependency: str
+    """Its name in the readiness."""
+    ask: Callable[[], Awaitable[object]]
+    """Raises one of `transient` while it is not there."""
+    transient: tuple[type[BaseException], ...]
+
+
+class Gated:
+    """Runs a loop once every gate was found open, one after the other.
+
+    Args:
+        run: the loop.
+        gates: what is waited for, in this order.
+        readiness: told while waiting.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[asyncio.Event], Awaitable[None]],
+        gates: Sequence[Gate],
+        readiness: Readiness,
+    ) -> None:
+        self._run = run
+        self._gates = tuple(gates)
+        self._readiness = readiness
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Wait, then run the loop until `stop`; raises what a gate or the loop raises."""
+        try:
+            for gate in self._gates:
+                await until_available(
+                    gate.dependency,
+                    gate.ask,
+                    readiness=self._readiness,
+                    stop=stop,
+                    transient=gate.transient,
+                )
+        except StoppedError:
+            return
+        await self._run(stop)

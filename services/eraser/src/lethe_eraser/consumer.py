@@ -4,12 +4,10 @@ The runner opens one transaction per batch, in which the inbox drops what was ha
 rows and the answers to intake are written in the same one. Nothing is erased here.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from aiokafka.errors import KafkaError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -22,16 +20,12 @@ from lethe_contracts.errors import (
     UnknownTypeError,
 )
 from lethe_contracts.events import CancelRequested, Event, Held, Released, Requested, Watermark
-from lethe_contracts.topics import PARTITIONS, REQUESTS
+from lethe_contracts.topics import REQUESTS
 from lethe_eraser.domain import Moment, Person, Said, decide
 from lethe_eraser.storage import people
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.window import Window
-from lethe_outbox import PartitionCountError, PoisonError, Record, bucket_of
-from lethe_outbox.topics import partition_counts
-from lethe_runtime.database import DatabaseProbe
-from lethe_runtime.health import Readiness
-from lethe_runtime.waiting import StoppedError, until_available
+from lethe_outbox import PoisonError, Record, bucket_of
 
 GROUP: Final = "lethe-eraser"
 TOPICS: Final = (REQUESTS,)
@@ -126,69 +120,6 @@ class Acceptance:
         }
         if said_of and await people.others_requests(connection, said_of):
             raise InvalidEventError("the request is another person's")
-
-
-class TopicMissingError(Exception):
-    """A topic is not there yet; `lethe migrate` makes it."""
-
-
-class Consumer:
-    """Runs the consumer once tables and topics are there.
-
-    Args:
-        run: the runner's loop.
-        bootstrap: the brokers.
-        probe: knows whether the tables are there yet.
-        readiness: told while waiting.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[asyncio.Event], Awaitable[None]],
-        bootstrap: str,
-        probe: DatabaseProbe,
-        readiness: Readiness,
-    ) -> None:
-        self._run = run
-        self._bootstrap = bootstrap
-        self._probe = probe
-        self._readiness = readiness
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Consume until `stop`.
-
-        Raises:
-            PartitionCountError: a topic has another number of partitions than the contract says, so
-                jobs would not be where their person's events are.
-        """
-        try:
-            await until_available(
-                "kafka",
-                self._check_topics,
-                readiness=self._readiness,
-                stop=stop,
-                transient=(KafkaError, OSError, TopicMissingError),
-            )
-            await until_available(
-                "database",
-                self._probe.ask,
-                readiness=self._readiness,
-                stop=stop,
-                transient=self._probe.TRANSIENT,
-            )
-        except StoppedError:
-            return
-        await self._run(stop)
-
-    async def _check_topics(self) -> None:
-        counts = await partition_counts(self._bootstrap, TOPICS)
-        for topic in TOPICS:
-            if topic not in counts:
-                raise TopicMissingError
-            if counts[topic] != PARTITIONS:
-                raise PartitionCountError(
-                    f"{topic} has {counts[topic]} partitions and not {PARTITIONS}"
-                )
 
 
 def _marks(envelopes: Sequence[Envelope[Event]]) -> list[people.Mark]:

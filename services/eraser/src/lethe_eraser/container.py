@@ -11,10 +11,11 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.cipher import Cipher
+from lethe_contracts.topics import PARTITIONS
 from lethe_eraser import handlers
 from lethe_eraser.catalog import Catalog
 from lethe_eraser.catalog import load as load_catalog
-from lethe_eraser.consumer import GROUP, TOPICS, Acceptance, Consumer
+from lethe_eraser.consumer import GROUP, TOPICS, Acceptance
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.batch import Batches
 from lethe_eraser.execute.preflight import CheckedExecutor
@@ -29,13 +30,21 @@ from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Journal
 from lethe_eraser.storage.tables import MIGRATIONS, SCHEMA, VERSION_TABLE
 from lethe_eraser.verify import Verification
-from lethe_outbox import ConsumerMetrics, ConsumerRunner, ConsumerSettings, Inbox, Outbox
+from lethe_outbox import (
+    ConsumerMetrics,
+    ConsumerRunner,
+    ConsumerSettings,
+    Inbox,
+    Outbox,
+    TopicsProbe,
+)
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer, ops_app
-from lethe_runtime.waiting import Watch
+from lethe_runtime.waiting import Gate, Gated, Watch
 
+_AGREED = dict.fromkeys(TOPICS, PARTITIONS)
 PROBE_KEY = "lethe-readiness-probe"
 """An object that never exists: asking for it tells whether S3 answers."""
 
@@ -186,9 +195,12 @@ class EraserContainer(containers.DeclarativeContainer):
         acceptance,
         assignment,
     )
-    consumer = providers.Singleton(
-        Consumer, runner.provided.run, settings.provided.kafka_bootstrap, probe, readiness
+    topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, _AGREED)
+    gates = providers.List(
+        providers.Factory(Gate, "kafka", topics_probe.provided.ask, TopicsProbe.TRANSIENT),
+        providers.Factory(Gate, "database", probe.provided.ask, DatabaseProbe.TRANSIENT),
     )
+    consumer = providers.Singleton(Gated, runner.provided.run, gates, readiness)
     previewer = providers.Singleton(
         Previewer,
         engine=engine,

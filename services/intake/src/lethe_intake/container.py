@@ -13,19 +13,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lethe_contracts.cipher import Cipher
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.subject import SubjectRefs
+from lethe_contracts.topics import PARTITIONS
 from lethe_intake.api import create_app
-from lethe_intake.consumer import GROUP, TOPICS, Consumer, handle
+from lethe_intake.consumer import GROUP, TOPICS, handle
 from lethe_intake.domain import Seal
 from lethe_intake.metrics import IntakeMetrics
 from lethe_intake.sample import Sampler
 from lethe_intake.settings import IntakeSettings
 from lethe_intake.storage import MIGRATIONS, VERSION_TABLE, IntakeStorage
-from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox
+from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, TopicsProbe
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_runtime.database import SCHEMA, DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer
-from lethe_runtime.waiting import Watch
+from lethe_runtime.waiting import Gate, Gated, Watch
+
+_AGREED = dict.fromkeys(TOPICS, PARTITIONS)
 
 
 def _ring(text: SecretStr) -> KeyRing:
@@ -110,9 +113,12 @@ class IntakeContainer(containers.DeclarativeContainer):
     runner = providers.Singleton(
         _runner, settings, engine, readiness, providers.Singleton(ConsumerMetrics, registry)
     )
-    consumer = providers.Singleton(
-        Consumer, settings.provided.kafka_bootstrap, runner, probe, readiness
+    topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, _AGREED)
+    gates = providers.List(
+        providers.Factory(Gate, "database", probe.provided.ask, DatabaseProbe.TRANSIENT),
+        providers.Factory(Gate, "kafka", topics_probe.provided.ask, TopicsProbe.TRANSIENT),
     )
+    consumer = providers.Singleton(Gated, runner.provided.run, gates, readiness)
     watch = providers.Singleton(
         Watch,
         "database",

@@ -3,16 +3,14 @@
 Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiokafka.errors import KafkaError
 from dependency_injector import containers, providers
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from lethe_contracts.topics import REQUESTS
-from lethe_outbox import RelayMetrics, check_partitions
+from lethe_outbox import RelayMetrics, TopicsProbe
 from lethe_outbox.relay import Relay
 from lethe_outbox.relay import RelaySettings as LibrarySettings
 from lethe_relay.settings import RelaySettings
@@ -22,7 +20,6 @@ from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer, ops_app
 from lethe_runtime.waiting import Watch
 
-_BROKER_AWAY: Final = (KafkaError, OSError, TimeoutError)
 _LOOK_SECONDS: Final = 10.0
 """Between two looks at the broker: a relay with nothing to publish does not notice it going."""
 
@@ -56,23 +53,6 @@ def _relay(
     )
 
 
-def _agreed_topics(bootstrap: str) -> Callable[[], Awaitable[None]]:
-    def check() -> Awaitable[None]:
-        return check_partitions(bootstrap, AGREED)
-
-    return check
-
-
-def _topics_watch(settings: RelaySettings, readiness: Readiness) -> Watch:
-    return Watch(
-        "kafka",
-        _agreed_topics(settings.kafka_bootstrap),
-        readiness=readiness,
-        transient=_BROKER_AWAY,
-        interval=_LOOK_SECONDS,
-    )
-
-
 class RelayContainer(containers.DeclarativeContainer):
     """The relay, put together."""
 
@@ -87,7 +67,15 @@ class RelayContainer(containers.DeclarativeContainer):
     product = providers.Singleton(
         _relay, "product", settings.provided.product_database_url, settings, metrics, readiness
     )
-    topics_watch = providers.Singleton(_topics_watch, settings, readiness)
+    topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, AGREED)
+    topics_watch = providers.Singleton(
+        Watch,
+        "kafka",
+        topics_probe.provided.ask,
+        readiness=readiness,
+        transient=TopicsProbe.TRANSIENT,
+        interval=_LOOK_SECONDS,
+    )
     app = providers.Singleton(ops_app, "relay", readiness, registry)
     server = providers.Singleton(
         HttpServer, app, settings.provided.http_host, settings.provided.http_port

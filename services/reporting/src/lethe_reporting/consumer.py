@@ -3,26 +3,18 @@
 The runner opens one transaction per batch, in which the inbox drops what was handled before.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.codec import decode
 from lethe_contracts.errors import InvalidEventError, RecordError
-from lethe_contracts.topics import PARTITIONS, TOPICS
-from lethe_outbox import PoisonError, Record, check_partitions
+from lethe_outbox import PoisonError, Record
 from lethe_reporting.metrics import ReportingMetrics
-from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS
 from lethe_reporting.storage.projection import project
-from lethe_runtime.database import DatabaseProbe
-from lethe_runtime.health import Readiness
-from lethe_runtime.lifecycle import Loop
-from lethe_runtime.waiting import StoppedError, until_available
 
 GROUP: Final = "lethe-reporting"
 DEAD_LETTER_GROUP: Final = "lethe-reporting-dead-letters"
@@ -63,76 +55,3 @@ class Projector:
         names = [self._uncommitted.get(record.event_id) for record in records]
         self._metrics.projected(name for name in names if name is not None)
         self._uncommitted.clear()
-
-
-class AgreedTopics:
-    """Compares the live topics with the contract; partitions decide who handles whom.
-
-    Args:
-        bootstrap: the brokers.
-    """
-
-    TRANSIENT: Final = (KafkaError, OSError, TimeoutError)
-    """What `check` raises while the broker is away."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-
-    async def check(self) -> None:
-        """Compare.
-
-        Raises:
-            PartitionCountError: a topic is missing or has another number of partitions.
-            KafkaError: the broker does not answer.
-        """
-        agreed = dict.fromkeys((*TOPICS, *DEAD_LETTER_TOPICS), PARTITIONS)
-        await check_partitions(self._bootstrap, agreed)
-
-
-class Consumer:
-    """Runs a consumer once the tables and the topics are there as agreed.
-
-    Args:
-        run: the loop.
-        check: raises while the broker is away, and refuses topics that are not as agreed.
-        probe: knows whether the tables are there yet.
-        readiness: told while waiting.
-    """
-
-    def __init__(
-        self,
-        run: Loop,
-        check: Callable[[], Awaitable[None]],
-        probe: DatabaseProbe,
-        readiness: Readiness,
-    ) -> None:
-        self._run = run
-        self._check = check
-        self._probe = probe
-        self._readiness = readiness
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Consume until `stop`.
-
-        Raises:
-            PartitionCountError: a topic is missing or has another number of partitions.
-            OffsetsLostError: going on would skip records.
-        """
-        try:
-            await until_available(
-                "database",
-                self._probe.ask,
-                readiness=self._readiness,
-                stop=stop,
-                transient=self._probe.TRANSIENT,
-            )
-            await until_available(
-                "kafka",
-                self._check,
-                readiness=self._readiness,
-                stop=stop,
-                transient=AgreedTopics.TRANSIENT,
-            )
-        except StoppedError:
-            return
-        await self._run(stop)

@@ -13,15 +13,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_contracts.topics import TOPICS
-from lethe_outbox import ConsumerMetrics, ConsumerRunner, DeadLetterReader, Inbox
+from lethe_contracts.topics import PARTITIONS, TOPICS
+from lethe_outbox import ConsumerMetrics, ConsumerRunner, DeadLetterReader, Inbox, TopicsProbe
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_reporting.api import create_app
 from lethe_reporting.consumer import (
     DEAD_LETTER_GROUP,
     GROUP,
-    AgreedTopics,
-    Consumer,
     Projector,
 )
 from lethe_reporting.metrics import ReportingMetrics
@@ -34,8 +32,9 @@ from lethe_runtime.database import SCHEMA, DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer
 from lethe_runtime.lifecycle import Loop
-from lethe_runtime.waiting import Watch
+from lethe_runtime.waiting import Gate, Gated, Watch
 
+_AGREED = dict.fromkeys((*TOPICS, *DEAD_LETTER_TOPICS), PARTITIONS)
 _REDIS_SECONDS = 2.0
 _KAFKA_SECONDS = 10.0
 """Between two looks at the broker: a consumer with nothing to read does not notice it going."""
@@ -139,19 +138,19 @@ class ReportingContainer(containers.DeclarativeContainer):
         settings.provided.http_port,
         drain_seconds=settings.provided.drain_seconds,
     )
-    agreed_topics = providers.Singleton(AgreedTopics, settings.provided.kafka_bootstrap)
+    topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, _AGREED)
+    gates = providers.List(
+        providers.Factory(Gate, "database", probe.provided.ask, DatabaseProbe.TRANSIENT),
+        providers.Factory(Gate, "kafka", topics_probe.provided.ask, TopicsProbe.TRANSIENT),
+    )
     projector = providers.Singleton(Projector, metrics)
     fast_path = providers.Singleton(_fast_path, settings.provided.redis_url, consumer_metrics)
     runner = providers.Singleton(
         _runner, settings, engine, projector, fast_path, readiness, consumer_metrics
     )
-    consumer = providers.Singleton(
-        Consumer, runner.provided.run, agreed_topics.provided.check, probe, readiness
-    )
+    consumer = providers.Singleton(Gated, runner.provided.run, gates, readiness)
     reader = providers.Singleton(_reader, settings, engine, readiness, consumer_metrics)
-    dead_letter_consumer = providers.Singleton(
-        Consumer, reader.provided.run, agreed_topics.provided.check, probe, readiness
-    )
+    dead_letter_consumer = providers.Singleton(Gated, reader.provided.run, gates, readiness)
     database_watch = providers.Singleton(
         Watch,
         "database",
@@ -162,9 +161,9 @@ class ReportingContainer(containers.DeclarativeContainer):
     kafka_watch = providers.Singleton(
         Watch,
         "kafka",
-        agreed_topics.provided.check,
+        topics_probe.provided.ask,
         readiness=readiness,
-        transient=AgreedTopics.TRANSIENT,
+        transient=TopicsProbe.TRANSIENT,
         interval=_KAFKA_SECONDS,
     )
     redis = providers.Singleton(_redis, settings.provided.redis_url)
