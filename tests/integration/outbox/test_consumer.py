@@ -132,6 +132,7 @@ async def test_a_poison_record_hurts_only_itself(
     headers = dict(dead.headers)
     assert (dead.value, dead.key) == (b"poison", b"k")
     assert headers["error-reason"] == b"of_the_test"
+    assert headers["error-refused-by"] == harness.group.encode()
     assert headers["origin-topic"] == harness.topic.encode()
     assert headers["origin-offset"] == b"1"
     assert UUID(headers["ce_id"].decode())

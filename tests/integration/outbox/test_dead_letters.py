@@ -37,7 +37,12 @@ async def test_what_is_read_is_recorded_as_it_is_and_only_once(
     await publish(
         name,
         b"odd headers",
-        headers=[("error-reason", b"\xff\x00"), ("error-attempts", b"many"), ("ce_id", b"no id")],
+        headers=[
+            ("error-reason", b"\xff\x00"),
+            ("error-attempts", b"many"),
+            ("error-refused-by", b"lethe-eraser"),
+            ("ce_id", b"no id"),
+        ],
     )
     for _ in range(2):  # the second reader forgot where it was
         group = f"group-{name}-{_}"
@@ -60,6 +65,7 @@ async def test_what_is_read_is_recorded_as_it_is_and_only_once(
         rows = (await connection.execute(select(TABLE).order_by(TABLE.c.offset))).all()
     assert [row.payload for row in rows] == [b"\x00 no headers", b"odd headers"]
     assert [row.reason for row in rows] == ["unknown", "\ufffd\ufffd"]
+    assert [row.refused_by for row in rows] == [None, "lethe-eraser"]
     assert {row.state for row in rows} == {"open"}
 
 

@@ -254,6 +254,7 @@ class ConsumerRunner:
         failure = Failure(
             reason=reason,
             error_class=error_class,
+            refused_by=self._group,
             attempts=tries.count + 1,
             first_failed_at=tries.first_failed_at,
             last_failed_at=datetime.now(UTC),

@@ -24,6 +24,7 @@ _DEADLINE_SECONDS: Final = 30.0
 REASON: Final = "error-reason"
 ERROR_CLASS: Final = "error-class"
 ATTEMPTS: Final = "error-attempts"
+REFUSED_BY: Final = "error-refused-by"
 ORIGIN_TOPIC: Final = "origin-topic"
 ORIGIN_PARTITION: Final = "origin-partition"
 ORIGIN_OFFSET: Final = "origin-offset"
@@ -34,6 +35,7 @@ ERROR_HEADERS: Final = frozenset(
         REASON,
         ERROR_CLASS,
         ATTEMPTS,
+        REFUSED_BY,
         ORIGIN_TOPIC,
         ORIGIN_PARTITION,
         ORIGIN_OFFSET,
@@ -54,6 +56,8 @@ class Failure:
 
     reason: str
     error_class: str
+    refused_by: str
+    """The consumer group, or the relay: two groups may refuse the same record, each for itself."""
     attempts: int
     first_failed_at: datetime
     last_failed_at: datetime
@@ -67,6 +71,7 @@ class Failure:
             (REASON, self.reason),
             (ERROR_CLASS, self.error_class),
             (ATTEMPTS, self.attempts),
+            (REFUSED_BY, self.refused_by),
             (FIRST_FAILED, self.first_failed_at.astimezone(UTC).isoformat()),
             (LAST_FAILED, self.last_failed_at.astimezone(UTC).isoformat()),
             (ORIGIN_TOPIC, self.origin_topic),

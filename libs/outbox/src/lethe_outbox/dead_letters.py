@@ -26,6 +26,7 @@ from lethe_outbox.dead_letter_topic import (
     ORIGIN_PARTITION,
     ORIGIN_TOPIC,
     REASON,
+    REFUSED_BY,
     DeadLetterProducer,
     original_headers,
 )
@@ -214,6 +215,7 @@ def _row(consumed: Any) -> dict[str, Any]:
         "event_id": event_id_of(headers),
         "reason": texts.get(REASON) or UNKNOWN_REASON,
         "error_class": texts.get(ERROR_CLASS),
+        "refused_by": texts.get(REFUSED_BY),
         "attempts": _number(texts.get(ATTEMPTS), _LARGEST_INTEGER),
         "origin_topic": texts.get(ORIGIN_TOPIC),
         "origin_partition": _number(texts.get(ORIGIN_PARTITION), _LARGEST_INTEGER),

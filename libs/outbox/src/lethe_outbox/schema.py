@@ -164,6 +164,7 @@ class OutboxTables:
             Column("event_id", Uuid),
             Column("reason", Text, nullable=False),
             Column("error_class", Text),
+            Column("refused_by", Text),
             Column("attempts", Integer),
             Column("origin_topic", Text),
             Column("origin_partition", Integer),

@@ -179,6 +179,7 @@ def _line(each: DeadLetterDocument) -> str:
         f"{each.recorded_at:%Y-%m-%dT%H:%M:%SZ}",
         each.topic,
         each.reason,
+        each.refused_by or "-",
         each.event_id or "-",
         each.subject_ref or "-",
     )

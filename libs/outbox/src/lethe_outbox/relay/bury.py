@@ -71,6 +71,7 @@ class Undertaker:
         failure = Failure(
             reason=refusal.reason,
             error_class=refusal.error_class,
+            refused_by=f"relay-{self._outbox}",
             attempts=1,
             first_failed_at=now,
             last_failed_at=now,

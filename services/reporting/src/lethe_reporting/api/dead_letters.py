@@ -47,6 +47,7 @@ class DeadLetterDocument(BaseModel):
     offset: int
     reason: str = Field(description="Why nobody could handle it, as a code.")
     error_class: str | None
+    refused_by: str | None = Field(description="The consumer group, or the relay, that refused it.")
     attempts: int | None
     event_id: UUID | None
     subject_ref: str | None = Field(description="The record's key, if it is a subject_ref.")
@@ -69,6 +70,7 @@ class DeadLetterDocument(BaseModel):
             offset=letter.offset,
             reason=_code(letter.reason) or "unknown",
             error_class=_code(letter.error_class),
+            refused_by=_code(letter.refused_by),
             attempts=letter.attempts,
             event_id=letter.event_id,
             subject_ref=_subject_ref(letter.key),

@@ -40,6 +40,7 @@ class DeadLetter:
     event_id: UUID | None
     reason: str
     error_class: str | None
+    refused_by: str | None
     attempts: int | None
     origin_topic: str | None
     origin_partition: int | None
