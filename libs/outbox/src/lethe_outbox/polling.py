@@ -40,7 +40,8 @@ class PollSettings:
     poll_seconds: float = 0.5
     first_pause: float = 0.1
     longest_pause: float = 30.0
-    session_seconds: float = 30.0
+    session_seconds: float = 10.0
+    """A member that is silent for so long is taken for dead, and its partitions go to others."""
     idle_seconds: float = 5.0
     """With nothing to read for so long, the brokers are asked whether they are there at all."""
     answer_seconds: float = 10.0

@@ -33,7 +33,6 @@ from lethe_eraser.verify import Verification
 from lethe_outbox import (
     ConsumerMetrics,
     ConsumerRunner,
-    ConsumerSettings,
     Inbox,
     Outbox,
     TopicsProbe,
@@ -106,9 +105,6 @@ def _runner(
         handler=acceptance.handle,
         inbox=_inbox(settings.redis_url, metrics),
         metrics=metrics,
-        # The jobs of a dead eraser are taken over soon; a living one that is cut off too early
-        # loses nothing, because its writes are fenced.
-        settings=ConsumerSettings(session_seconds=10),
         on_assigned=assignment.assign,
         after_commit=after_commit,
         on_state=on_state,
