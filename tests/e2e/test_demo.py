@@ -21,11 +21,13 @@ SERVERS = {"postgres", "kafka", "redis", "s3"}
 
 # Under names of their own: a sandbox or a demo of the developer's may run in this checkout as well.
 DEMO = """
+import signal
 import sys
-from pathlib import Path
 from rich.console import Console
 from lethe_sandbox import demo
 from lethe_sandbox.progress import ConsoleScreen
+# Who started the tests in the background may have told everybody to ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 demo.KEPT = "kept-e2e"
 with ConsoleScreen(Console()) as screen:
     demo.run(demo.Options(keep="--keep" in sys.argv, scale=0.002, name="e2e"), screen)
