@@ -192,7 +192,9 @@ unpack() {
 
 install_tools() {
     unpack prometheus promtool
-    unpack prometheus-alertmanager amtool
+    # Installed, not unpacked: Debian's Alertmanager opens its default template at a fixed place.
+    { present amtool && [[ -f /usr/share/prometheus/alertmanager/default.tmpl ]]; } ||
+        apt_install prometheus-alertmanager
     present docker-compose || apt_install docker-compose
 }
 
