@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what this checkout needs, once. Everything goes below the checkout, except what only the
-# machine's package manager carries (a JRE, Maven, docker-compose).
+# machine's package manager carries (a JRE, Maven, docker-compose, Alertmanager).
 #
 #   bootstrap.sh python    uv, the virtual environment, the locked packages, the members
 #   bootstrap.sh servers   Java and Maven, for Kafka
