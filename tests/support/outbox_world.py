@@ -1,7 +1,7 @@
 """An outbox on real servers: tables, rows, records, and relays that run in the test's own loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from lethe_outbox.migrations import create_outbox
 from lethe_outbox.relay import Relay, RelaySettings
 from lethe_outbox.schema import Status
 from lethe_outbox.topics import partition_counts
-from tests.support.outbox_checker import Published, Stored, published
+from tests.support.outbox_checker import Buried, Effect, Published, Stored, judge, published
 from tests.support.waiting import until
 
 OUTBOX = Outbox()
@@ -67,10 +67,43 @@ def events(topic: str, keys: Iterable[str], each: int, *, size: int = 0) -> list
 
 async def stored(engine: AsyncEngine) -> list[Stored]:
     table = OUTBOX.outbox
-    columns = (table.c.id, table.c.event_id, table.c.topic, table.c.key, table.c.status)
+    columns = (
+        *(table.c.id, table.c.event_id, table.c.topic, table.c.key, table.c.status),
+        *(table.c.sent_at.is_not(None), table.c.attempts, table.c.dlt_attempts),
+        table.c.last_error,
+    )
     async with engine.connect() as connection:
         rows = (await connection.execute(select(*columns).order_by(table.c.id))).all()
-    return [Stored(row[0], row[1], row[2], row[3], Status(row[4])) for row in rows]
+    return [Stored(row[0], row[1], row[2], row[3], Status(row[4]), *row[5:]) for row in rows]
+
+
+async def buried(engine: AsyncEngine) -> list[Buried]:
+    table = OUTBOX.dead
+    columns = (
+        *(table.c.id, table.c.event_id, table.c.topic, table.c.key, table.c.status),
+        table.c.held,
+    )
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(*columns))).all()
+    return [Buried(row[0], row[1], row[2], row[3], Status(row[4]), row[5]) for row in rows]
+
+
+async def problems(
+    engine: AsyncEngine,
+    bootstrap: str,
+    topics: Sequence[str],
+    effects: Sequence[Effect] | None = None,
+    *,
+    reordered: Collection[int] = (),
+) -> list[str]:
+    """Judge the outbox as it stands now, by its rows, its dead and every record of `topics`."""
+    return judge(
+        await stored(engine),
+        await read_topics(bootstrap, topics),
+        effects,
+        buried=await buried(engine),
+        reordered=reordered,
+    )
 
 
 async def statuses(engine: AsyncEngine) -> list[Status]:

@@ -10,16 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_sandbox.stack import Stack
 from tests.support.factories import TopicFactory
-from tests.support.outbox_checker import judge
 from tests.support.outbox_world import (
     QUICK,
     append_apart,
     drained,
     events,
     none_pending,
-    read_topics,
+    problems,
     running,
-    stored,
 )
 from tests.support.waiting import until
 
@@ -59,7 +57,7 @@ async def test_a_frozen_broker_pauses_the_relay_and_burns_no_attempt(
         await until(lambda: relay.value("relay_paused") == 0)
         assert relay.states[-1] == ("kafka", "ok", "")
     assert await attempts(engine) == 0
-    assert judge(await stored(engine), await read_topics(kafka, [name])) == []
+    assert await problems(engine, kafka, [name]) == []
 
 
 async def test_a_broker_that_is_killed_and_started_again_loses_and_inverts_nothing(
@@ -84,7 +82,7 @@ async def test_a_broker_that_is_killed_and_started_again_loses_and_inverts_nothi
         await writing
         await drained(engine, within=90)
     assert await attempts(engine) == 0
-    assert judge(await stored(engine), await read_topics(kafka, [name])) == []
+    assert await problems(engine, kafka, [name]) == []
 
 
 async def test_a_relay_that_starts_before_the_broker_waits_for_it(
@@ -97,7 +95,7 @@ async def test_a_relay_that_starts_before_the_broker_waits_for_it(
         await until(lambda: relay.value("relay_paused") == 1)
         await asyncio.to_thread(broker.start, "kafka")
         await drained(engine, within=60)
-    assert judge(await stored(engine), await read_topics(kafka, [name])) == []
+    assert await problems(engine, kafka, [name]) == []
 
 
 async def test_a_relay_stops_in_time_while_the_broker_is_away(

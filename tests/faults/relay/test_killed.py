@@ -20,6 +20,7 @@ from tests.support.outbox_world import (
     drained,
     events,
     lay,
+    problems,
     read_topics,
     stored,
 )
@@ -113,7 +114,7 @@ async def test_a_relay_killed_again_and_again_loses_nothing(
             relay.wait()
     relays.start()
     await drained(engine, within=60)
-    assert judge(await stored(engine), await read_topics(kafka, [name])) == []
+    assert await problems(engine, kafka, [name]) == []
 
 
 async def test_a_relay_that_is_asked_to_stop_ends_well_and_leaves_nothing_leased(
@@ -150,7 +151,7 @@ async def test_a_relay_frozen_past_its_lease_acknowledges_nothing_and_inverts_no
             await more_sent(engine, 500)
             frozen = other
     await drained(engine, within=60)
-    assert judge(await stored(engine), await read_topics(kafka, [name])) == []
+    assert await problems(engine, kafka, [name]) == []
 
 
 async def test_three_relays_share_the_buckets_and_come_and_go(
@@ -177,7 +178,7 @@ async def test_three_relays_share_the_buckets_and_come_and_go(
         await shared(1)
         await more_sent(engine, 300)
     await drained(engine, within=60)
-    assert judge(await stored(engine), await read_topics(kafka, [name])) == []
+    assert await problems(engine, kafka, [name]) == []
 
 
 async def test_a_restarted_relay_does_not_wait_for_the_lease_of_a_killed_one(
@@ -199,7 +200,7 @@ async def test_a_restarted_relay_does_not_wait_for_the_lease_of_a_killed_one(
     await append_apart(engine, *events(name, KEYS, 1))
     relays.start()
     await drained(engine, within=20)
-    assert judge(await stored(engine), await read_topics(kafka, [name])) == []
+    assert await problems(engine, kafka, [name]) == []
 
 
 async def test_database_sessions_cut_off_again_and_again_lose_nothing(
@@ -218,7 +219,7 @@ async def test_database_sessions_cut_off_again_and_again_lose_nothing(
             async with engine.begin() as connection:
                 await connection.execute(cut, {"purpose": purpose})
     await drained(engine, within=60)
-    assert judge(await stored(engine), await read_topics(kafka, [name])) == []
+    assert await problems(engine, kafka, [name]) == []
 
 
 async def test_a_relay_waits_for_the_migration(
