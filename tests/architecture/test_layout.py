@@ -35,6 +35,7 @@ SERVICE_MODULES = {
     "execute",
     "sample",
     "verify",
+    "watermark",
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 LONGEST_MODULE = 400

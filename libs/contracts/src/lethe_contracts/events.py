@@ -71,13 +71,19 @@ class Released(Event):
 
 
 class Watermark(Event):
-    """Everything intake decided for `bucket` before `written_at` stands before this record."""
+    """What intake decided for these buckets before the time of each stands before this record.
+
+    It speaks only of buckets of the partition that it is written to, because order is per
+    partition; one with an unresolved dead letter is left out.
+    """
 
     name: ClassVar[str] = "watermark"
     topic: ClassVar[str] = REQUESTS
 
-    bucket: Annotated[int, Field(ge=0, le=255)]
-    written_at: AwareDatetime
+    settled_until: Annotated[
+        dict[Annotated[int, Field(ge=0, le=255)], AwareDatetime], Field(min_length=1)
+    ]
+    """By bucket, on the clock of intake's database."""
 
 
 class TypeTotals(BaseModel):

@@ -24,6 +24,7 @@ from lethe_outbox.outbox import Outbox
 from lethe_outbox.record import Record
 from lethe_outbox.relay import Relay, RelaySettings
 from lethe_outbox.schema import OutboxTables, Status
+from lethe_outbox.settled import settled_until
 from lethe_outbox.topics import TopicSpec, TopicsProbe, check_partitions, ensure_topics
 
 __all__ = [
@@ -66,5 +67,6 @@ __all__ = [
     "refused",
     "replay",
     "requeue",
+    "settled_until",
     "status",
 ]

@@ -37,6 +37,7 @@ def run() -> None:
             "consumer": container.consumer().run,
             "database": container.watch().run,
             "sample": container.sampler().run,
+            "watermark": container.watermarks().run,
         },
         drain_seconds=settings.drain_seconds,
         resources=[database.disposing(container.engine())],

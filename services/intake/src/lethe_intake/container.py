@@ -21,6 +21,7 @@ from lethe_intake.metrics import IntakeMetrics
 from lethe_intake.sample import Sampler
 from lethe_intake.settings import IntakeSettings
 from lethe_intake.storage import MIGRATIONS, VERSION_TABLE, IntakeStorage
+from lethe_intake.watermark import Watermarks
 from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, TopicsProbe
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_runtime.database import SCHEMA, DatabaseProbe, create_engine
@@ -127,3 +128,6 @@ class IntakeContainer(containers.DeclarativeContainer):
         transient=DatabaseProbe.TRANSIENT,
     )
     sampler = providers.Singleton(Sampler, storage, metrics, probe)
+    watermarks = providers.Singleton(
+        Watermarks, storage, metrics, probe, settings.provided.watermark_seconds
+    )

@@ -7,11 +7,12 @@ version) and one ciphertext. Everything below works on those.
 import hashlib
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 from zoneinfo import ZoneInfo
 
 from lethe_contracts.cipher import Cipher
@@ -31,10 +32,12 @@ from lethe_contracts.events import (
     Requested,
     Started,
     Verified,
+    Watermark,
 )
 from lethe_contracts.sources import INTAKE
 from lethe_contracts.states import RequestState
 from lethe_contracts.subject import SubjectRefs, normalise
+from lethe_contracts.topics import PARTITIONS
 
 Scalar = str | int | float | bool | None
 
@@ -274,4 +277,38 @@ def moves(envelope: Envelope[Event]) -> list[Move]:
     return [
         Move(request_id, event.job_id, envelope.sequence, state, closed_at)
         for request_id in event.request_ids
+    ]
+
+
+def watermarks(
+    settled_until: Mapping[int, datetime],
+    sequence: int,
+    at: datetime,
+    *,
+    keys: Sequence[str],
+    new_id: Callable[[], UUID],
+) -> list[Envelope[Watermark]]:
+    """Tell the eraser how fresh what it knows is, in one event per partition with settled buckets.
+
+    Args:
+        settled_until: by bucket, up to when everything intake decided is in Kafka.
+        sequence: of this round of watermarks.
+        at: when they are written.
+        keys: a key of each partition.
+        new_id: names an event.
+    """
+    of_partition: defaultdict[int, dict[int, datetime]] = defaultdict(dict)
+    for bucket, moment in sorted(settled_until.items()):
+        of_partition[bucket % PARTITIONS][bucket] = moment.astimezone(UTC)
+    return [
+        Envelope(
+            id=new_id(),
+            source=INTAKE,
+            aggregate=uuid5(NAMESPACE_URL, f"urn:lethe:watermark:{partition}"),
+            sequence=sequence,
+            time=at,
+            subject_ref=keys[partition],
+            event=Watermark(settled_until=settled),
+        )
+        for partition, settled in sorted(of_partition.items())
     ]

@@ -1,6 +1,7 @@
 """What intake counts, after the write it reports."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -26,6 +27,16 @@ class IntakeMetrics:
             ["state"],
             registry=registry,
         )
+        self._watermark = Gauge(
+            "intake_watermark_timestamp_seconds",
+            "When this instance last wrote a round of control watermarks.",
+            registry=registry,
+        )
+        self._unsettled = Gauge(
+            "intake_unsettled_buckets",
+            "Buckets without a control watermark because a dead letter of them is unresolved.",
+            registry=registry,
+        )
         for outcome in OUTCOMES:
             self._requests.labels(outcome)
         self.sampled({})
@@ -33,6 +44,11 @@ class IntakeMetrics:
     def answered(self, outcome: str) -> None:
         """Count one submission: accepted, replayed, joined or refused."""
         self._requests.labels(outcome).inc()
+
+    def ticked(self, at: datetime, unsettled_buckets: int) -> None:
+        """Show a round of watermarks."""
+        self._watermark.set(at.timestamp())
+        self._unsettled.set(unsettled_buckets)
 
     def sampled(self, open_requests: Mapping[RequestState, int]) -> None:
         """Show how many requests are open."""

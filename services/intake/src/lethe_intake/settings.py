@@ -46,4 +46,7 @@ class IntakeSettings(ServiceSettings):
     """The time zone in which a deadline's days are counted."""
     body_limit_bytes: Annotated[int, Field(ge=1024, le=16_777_216)] = 65_536
     """The largest request body that is read, in bytes."""
+    watermark_seconds: Annotated[float, Field(ge=0.1, le=60)] = 30
+    """How often the eraser is told how fresh what it knows is; it erases nobody on what is older
+    than `LETHE_ERASER_CONTROL_FRESH_SECONDS`."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080

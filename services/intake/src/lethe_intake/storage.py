@@ -6,7 +6,9 @@ A request is open while `closed_at` is null, which holds exactly while its state
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -28,6 +30,7 @@ from sqlalchemy import (
     case,
     func,
     insert,
+    literal,
     null,
     or_,
     select,
@@ -38,8 +41,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
-from lethe_contracts.codec import encode
+from lethe_contracts.codec import Envelope, encode
+from lethe_contracts.events import Event
 from lethe_contracts.states import RequestState
+from lethe_contracts.topics import PARTITIONS, REQUESTS
 from lethe_intake.domain import (
     Joined,
     KeyReused,
@@ -51,8 +56,9 @@ from lethe_intake.domain import (
     Taken,
     deadline,
     requested,
+    watermarks,
 )
-from lethe_outbox import Message, Outbox
+from lethe_outbox import BUCKETS, Message, Outbox, bucket_of, settled_until
 from lethe_runtime.database import SCHEMA
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -92,6 +98,15 @@ IDEMPOTENCY: Final = Table(
     PrimaryKeyConstraint("team", "key"),
 )
 
+CONTROL_TICK: Final = Table(
+    "control_tick",
+    METADATA,
+    Column("only", Boolean, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("written_at", DateTime(timezone=True), nullable=False),
+)
+"""The last round of watermarks, whichever instance wrote it."""
+
 _STATE: Final = bindparam("to_state", type_=Text)
 
 # Applies one word of the eraser, if it is newer than the newest applied: a repeated or overtaken
@@ -122,6 +137,27 @@ _MOVE: Final = (
 )
 
 
+def _key_of(partition: int) -> str:
+    names = (f"watermark-{number}" for number in count())
+    return next(name for name in names if bucket_of(name) % PARTITIONS == partition)
+
+
+_WATERMARK_KEYS: Final = tuple(_key_of(partition) for partition in range(PARTITIONS))
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """A round of watermarks.
+
+    Attributes:
+        at: when it was written, on the database's clock.
+        unsettled_buckets: buckets it says nothing of, because a dead letter of them is unresolved.
+    """
+
+    at: datetime
+    unsettled_buckets: int
+
+
 class IntakeStorage:
     """The requests and their promises.
 
@@ -134,6 +170,7 @@ class IntakeStorage:
     def __init__(self, engine: AsyncEngine, outbox: Outbox, zone: ZoneInfo) -> None:
         self._engine = engine
         self._outbox = outbox
+        self._unlocked = Outbox(outbox.schema, key_lock=False)
         self._zone = zone
 
     async def submit(self, submission: Submission) -> Outcome:
@@ -181,6 +218,29 @@ class IntakeStorage:
         async with self._engine.connect() as connection:
             rows = (await connection.execute(query)).all()
         return {RequestState(state): count for state, count in rows}
+
+    async def watermark(self, every: timedelta) -> Ticked | None:
+        """Write a round of watermarks, unless one was written within `every`, by whom ever.
+
+        Rounds follow each other under the lock of one row, which serialises the writers of their
+        keys; the outbox's own locks would stop submissions meanwhile.
+        """
+        due = (
+            update(CONTROL_TICK)
+            .where(CONTROL_TICK.c.written_at <= func.now() - literal(every))
+            .values(sequence=CONTROL_TICK.c.sequence + 1, written_at=func.now())
+            .returning(CONTROL_TICK.c.sequence, CONTROL_TICK.c.written_at)
+        )
+        async with self._engine.begin() as connection:
+            tick = (await connection.execute(due)).one_or_none()
+            if tick is None:
+                return None
+            settled = await settled_until(connection, REQUESTS, schema=SCHEMA)
+            events = watermarks(
+                settled, tick.sequence, tick.written_at, keys=_WATERMARK_KEYS, new_id=uuid7
+            )
+            await self._unlocked.append_async(connection, *map(_message, events))
+        return Ticked(at=tick.written_at, unsettled_buckets=BUCKETS - len(settled))
 
     async def _seen(self, connection: AsyncConnection, submission: Submission) -> Outcome | None:
         """Take the idempotency key's lock and see what the key was used for."""
@@ -236,16 +296,8 @@ class IntakeStorage:
                 attempt=1,
             )
         )
-        event_id = uuid7()
-        encoded = encode(requested(submission, request, event_id=event_id, at=now))
-        message = Message(
-            topic=encoded.topic,
-            key=encoded.key,
-            payload=encoded.value,
-            headers=encoded.headers,
-            event_id=event_id,
-        )
-        await self._outbox.append_async(connection, message)
+        event = requested(submission, request, event_id=uuid7(), at=now)
+        await self._outbox.append_async(connection, _message(event))
 
 
 async def apply_moves(connection: AsyncConnection, moves: Sequence[Move]) -> None:
@@ -264,6 +316,17 @@ async def apply_moves(connection: AsyncConnection, moves: Sequence[Move]) -> Non
         for move in moves
     ]
     await connection.execute(_MOVE, parameters)
+
+
+def _message(envelope: Envelope[Event]) -> Message:
+    encoded = encode(envelope)
+    return Message(
+        topic=encoded.topic,
+        key=encoded.key,
+        payload=encoded.value,
+        headers=encoded.headers,
+        event_id=envelope.id,
+    )
 
 
 async def _open_request(connection: AsyncConnection, submission: Submission) -> Request | None:

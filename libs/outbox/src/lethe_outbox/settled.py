@@ -1,0 +1,52 @@
+"""Up to when everything that was appended is surely in Kafka, bucket by bucket."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import and_, exists, func, lateral, select, text, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
+
+
+async def settled_until(
+    connection: AsyncConnection, topic: str, *, schema: str | None = DEFAULT_SCHEMA
+) -> Mapping[int, datetime]:
+    """Say for each bucket up to when every row of `topic` that was committed is in Kafka.
+
+    A bucket with a refused row of that topic that nobody has dealt with is left out. The times are
+    the database's, at most that of this statement. What is appended afterwards, also in this
+    transaction, is published behind all that, because a bucket is published in one partition and
+    what is in Kafka already cannot be overtaken.
+
+    The first pending row decides, whose transaction began before any later id was drawn: no
+    pending row was committed before that.
+
+    Raises:
+        SQLAlchemyError: the database's refusal.
+    """
+    tables = OutboxTables(schema)
+    outbox, bucket, dead = tables.outbox, tables.bucket, tables.dead
+    waiting = lateral(
+        select(outbox.c.created_at)
+        .where(
+            outbox.c.bucket == bucket.c.bucket,
+            outbox.c.id > bucket.c.low_water,
+            outbox.c.status == Status.PENDING,
+        )
+        .order_by(outbox.c.id)
+        .limit(1)
+    )
+    refused = exists().where(and_(dead.c.bucket == bucket.c.bucket, dead.c.topic == topic))
+    found = (
+        select(
+            bucket.c.bucket,
+            func.coalesce(waiting.c.created_at, func.statement_timestamp()),
+        )
+        .select_from(bucket.outerjoin(waiting, true()))
+        .where(~refused)
+    )
+    # Statistics of an empty table would read it whole, once per bucket.
+    await connection.execute(text("set local enable_seqscan = off"))
+    rows = await connection.execute(found)
+    return dict(row.tuple() for row in rows)
