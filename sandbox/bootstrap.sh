@@ -4,7 +4,7 @@
 #
 #   bootstrap.sh python    uv, the virtual environment, the locked packages, the members
 #   bootstrap.sh servers   Java and Maven, for Kafka
-#   bootstrap.sh tools     promtool, amtool and docker-compose, for the tests
+#   bootstrap.sh tools     promtool, amtool, docker-compose and versitygw, for the tests
 #   bootstrap.sh lock      write requirements.lock anew
 
 set -euo pipefail
@@ -16,6 +16,8 @@ readonly STATE=.sandbox
 readonly TOOLS=$STATE/tools
 readonly OLDEST_PYTHON=11
 readonly OLDEST_JAVA=17
+readonly OLDEST_GO=25 # 1.25
+readonly VERSITYGW=v1.8.0
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "lethe: $*"; exit 1; }
@@ -190,12 +192,60 @@ unpack() {
     ln -sf "../debian/usr/bin/$program" "$TOOLS/bin/$program"
 }
 
+# Says where a Go is that can build versitygw, if there is one.
+find_go() {
+    local go minor
+    for go in go /usr/local/go/bin/go /usr/lib/go-1.*/bin/go; do
+        present "$go" || continue
+        minor=$("$go" env GOVERSION 2>/dev/null | sed -nE 's/^go1\.([0-9]+).*/\1/p')
+        if [[ -n $minor ]] && ((minor >= OLDEST_GO)); then
+            command -v "$go"
+            return
+        fi
+    done
+    return 1
+}
+
+newest_go() {
+    local package
+    present apt-get || fail "versitygw needs Go 1.$OLDEST_GO or newer: install it by hand"
+    apt-cache show golang-go >/dev/null 2>&1 || apt_update
+    for package in golang-1.{27,26,25}-go; do
+        if apt-cache show "$package" >/dev/null 2>&1; then
+            printf '%s\n' "$package"
+            return
+        fi
+    done
+    printf 'golang-go\n'
+}
+
+# The second S3 server. Kept under its version, so that another pin builds another one.
+install_versitygw() {
+    local go package target=$PWD/$TOOLS/versitygw-$VERSITYGW build
+    [[ ! -x $target ]] || return 0
+    if ! go=$(find_go); then
+        package=$(newest_go)
+        apt_install "$package"
+        go=$(find_go) || fail "versitygw needs Go 1.$OLDEST_GO or newer, apt has an older one"
+    fi
+    say "building versitygw $VERSITYGW into $TOOLS"
+    mkdir -p "$TOOLS"
+    build=$(mktemp -d "$PWD/$TOOLS/go.XXXXXX")
+    # Modules and objects of the build go with it; a module cache is read-only unless told.
+    GOBIN=$build GOPATH=$build/path GOCACHE=$build/cache GOFLAGS="${GOFLAGS:-} -modcacherw" \
+        "$go" install "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW" >&2 ||
+        { rm -rf "$build" && fail "go could not build versitygw $VERSITYGW"; }
+    mv "$build/versitygw" "$target"
+    rm -rf "$build"
+}
+
 install_tools() {
     unpack prometheus promtool
     # Installed, not unpacked: Debian's Alertmanager opens its default template at a fixed place.
     { present amtool && [[ -f /usr/share/prometheus/alertmanager/default.tmpl ]]; } ||
         apt_install prometheus-alertmanager
     present docker-compose || apt_install docker-compose
+    install_versitygw
 }
 
 case ${1:-} in

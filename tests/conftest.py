@@ -24,7 +24,8 @@ from lethe_sandbox.stack import (
     open_stack,
     sweep,
 )
-from tests.support.factories import BucketFactory, TopicFactory
+from lethe_sandbox.stack.embedded import VersityGw, alone
+from tests.support.factories import BucketFactory, TopicFactory, make_buckets
 
 TESTS = Path(__file__).parent
 PARTITIONS = 16
@@ -150,20 +151,22 @@ def s3(stack: Addresses) -> S3Address:
     return stack.s3
 
 
+@pytest.fixture(scope="session")
+def versitygw() -> Iterator[S3Address]:
+    """The second S3 server, whatever the stack runs on; its account is its access key."""
+    folders = Folders.of_checkout()
+    try:
+        instance = Instance.claim_any(folders, "versitygw")
+        with alone(VersityGw(folders, instance), instance) as server:
+            yield server.address
+    except StackError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
 @pytest.fixture
 def bucket(s3: S3Address) -> BucketFactory:
-    """Make empty buckets: `bucket()`, `bucket(versioned=True)`."""
-    client = s3.client()
-
-    def make(*, versioned: bool = False) -> str:
-        name = f"test-{uuid4().hex}"
-        where = {"LocationConstraint": s3.region}
-        client.create_bucket(Bucket=name, CreateBucketConfiguration=where)  # type: ignore[arg-type] # the stubs list regions
-        if versioned:
-            client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-        return name
-
-    return make
+    """Make empty buckets: `bucket()`, `bucket(versioned=True)`, `bucket(locked=True)`."""
+    return make_buckets(s3)
 
 
 @pytest.fixture

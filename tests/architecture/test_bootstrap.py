@@ -5,6 +5,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+from lethe_sandbox.stack.embedded import versitygw
+
 ROOT = Path(__file__).parents[2]
 BOOTSTRAP = ROOT / "sandbox" / "bootstrap.sh"
 
@@ -51,3 +53,9 @@ def test_the_scripts_are_valid_and_executable() -> None:
     for script in (BOOTSTRAP, ROOT / ".ci" / "run"):
         subprocess.run(["bash", "-n", str(script)], check=True)
         assert script.stat().st_mode & 0o111
+
+
+def test_the_second_s3_server_is_the_one_that_is_built() -> None:
+    pinned = re.search(r"^readonly VERSITYGW=(\S+)$", BOOTSTRAP.read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert pinned[1] == versitygw.VERSION

@@ -20,10 +20,10 @@ from lethe_sandbox.stack import (
     InUseError,
     Stack,
     StackError,
-    embedded,
     read,
     sweep,
 )
+from lethe_sandbox.stack.embedded import starting
 from lethe_sandbox.stack.ports import free_ports
 from tests.support.factories import TopicFactory
 from tests.support.waiting import until_sync
@@ -91,7 +91,7 @@ def test_a_port_somebody_else_took_first_is_given_up_for_another(
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         taken = stranger.getsockname()[1]
         offers = iter([(taken,), free_ports(1)])
-        monkeypatch.setattr(embedded, "free_ports", lambda _: next(offers))
+        monkeypatch.setattr(starting, "free_ports", lambda _: next(offers))
         instance = Instance.claim_any(folders, "ports")
         stack = EmbeddedStack(folders, instance)
         try:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -13,17 +14,17 @@ from lethe_sandbox.stack.embedded.postgres import Postgres
 from lethe_sandbox.stack.embedded.redis import Redis
 from lethe_sandbox.stack.embedded.s3 import S3
 from lethe_sandbox.stack.embedded.server import Server
+from lethe_sandbox.stack.embedded.starting import alone, first_start, try_start
+from lethe_sandbox.stack.embedded.versitygw import VersityGw
 from lethe_sandbox.stack.folders import Folders
 from lethe_sandbox.stack.instance import Instance
 from lethe_sandbox.stack.interface import SERVERS, ServerName, StackError
-from lethe_sandbox.stack.ports import free_ports, is_free
 from lethe_sandbox.stack.process import Process
 
-_READY_SECONDS: Final = 90
+__all__ = ["EmbeddedStack", "VersityGw", "alone"]
+
 _PORT_SECONDS: Final = 15
 _STOP_SECONDS: Final = 30
-_TRIES: Final = 5
-_POLL_SECONDS: Final = 0.05
 
 
 class EmbeddedStack:
@@ -54,7 +55,10 @@ class EmbeddedStack:
         self._redis = Redis(folders, instance)
         self._s3 = S3(folders, instance)
         self._servers: dict[ServerName, Server] = {
-            server.name: server for server in (self._postgres, self._kafka, self._redis, self._s3)
+            "postgres": self._postgres,
+            "kafka": self._kafka,
+            "redis": self._redis,
+            "s3": self._s3,
         }
         self._processes: dict[ServerName, Process] = {}
         self._started = False
@@ -105,7 +109,7 @@ class EmbeddedStack:
         if self._running(server):
             return
         deadline = time.monotonic() + _PORT_SECONDS
-        while not self._try_start(self._servers[server]):
+        while not self._try_start(server):
             if time.monotonic() > deadline:
                 raise StackError(f"another program took the port of {server}")
 
@@ -134,32 +138,10 @@ class EmbeddedStack:
     def _first_start(self, name: ServerName) -> None:
         server = self._servers[name]
         began = time.monotonic()
-        server.install()
-        for _ in range(_TRIES):
-            server.ports = free_ports(server.port_count)
-            server.prepare()
-            if self._try_start(server):
-                self._say(
-                    f"{name} answers on port {server.port} ({time.monotonic() - began:.1f} s)"
-                )
-                return
-        raise StackError(f"{name} found no free port in {_TRIES} tries: see {server.log}")
+        first_start(server, self._instance, partial(self._processes.__setitem__, name))
+        self._say(f"{name} answers on port {server.port} ({time.monotonic() - began:.1f} s)")
 
-    def _try_start(self, server: Server) -> bool:
-        """Start once; False when somebody else was faster to take one of its ports."""
-        process = Process.spawn(server.command(), detached=self._instance.kept)
-        self._processes[server.name] = process
-        self._instance.record(server.name, process)
-        deadline = time.monotonic() + _READY_SECONDS
-        while process.alive():
-            if process.listens_on(server.port) and server.answers() and process.alive():
-                return True
-            if time.monotonic() > deadline:
-                process.kill()
-                raise StackError(
-                    f"{server.name} does not answer after {_READY_SECONDS} s: see {server.log}"
-                )
-            time.sleep(_POLL_SECONDS)
-        if all(is_free(port) for port in server.ports):
-            raise StackError(f"{server.name} ended at its start: see {server.log}")
-        return False
+    def _try_start(self, name: ServerName) -> bool:
+        return try_start(
+            self._servers[name], self._instance, partial(self._processes.__setitem__, name)
+        )

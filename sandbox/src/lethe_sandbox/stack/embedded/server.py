@@ -7,14 +7,13 @@ from typing import ClassVar
 
 from lethe_sandbox.stack.folders import Folders
 from lethe_sandbox.stack.instance import Instance
-from lethe_sandbox.stack.interface import ServerName
 from lethe_sandbox.stack.process import Command
 
 
 class Server(ABC):
     """One server program: how to install it, give it data, run it and talk to it."""
 
-    name: ClassVar[ServerName]
+    name: ClassVar[str]
     port_count: ClassVar[int] = 1
 
     def __init__(self, folders: Folders, instance: Instance) -> None:
