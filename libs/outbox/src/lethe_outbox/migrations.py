@@ -7,19 +7,18 @@ They are called from the revisions of whoever owns the database:
 """
 
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any, Final
-from uuid import UUID
 
 from sqlalchemy import text
 
 from lethe_outbox.message import BUCKETS
+from lethe_outbox.partitions import first_uuid7, months
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables
 
 FILLFACTOR: Final = 85
 """Leaves room in each page for the acknowledgement, which then touches no index."""
 
-_MONTHS_AHEAD: Final = 3
+_MONTHS_AHEAD: Final = 2
 
 
 def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
@@ -32,7 +31,7 @@ def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
         f"WITH (fillfactor = {FILLFACTOR}, autovacuum_vacuum_scale_factor = 0, "
         "autovacuum_vacuum_threshold = 10000)"
     )
-    for start, end in _months():
+    for start, end in _spans():
         op.execute(
             f"CREATE TABLE {_name(schema, f'outbox_{start:%Y_%m}')} "
             f"PARTITION OF {_name(schema, 'outbox')} "
@@ -59,7 +58,7 @@ def create_inbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     """Create the inbox, in monthly partitions of the time that a UUIDv7 carries."""
     _create_schema(op, schema)
     OutboxTables(schema).inbox.create(op.get_bind())
-    for start, end in _months():
+    for start, end in _spans():
         op.execute(
             f"CREATE TABLE {_name(schema, f'inbox_{start:%Y_%m}')} "
             f"PARTITION OF {_name(schema, 'inbox')} "
@@ -87,11 +86,6 @@ def drop_dead_letter(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     OutboxTables(schema).dead_letter.drop(op.get_bind())
 
 
-def first_uuid7(moment: datetime) -> UUID:
-    """Return the smallest UUID whose first 48 bits are `moment` in milliseconds (RFC 9562, 5.7)."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
-
-
 def _create_schema(op: Any, schema: str | None) -> None:
     if schema is not None:
         op.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
@@ -101,12 +95,5 @@ def _name(schema: str | None, table: str) -> str:
     return f'"{table}"' if schema is None else f'"{schema}"."{table}"'
 
 
-def _months() -> list[tuple[datetime, datetime]]:
-    """The current month and the ones made ahead, as half-open intervals in UTC."""
-    now = datetime.now(UTC)
-    count = now.year * 12 + now.month - 1
-    starts = [
-        datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
-        for month in range(count, count + _MONTHS_AHEAD + 1)
-    ]
-    return list(pairwise(starts))
+def _spans() -> list[tuple[datetime, datetime]]:
+    return [(span.start, span.end) for span in months(datetime.now(UTC), _MONTHS_AHEAD)]

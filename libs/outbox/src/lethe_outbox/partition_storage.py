@@ -1,0 +1,308 @@
+"""The SQL by which partitions are made ahead and dropped: one transaction each, killable anywhere.
+
+Whoever changes the partitions of a table holds its advisory lock to the end of the transaction, so
+that there is one at a time per table, also behind a pooler in transaction mode. No statement waits
+longer than `lock_seconds` for a lock: whoever wants the table queues behind a waiting `DROP`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from functools import partial
+from itertools import count
+from typing import Final
+
+import psycopg
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from lethe_outbox.partitions import (
+    Partition,
+    PartitionKey,
+    Span,
+    free_name,
+    later_part,
+    missing,
+    parse_bounds,
+)
+
+MOST_MOVED_ROWS: Final = 20_000
+"""Rows moved out of a default partition in one go; it is locked for well under a second then."""
+
+_LIST: Final = text("""
+select c.oid::int8 as oid, n.nspname, c.relname, pg_get_expr(c.relpartbound, c.oid) as bounds
+from pg_inherits i
+join pg_class c on c.oid = i.inhrelid
+join pg_namespace n on n.oid = c.relnamespace
+where i.inhparent = cast(:parent as regclass) and not i.inhdetachpending
+order by c.relname
+""")
+_NAMES: Final = text("""
+select relname from pg_class
+where relnamespace = (select relnamespace from pg_class where oid = cast(:parent as regclass))
+""")
+_OPTIONS: Final = text("select array_to_string(reloptions, ', ') from pg_class where oid = :oid")
+_ALONE: Final = text("select pg_try_advisory_xact_lock(hashtextextended(:what, 0))")
+_LIMITS: Final = text("""
+select set_config('lock_timeout', :lock, true), set_config('timezone', 'UTC', true),
+    set_config('statement_timeout', :statement, true)
+""")
+
+_COLUMNS: Final = text("""
+select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+where attrelid = cast(:parent as regclass) and attnum > 0 and not attisdropped
+""")
+_LOCKED: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+_ATTEMPTS: Final = 5
+"""At the moment of the drop: the look before it may have taken long and is not to be repeated."""
+
+
+class Outcome(Enum):
+    """What became of a step."""
+
+    DONE = "done"
+    BUSY = "busy"
+    """Somebody else does it, or works in the table; to be tried again later."""
+    REFUSED = "refused"
+    """It must not be done now: the table's own check says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionedTable:
+    """A table whose partitions are kept.
+
+    Attributes:
+        schema: where it stands; None for the search path.
+        name: unqualified.
+        key: how its partition key carries time.
+        lock_seconds: longest wait for a lock.
+        statement_seconds: longest statement, e.g. the look through an old partition.
+    """
+
+    schema: str | None
+    name: str
+    key: PartitionKey
+    lock_seconds: float = 0.2
+    statement_seconds: float = 600
+
+    @property
+    def qualified(self) -> str:
+        """The quoted name."""
+        return _quoted(self.schema, self.name)
+
+
+OnMoved = Callable[[Connection, str], None]
+"""Told the quoted name of a new partition into which rows of the default one were moved."""
+
+MayDrop = Callable[[Connection, Partition], bool]
+"""Looks through a partition that nobody can write any more, and saves what must outlive it.
+
+Called inside the transaction that drops it; what it writes is committed with the drop or not at
+all. False leaves the partition alone.
+"""
+
+
+async def partitions(
+    connection: AsyncConnection | AsyncEngine, table: PartitionedTable
+) -> list[Partition]:
+    """List the partitions of a table.
+
+    Raises:
+        ValueError: one is not of a range of one column that carries time.
+    """
+    if isinstance(connection, AsyncEngine):
+        async with connection.begin() as opened:
+            return await opened.run_sync(_partitions, table)
+    return await connection.run_sync(_partitions, table)
+
+
+async def make_ahead(
+    engine: AsyncEngine,
+    table: PartitionedTable,
+    now: datetime,
+    ahead: int,
+    on_moved: OnMoved | None = None,
+) -> dict[str, Outcome]:
+    """Make the partitions of this month and the `ahead` next ones where they are missing.
+
+    Rows that wait in the default partition for a missing range are moved into it, with every column
+    as it was. Are they more than `MOST_MOVED_ROWS`, they stay where they are, which is as safe, and
+    the partition begins the day after tomorrow.
+
+    Gives what became of each partition, by name; an empty answer means that none is missing.
+    """
+    outcomes: dict[str, Outcome] = {}
+    for span in missing(await partitions(engine, table), now, ahead):
+        step = partial(_make, table=table, span=span, now=now, on_moved=on_moved)
+        try:
+            async with engine.connect() as connection, connection.begin():
+                alone = await connection.run_sync(_prepare, table)
+                outcome = await connection.run_sync(step) if alone else Outcome.BUSY
+        except DBAPIError as error:
+            outcome = _busy(error)
+        outcomes[f"{table.name} from {span.start:%Y-%m-%d}"] = outcome
+    return outcomes
+
+
+async def drop(
+    engine: AsyncEngine, table: PartitionedTable, partition: Partition, may_drop: MayDrop
+) -> Outcome:
+    """Drop a range partition if `may_drop` says so, in one transaction.
+
+    Writers of the partition are waited for and kept out before the look, and stay out until it is
+    gone: nothing can be committed into it in between. The rest of the table is locked for the
+    moment of the drop only.
+    """
+    if partition.span is None:
+        raise ValueError("the default partition is never dropped")
+    try:
+        async with engine.connect() as connection, connection.begin() as transaction:
+            if not await connection.run_sync(_prepare, table):
+                return Outcome.BUSY
+            if partition not in await partitions(connection, table):
+                return Outcome.DONE
+            if not await connection.run_sync(_look, partition, may_drop):
+                await transaction.rollback()
+                return Outcome.REFUSED
+            await _drop_patiently(connection, table, partition)
+    except DBAPIError as error:
+        return _busy(error)
+    return Outcome.DONE
+
+
+async def _drop_patiently(
+    connection: AsyncConnection, table: PartitionedTable, partition: Partition
+) -> None:
+    for attempt in count(1):
+        try:
+            async with connection.begin_nested():
+                await connection.run_sync(_detach_and_drop, table, partition)
+        except DBAPIError as error:
+            if attempt == _ATTEMPTS:
+                raise
+            _busy(error)
+            # Whoever queued behind us goes first.
+            await asyncio.sleep(table.lock_seconds * attempt)
+        else:
+            return
+
+
+def _busy(error: DBAPIError) -> Outcome:
+    """Raise what is not a lock held by somebody else."""
+    # A writer that waits for us while we wait for it is a deadlock, and as good a reason.
+    if isinstance(error.orig, _LOCKED):
+        return Outcome.BUSY
+    raise error
+
+
+def _prepare(connection: Connection, table: PartitionedTable) -> bool:
+    limits = {
+        "lock": f"{max(1, int(table.lock_seconds * 1000))}ms",
+        "statement": f"{int(table.statement_seconds * 1000)}ms",
+    }
+    connection.execute(_LIMITS, limits)
+    return bool(connection.scalar(_ALONE, {"what": f"partitions of {table.qualified}"}))
+
+
+def _partitions(connection: Connection, table: PartitionedTable) -> list[Partition]:
+    connection.execute(text("set local timezone = 'UTC'"))
+    rows = connection.execute(_LIST, {"parent": table.qualified})
+    return [
+        Partition(row.oid, row.nspname, row.relname, parse_bounds(row.bounds, table.key))
+        for row in rows
+    ]
+
+
+def _make(
+    connection: Connection,
+    table: PartitionedTable,
+    span: Span,
+    now: datetime,
+    on_moved: OnMoved | None,
+) -> Outcome:
+    present = _partitions(connection, table)
+    if span not in missing(present, span.start, 0):
+        # Somebody made it since we looked.
+        return Outcome.DONE
+    default = next((one for one in present if one.span is None), None)
+    waiting = _count(connection, table, default, span) if default is not None else 0
+    if waiting > MOST_MOVED_ROWS:
+        later = later_part(span, now)
+        if later is None:
+            return Outcome.REFUSED
+        span, waiting = later, 0
+    name = free_name(table.name, span, connection.scalars(_NAMES, {"parent": table.qualified}))
+    schema = default.schema if default is not None else table.schema
+    new = _quoted(schema, name)
+    options = connection.scalar(_OPTIONS, {"oid": default.oid if default is not None else 0})
+    storage = f" WITH ({options})" if options else ""
+    # Attached afterwards, it does not lock the table; `create table ... partition of` would.
+    _run(
+        connection,
+        f"create table {new} (like {table.qualified} including defaults including constraints"
+        f" including indexes including storage){storage}",
+    )
+    if default is not None and waiting:
+        _move(connection, table, default, new, span)
+        if on_moved is not None:
+            on_moved(connection, new)
+    _run(
+        connection,
+        f"alter table {table.qualified} attach partition {new}"
+        f" for values from ('{table.key.literal(span.start)}')"
+        f" to ('{table.key.literal(span.end)}')",
+    )
+    return Outcome.DONE
+
+
+def _count(connection: Connection, table: PartitionedTable, default: Partition, span: Span) -> int:
+    where = _within(table, span)
+    found = connection.scalar(
+        text(
+            f"select count(*) from (select from {_quoted(default.schema, default.name)}"  # noqa: S608 - names of the catalog, bounds of ours
+            f" where {where} limit {MOST_MOVED_ROWS + 1}) waiting"
+        )
+    )
+    return int(found or 0)
+
+
+def _move(
+    connection: Connection, table: PartitionedTable, default: Partition, new: str, span: Span
+) -> None:
+    old = _quoted(default.schema, default.name)
+    columns = connection.scalar(_COLUMNS, {"parent": table.qualified})
+    _run(connection, f"lock table {old} in access exclusive mode")
+    _run(
+        connection,
+        f"with moved as (delete from {old} where {_within(table, span)} returning {columns})"  # noqa: S608 - likewise
+        f" insert into {new} ({columns}) select {columns} from moved",
+    )
+
+
+def _look(connection: Connection, partition: Partition, may_drop: MayDrop) -> bool:
+    name = _quoted(partition.schema, partition.name)
+    _run(connection, f"lock table {name} in share mode")
+    return may_drop(connection, partition)
+
+
+def _detach_and_drop(connection: Connection, table: PartitionedTable, partition: Partition) -> None:
+    name = _quoted(partition.schema, partition.name)
+    _run(connection, f"alter table {table.qualified} detach partition {name}")
+    _run(connection, f"drop table {name}")
+
+
+def _within(table: PartitionedTable, span: Span) -> str:
+    column, literal = table.key.column, table.key.literal
+    return f"{column} >= '{literal(span.start)}' and {column} < '{literal(span.end)}'"
+
+
+def _run(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement)
+
+
+def _quoted(schema: str | None, name: str) -> str:
+    parts = [name] if schema is None else [schema, name]
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)

@@ -1,0 +1,186 @@
+"""Making and dropping partitions on a real table."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from lethe_outbox import partition_storage
+from lethe_outbox.partition_storage import Outcome, PartitionedTable, drop, make_ahead, partitions
+from lethe_outbox.partitions import BY_TIME, BY_UUID7, Partition, first_uuid7
+
+LAY = """
+create schema "Odd one";
+create table "Odd one".t (id bigint generated always as identity, created_at timestamptz not null,
+    gone int, v text not null default 'd', primary key (id, created_at))
+    partition by range (created_at);
+create index on "Odd one".t (v, id);
+create table "Odd one".t_default partition of "Odd one".t default with (fillfactor = 85);
+alter table "Odd one".t drop column gone;
+create table "Odd one".u (event_id uuid primary key) partition by range (event_id);
+create table "Odd one".u_default partition of "Odd one".u default;
+"""
+NOW = datetime(2026, 11, 20, 17, 0, tzinfo=UTC)
+T = PartitionedTable("Odd one", "t", BY_TIME, lock_seconds=0.05)
+U = PartitionedTable("Odd one", "u", BY_UUID7, lock_seconds=0.05)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    found = create_async_engine(database_url)
+    async with found.begin() as connection:
+        for statement in LAY.split(";\n")[:-1]:
+            await connection.execute(text(statement))
+    yield found
+    await found.dispose()
+
+
+async def put(engine: AsyncEngine, *moments: datetime) -> None:
+    async with engine.begin() as connection:
+        for moment in moments:
+            await connection.execute(
+                text('insert into "Odd one".t (created_at) values (:m)'), {"m": moment}
+            )
+
+
+async def places(engine: AsyncEngine) -> list[tuple[int, str]]:
+    async with engine.connect() as connection:
+        rows = await connection.execute(
+            text(
+                "select id, (select relname from pg_class c where c.oid = t.tableoid)"
+                ' from "Odd one".t t order by id'
+            )
+        )
+        return [(row[0], row[1]) for row in rows]
+
+
+async def names(engine: AsyncEngine, table: PartitionedTable = T) -> list[str]:
+    return [one.name for one in await partitions(engine, table)]
+
+
+def yes(connection: Connection, partition: Partition) -> bool:
+    del connection, partition
+    return True
+
+
+async def test_months_are_made_ahead_once_and_look_like_their_siblings(
+    engine: AsyncEngine,
+) -> None:
+    assert await make_ahead(engine, T, NOW, 2) == {
+        "t from 2026-11-01": Outcome.DONE,
+        "t from 2026-12-01": Outcome.DONE,
+        "t from 2027-01-01": Outcome.DONE,
+    }
+    assert await make_ahead(engine, T, NOW, 2) == {}
+    assert await names(engine) == ["t_2026_11", "t_2026_12", "t_2027_01", "t_default"]
+    async with engine.connect() as connection:
+        options, indexes, valid = (
+            await connection.execute(
+                text(
+                    "select c.reloptions, count(i.indexrelid), bool_and(i.indisvalid)"
+                    " from pg_class c join pg_index i on i.indrelid = c.oid"
+                    """ where c.oid = '"Odd one".t_2026_12'::regclass group by 1"""
+                )
+            )
+        ).one()
+    assert (options, indexes, valid) == (["fillfactor=85"], 2, True)
+    await put(engine, NOW, NOW + timedelta(days=60))
+    assert await places(engine) == [(1, "t_2026_11"), (2, "t_2027_01")]
+
+
+async def test_a_uuid7_finds_the_month_it_carries(engine: AsyncEngine) -> None:
+    await make_ahead(engine, U, NOW, 0)
+    async with engine.begin() as connection:
+        where = await connection.scalar(
+            text('insert into "Odd one".u values (:u) returning tableoid::regclass::text'),
+            {"u": first_uuid7(NOW)},
+        )
+        foreign = await connection.scalar(
+            text('insert into "Odd one".u values (:u) returning tableoid::regclass::text'),
+            {"u": uuid4()},
+        )
+    assert where == '"Odd one".u_2026_11'
+    assert foreign == '"Odd one".u_default'
+
+
+async def test_rows_of_the_default_partition_move_where_they_belong(engine: AsyncEngine) -> None:
+    await put(engine, NOW, NOW - timedelta(days=90), NOW + timedelta(days=11))
+    seen: list[str] = []
+    await make_ahead(engine, T, NOW, 1, lambda _connection, name: seen.append(name))
+    assert await places(engine) == [(1, "t_2026_11"), (2, "t_default"), (3, "t_2026_12")]
+    assert seen == ['"Odd one"."t_2026_11"', '"Odd one"."t_2026_12"']
+
+
+async def test_a_full_default_partition_keeps_its_rows_and_the_next_range_begins_later(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_storage, "MOST_MOVED_ROWS", 2)
+    await put(engine, NOW, NOW, NOW)
+    assert await make_ahead(engine, T, NOW, 0) == {"t from 2026-11-01": Outcome.DONE}
+    assert await names(engine) == ["t_2026_11_22", "t_default"]
+    assert {place for _, place in await places(engine)} == {"t_default"}
+    # What is left of the month is in the past: it stays with the default partition.
+    assert await make_ahead(engine, T, NOW, 0) == {"t from 2026-11-01": Outcome.REFUSED}
+
+
+async def test_one_at_a_time(engine: AsyncEngine) -> None:
+    async with engine.connect() as other:
+        await other.execute(
+            text("select pg_advisory_xact_lock(hashtextextended(:what, 0))"),
+            {"what": 'partitions of "Odd one"."t"'},
+        )
+        assert await make_ahead(engine, T, NOW, 0) == {"t from 2026-11-01": Outcome.BUSY}
+        assert await make_ahead(engine, U, NOW, 0) == {"u from 2026-11-01": Outcome.DONE}
+    assert await make_ahead(engine, T, NOW, 0) == {"t from 2026-11-01": Outcome.DONE}
+
+
+async def test_writers_of_other_partitions_do_not_stop_the_making(engine: AsyncEngine) -> None:
+    await make_ahead(engine, T, NOW, 0)
+    async with engine.connect() as writer:
+        await writer.execute(text('insert into "Odd one".t (created_at) values (:m)'), {"m": NOW})
+        assert await make_ahead(engine, T, NOW, 1) == {"t from 2026-12-01": Outcome.DONE}
+
+
+async def october(engine: AsyncEngine) -> Partition:
+    await make_ahead(engine, T, NOW - timedelta(days=30), 1)
+    return next(one for one in await partitions(engine, T) if one.name == "t_2026_10")
+
+
+async def test_a_drop_asks_first_and_what_was_written_then_stays_with_it(
+    engine: AsyncEngine,
+) -> None:
+    old = await october(engine)
+    await put(engine, NOW, NOW - timedelta(days=30))
+
+    def save(connection: Connection, partition: Partition) -> bool:
+        del partition
+        connection.execute(text('insert into "Odd one".t (created_at) values (:m)'), {"m": NOW})
+        return True
+
+    assert await drop(engine, T, old, lambda *_: save(*_) and False) is Outcome.REFUSED
+    assert len(await places(engine)) == 2
+    assert await drop(engine, T, old, save) is Outcome.DONE
+    assert await names(engine) == ["t_2026_11", "t_default"]
+    assert [place for _, place in await places(engine)] == ["t_2026_11"] * 2
+    assert await drop(engine, T, old, yes) is Outcome.DONE
+
+
+async def test_an_open_writer_puts_the_drop_off_wherever_it_writes(engine: AsyncEngine) -> None:
+    old = await october(engine)
+    for moment in (NOW, NOW - timedelta(days=30)):
+        async with engine.connect() as writer:
+            await writer.execute(
+                text('insert into "Odd one".t (created_at) values (:m)'), {"m": moment}
+            )
+            assert await drop(engine, T, old, yes) is Outcome.BUSY
+            await writer.rollback()
+    assert await drop(engine, T, old, yes) is Outcome.DONE
+
+
+async def test_the_default_partition_is_never_dropped(engine: AsyncEngine) -> None:
+    default = next(one for one in await partitions(engine, T) if one.span is None)
+    with pytest.raises(ValueError, match="never dropped"):
+        await drop(engine, T, default, yes)
