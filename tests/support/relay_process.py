@@ -1,4 +1,4 @@
-"""A relay as a process: `python -m tests.support.relay_process URL BOOTSTRAP SETTINGS`."""
+"""A relay as a process: `python -m tests.support.relay_process URL BOOTSTRAP SETTINGS POINTS`."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay import Relay, RelaySettings
+from tests.support.fail_points import FailPoint, arm
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,15 +34,20 @@ async def main(url: str, bootstrap: str, settings: dict[str, Any]) -> None:
 
 
 def start(
-    url: str, bootstrap: str, log: Path, settings: dict[str, Any] | None = None
+    url: str,
+    bootstrap: str,
+    log: Path,
+    settings: dict[str, Any] | None = None,
+    points: Iterable[FailPoint] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start one; what it logs goes to `log`."""
+    """Start one; what it logs goes to `log`. At `points` it kills or freezes itself."""
     command = [sys.executable, "-m", "tests.support.relay_process", url, bootstrap]
+    told = [json.dumps(settings or {}), json.dumps([point.as_json() for point in points])]
     with log.open("ab") as output:
-        return subprocess.Popen(
-            [*command, json.dumps(settings or {})], cwd=ROOT, stdout=output, stderr=output
-        )
+        return subprocess.Popen([*command, *told], cwd=ROOT, stdout=output, stderr=output)
 
 
 if __name__ == "__main__":
+    for point in json.loads(sys.argv[4]):
+        arm(FailPoint(**point))
     asyncio.run(main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))

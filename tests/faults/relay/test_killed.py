@@ -3,16 +3,11 @@
 import asyncio
 import itertools
 import signal
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from tests.support import relay_process
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge
 from tests.support.outbox_world import (
@@ -24,82 +19,8 @@ from tests.support.outbox_world import (
     read_topics,
     stored,
 )
+from tests.support.relays import KEYS, Relays, more_sent, owners, traffic
 from tests.support.waiting import until
-
-KEYS = [f"key-{number}" for number in range(60)]
-SHORT = {"lease_seconds": 4, "renew_seconds": 0.5, "margin_seconds": 0.5, "publish_seconds": 2}
-
-
-class Relays:
-    """Relay processes of one test; whatever is left is killed at the end."""
-
-    def __init__(self, url: str, kafka: str, log: Path) -> None:
-        self._url = url
-        self._kafka = kafka
-        self._log = log
-        self.started: list[subprocess.Popen[bytes]] = []
-
-    def start(self) -> subprocess.Popen[bytes]:
-        process = relay_process.start(self._url, self._kafka, self._log, SHORT)
-        self.started.append(process)
-        return process
-
-    def end(self) -> None:
-        for process in self.started:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
-            process.wait()
-
-
-@pytest.fixture
-def relays(database_url: str, kafka: str, tmp_path: Path) -> Iterator[Relays]:
-    found = Relays(database_url, kafka, tmp_path / "relay.log")
-    yield found
-    found.end()
-
-
-@asynccontextmanager
-async def traffic(engine: AsyncEngine, name: str) -> AsyncIterator[None]:
-    """Append all the time."""
-    stop = asyncio.Event()
-
-    async def write() -> None:
-        while not stop.is_set():
-            await append_apart(engine, *events(name, KEYS, 1))
-
-    writing = asyncio.gather(write(), write())
-    try:
-        yield
-    finally:
-        stop.set()
-        await writing
-
-
-async def sent(engine: AsyncEngine) -> int:
-    async with engine.connect() as connection:
-        query = text("select count(*) from lethe.outbox where status = 1")
-        return int(await connection.scalar(query) or 0)
-
-
-async def more_sent(engine: AsyncEngine, rows: int) -> None:
-    goal = await sent(engine) + rows
-
-    async def reached() -> bool:
-        return await sent(engine) >= goal
-
-    await until(reached, within=40, what=f"{rows} more rows sent")
-
-
-async def owners(engine: AsyncEngine) -> dict[str, int]:
-    async with engine.connect() as connection:
-        rows = await connection.execute(
-            text(
-                "select owner::text, count(*) from lethe.outbox_bucket"
-                " where lease_until > now() group by owner"
-            )
-        )
-        return {row[0]: row[1] for row in rows}
 
 
 async def test_a_relay_killed_again_and_again_loses_nothing(

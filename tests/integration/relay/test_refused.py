@@ -26,10 +26,8 @@ from tests.support.outbox_world import (
     statuses,
     stored,
 )
+from tests.support.poison import SMALL, make_dlt, too_large
 from tests.support.waiting import until
-
-SMALL = {"max.message.bytes": "4000"}
-LARGE = {"max.message.bytes": "100000"}
 
 
 @pytest.fixture
@@ -43,15 +41,6 @@ async def with_dlt(name: str, kafka: str) -> str:
     """The same, with its dead-letter topic."""
     await make_dlt(kafka, name)
     return name
-
-
-async def make_dlt(kafka: str, name: str) -> None:
-    await ensure_topics(kafka, [TopicSpec(f"{name}.DLT", 16, LARGE)])
-
-
-def too_large(name: str, key: str) -> Message:
-    # Not compressible, so that no setting makes it fit.
-    return Message(name, key, bytes(n * n % 251 for n in range(20_000)), (("ce_type", b"x"),))
 
 
 async def test_a_row_too_large_goes_to_the_dead_letter_topic_and_its_key_goes_on(
