@@ -22,6 +22,7 @@ SERVICE_MODULES = {
     "dlt_cli",
     "domain",
     "fence",
+    "jobs_cli",
     "metrics",
     "migrations",
     "objects",
