@@ -12,9 +12,12 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from uuid_utils.compat import uuid7
 
+from lethe_outbox import initialise_group
 from lethe_outbox.message import EVENT_ID_HEADER
 from lethe_outbox.migrations import create_dead_letter, create_inbox, create_outbox
 from lethe_outbox.topics import partition_counts
+from tests.integration.outbox.consuming import Harness, dead_letter_topic_for
+from tests.support.factories import TopicFactory
 
 Publish = Callable[..., Awaitable[UUID]]
 ReadAll = Callable[[str], Awaitable[list[Any]]]
@@ -80,3 +83,12 @@ async def read_all(kafka: str) -> AsyncIterator[ReadAll]:
 
     yield everything
     await consumer.stop()
+
+
+@pytest.fixture
+async def harness(engine: AsyncEngine, kafka: str, topic: TopicFactory) -> Harness:
+    name = await topic("orders", partitions=2)
+    await dead_letter_topic_for(kafka, name)
+    made = Harness(engine, kafka, name)
+    await initialise_group(kafka, made.group, [name])
+    return made

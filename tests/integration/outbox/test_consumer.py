@@ -2,111 +2,33 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
-from prometheus_client import CollectorRegistry
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import (
-    ConsumerMetrics,
-    ConsumerRunner,
-    ConsumerSettings,
     Inbox,
     OffsetsLostError,
-    PoisonError,
     Record,
-    TopicSpec,
-    bucket_of,
     dead_letter_topic,
-    ensure_topics,
     initialise_group,
 )
-from lethe_outbox.consumer import Handler
 from lethe_outbox.redis_fast_path import RedisFastPath
 from tests.integration.outbox.conftest import Publish, ReadAll
+from tests.integration.outbox.consuming import (
+    Harness,
+    dead_letter_topic_for,
+    effects,
+    key_of,
+    note,
+    running,
+)
 from tests.support.factories import TopicFactory
 from tests.support.waiting import until
-
-SETTINGS = ConsumerSettings(poll_seconds=0.05, first_pause=0.02, longest_pause=0.2, attempts=3)
-
-
-async def note(connection: AsyncConnection, records: Sequence[Record]) -> None:
-    """A handler: poison is refused, everything else leaves one row."""
-    for record in records:
-        if record.value == b"poison":
-            raise PoisonError("of_the_test")
-        if record.value == b"defect":
-            raise KeyError("a defect of the handler")
-        await connection.execute(
-            text("INSERT INTO effect VALUES (:id, :value)"),
-            {"id": record.event_id, "value": (record.value or b"").decode()},
-        )
-
-
-async def effects(engine: AsyncEngine) -> list[str]:
-    async with engine.connect() as connection:
-        return list((await connection.execute(text("SELECT value FROM effect"))).scalars())
-
-
-class Harness:
-    """A topic with its dead-letter topic, a group, and a runner to start on them."""
-
-    def __init__(self, engine: AsyncEngine, kafka: str, topic: str) -> None:
-        self.engine = engine
-        self.kafka = kafka
-        self.topic = topic
-        self.group = f"group-{topic}"
-        self.registry = CollectorRegistry()
-        self.metrics = ConsumerMetrics(self.registry)
-
-    def runner(self, handler: Handler = note, *, inbox: Inbox | None = None) -> ConsumerRunner:
-        return ConsumerRunner(
-            self.engine,
-            self.kafka,
-            self.group,
-            [self.topic],
-            handler,
-            inbox or Inbox(),
-            self.metrics,
-            settings=SETTINGS,
-        )
-
-    def count(self, outcome: str) -> float:
-        labels = {"group": self.group, "topic": self.topic, "outcome": outcome}
-        return self.registry.get_sample_value("outbox_consumer_records_total", labels) or 0
-
-    def gauge(self, name: str) -> float | None:
-        return self.registry.get_sample_value(name, {"group": self.group, "topic": self.topic})
-
-
-@pytest.fixture
-async def harness(engine: AsyncEngine, kafka: str, topic: TopicFactory) -> Harness:
-    name = await topic("orders", partitions=2)
-    await _dead_letter_topic_for(kafka, name)
-    made = Harness(engine, kafka, name)
-    await initialise_group(kafka, made.group, [name])
-    return made
-
-
-async def _dead_letter_topic_for(kafka: str, name: str) -> None:
-    await ensure_topics(kafka, [TopicSpec(dead_letter_topic(name), 2)])
-
-
-@asynccontextmanager
-async def running(runner: ConsumerRunner) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    task = asyncio.create_task(runner.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 20)
 
 
 async def test_an_event_takes_effect_once_however_often_it_is_published(
@@ -215,7 +137,7 @@ async def test_a_dead_letter_topic_that_cannot_be_written_blocks_its_partition_o
     name = await topic("orders", partitions=2)
     harness = Harness(engine, kafka, name)  # without its dead-letter topic
     await initialise_group(kafka, harness.group, [name])
-    keys = {partition: _key_of(partition) for partition in (0, 1)}
+    keys = {partition: key_of(partition) for partition in (0, 1)}
     await publish(name, b"poison", key=keys[0])
     await publish(name, b"behind it", key=keys[0])
     await publish(name, b"elsewhere", key=keys[1])
@@ -223,14 +145,10 @@ async def test_a_dead_letter_topic_that_cannot_be_written_blocks_its_partition_o
         await until(lambda: harness.gauge("outbox_consumer_blocked_partitions") == 1, within=60)
         await until(lambda: harness.count("handled") == 1)
         assert await effects(engine) == ["elsewhere"]
-        await _dead_letter_topic_for(kafka, name)
+        await dead_letter_topic_for(kafka, name)
         await until(lambda: harness.count("handled") == 2, within=60)
     assert await effects(engine) == ["elsewhere", "behind it"]
     assert harness.gauge("outbox_consumer_blocked_partitions") == 0
-
-
-def _key_of(partition: int) -> bytes:
-    return next(f"k{n}".encode() for n in range(1000) if bucket_of(f"k{n}") % 2 == partition)
 
 
 async def test_a_group_without_offsets_stops_instead_of_choosing(

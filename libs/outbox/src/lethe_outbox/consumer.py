@@ -9,21 +9,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from lethe_outbox.dead_letter_topic import (
-    DeadLetterProducer,
-    Failure,
-    dead_letter_topic,
-    original_headers,
-)
+from lethe_outbox.dead_letter_topic import DeadLetterProducer
 from lethe_outbox.errors import PoisonError
 from lethe_outbox.inbox import Inbox
 from lethe_outbox.metrics import ConsumerMetrics
@@ -36,6 +29,7 @@ from lethe_outbox.polling import (
     PollSettings,
     Progress,
 )
+from lethe_outbox.quarantine import OnDeadLetter, Quarantine
 from lethe_outbox.record import Record
 
 _log: Final = logging.getLogger(__name__)
@@ -74,12 +68,6 @@ _Pairs = Sequence[tuple[Any, Record | None]]
 
 
 @dataclass(slots=True)
-class _Tries:
-    first_failed_at: datetime
-    count: int = 0
-
-
-@dataclass(slots=True)
 class _Outcome:
     """What became of the records of one poll so far."""
 
@@ -103,6 +91,7 @@ class ConsumerRunner:
         on_assigned: told the numbers of the assigned partitions whenever they change.
         on_state: told when the broker is found well or away.
         after_commit: called with the records whose effect was just committed; must not fail.
+        on_dead_letter: see `OnDeadLetter`.
     """
 
     def __init__(
@@ -120,6 +109,7 @@ class ConsumerRunner:
         on_assigned: OnAssigned | None = None,
         on_state: OnState | None = None,
         after_commit: AfterCommit | None = None,
+        on_dead_letter: OnDeadLetter | None = None,
     ) -> None:
         self._engine = engine
         self._group = group
@@ -129,9 +119,7 @@ class ConsumerRunner:
         self._settings = settings or ConsumerSettings()
         self._transient: tuple[type[Exception], ...] = (*TRANSIENT, *transient)
         self._after_commit = after_commit
-        self._dead_letters = DeadLetterProducer(bootstrap)
-        self._tries: dict[tuple[str, int, int], _Tries] = {}
-        self._blocked: set[TopicPartition] = set()
+        self._quarantine = Quarantine(group, engine, DeadLetterProducer(bootstrap), on_dead_letter)
         self._poller = GroupPoller(
             bootstrap,
             group,
@@ -152,7 +140,7 @@ class ConsumerRunner:
         try:
             await self._poller.run(stop)
         finally:
-            await self._dead_letters.close()
+            await self._quarantine.close()
 
     async def _work(
         self, polled: Mapping[TopicPartition, Sequence[Any]]
@@ -194,7 +182,7 @@ class ConsumerRunner:
         for consumed, record in pairs:
             if not await self._one(consumed, record, outcome):
                 return Again(consumed.offset)
-            self._tries.pop(_place(consumed), None)
+            self._quarantine.settled(consumed)
         return Done(pairs[-1][0].offset + 1)
 
     async def _one(self, consumed: Any, record: Record | None, outcome: _Outcome) -> bool:
@@ -210,7 +198,7 @@ class ConsumerRunner:
             cause = error.__cause__ or error
             return await self._bury(consumed, error.reason, type(cause).__name__)
         except Exception as error:  # noqa: BLE001 - a defect of the handler must not stop others
-            tries = self._tries_of(consumed)
+            tries = self._quarantine.tries(consumed)
             if tries.count + 1 >= self._settings.attempts:
                 return await self._bury(consumed, HANDLER_FAILED, type(error).__name__)
             tries.count += 1
@@ -249,42 +237,13 @@ class ConsumerRunner:
             await self._after_commit(handled)
 
     async def _bury(self, consumed: Any, reason: str, error_class: str) -> bool:
-        """Send a record to its dead-letter topic; False when that topic cannot be written."""
-        tries = self._tries_of(consumed)
-        failure = Failure(
-            reason=reason,
-            error_class=error_class,
-            refused_by=self._group,
-            attempts=tries.count + 1,
-            first_failed_at=tries.first_failed_at,
-            last_failed_at=datetime.now(UTC),
-            origin_topic=consumed.topic,
-            origin_partition=consumed.partition,
-            origin_offset=consumed.offset,
-        )
-        headers = [*original_headers(tuple(consumed.headers)), *failure.headers()]
-        topic = dead_letter_topic(consumed.topic)
+        """Set a record aside; False when it has to be tried again."""
         try:
-            await self._dead_letters.send(topic, consumed.key, consumed.value, headers)
-        except (KafkaError, OSError, TimeoutError) as refused:
-            self._blocked.add(TopicPartition(consumed.topic, consumed.partition))
-            _log.critical(
-                "group %s: %s cannot be written (%s); partition %d of %s stands still until it can",
-                self._group,
-                topic,
-                type(refused).__name__,
-                consumed.partition,
-                consumed.topic,
-            )
+            if not await self._quarantine.bury(consumed, reason, error_class):
+                return False
+        except Exception as error:  # noqa: BLE001 - whoever must know of it first was not told yet
+            self._retried(consumed.topic, error)
             return False
-        _log.error(
-            "group %s: dead letter from %s partition %d offset %d: %s",
-            self._group,
-            consumed.topic,
-            consumed.partition,
-            consumed.offset,
-            reason,
-        )
         self._count(consumed.topic, "dead_lettered")
         return True
 
@@ -293,21 +252,15 @@ class ConsumerRunner:
         _log.warning("group %s: %s, trying %s again", self._group, type(cause).__name__, topic)
         self._metrics.retries.labels(group=self._group, topic=topic).inc()
 
-    def _tries_of(self, consumed: Any) -> _Tries:
-        return self._tries.setdefault(_place(consumed), _Tries(datetime.now(UTC)))
-
     def _note_blocked(
         self, polled: Mapping[TopicPartition, Sequence[Any]], outcome: _Outcome
     ) -> None:
-        self._blocked -= {one for one in polled if isinstance(outcome.progress.get(one), Done)}
+        blocked = self._quarantine.blocked
+        blocked -= {one for one in polled if isinstance(outcome.progress.get(one), Done)}
         for topic in {partition.topic for partition in polled}:
-            count = sum(1 for one in self._blocked if one.topic == topic)
+            count = sum(1 for one in blocked if one.topic == topic)
             gauge = self._metrics.blocked_partitions.labels(group=self._group, topic=topic)
             gauge.set(count)
 
     def _count(self, topic: str, outcome: str) -> None:
         self._metrics.records.labels(group=self._group, topic=topic, outcome=outcome).inc()
-
-
-def _place(consumed: Any) -> tuple[str, int, int]:
-    return consumed.topic, consumed.partition, consumed.offset
