@@ -27,6 +27,8 @@ deltas = st.builds(
     task_rows=counts,
     client_rows=counts,
     objects_gone=counts,
+    objects_missing=counts,
+    objects_scheduled=counts,
     objects_kept=counts,
 )
 types = st.sampled_from(["upscale", "avatar", "pdf-extraction"])

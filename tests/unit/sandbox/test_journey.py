@@ -18,6 +18,8 @@ NOTHING = {
     "task_rows": 0,
     "client_rows": 0,
     "objects_gone": 0,
+    "objects_missing": 0,
+    "objects_scheduled": 0,
     "objects_kept": 0,
     "rows_blocked": 0,
 }

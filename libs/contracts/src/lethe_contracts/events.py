@@ -95,6 +95,10 @@ class TypeTotals(BaseModel):
     task_rows: int = 0
     client_rows: int = 0
     objects_gone: int = 0
+    objects_missing: int = 0
+    """Named by a row and not there before anything was deleted, in buckets that count this."""
+    objects_scheduled: int = 0
+    """Tagged for a lifecycle rule to remove; counted once, also after they are gone."""
     objects_kept: int = 0
     """Shared, or another person's: named by a row and left where it is."""
     rows_blocked: int = 0
@@ -151,6 +155,8 @@ class Blocked(JobEvent):
     name: ClassVar[str] = "blocked"
 
     reasons: Annotated[dict[BlockReason, int], Field(min_length=1)]
+    locked_until: AwareDatetime | None = None
+    """When the last lock of the objects left ends; none under a legal hold, or without locks."""
 
 
 class Cancelled(JobEvent):
