@@ -4,6 +4,7 @@ from lethe_outbox.consumer import ConsumerRunner, ConsumerSettings
 from lethe_outbox.dead_letter_topic import dead_letter_topic
 from lethe_outbox.dead_letters import DeadLetterReader, Replayed, replay
 from lethe_outbox.errors import (
+    ConnectionKindError,
     LeaseError,
     LetheOutboxError,
     MessageError,
@@ -13,7 +14,9 @@ from lethe_outbox.errors import (
     RelaySettingsError,
     ReorderError,
     TopicMissingError,
+    TransactionError,
     UnsafeDatabaseError,
+    UnsupportedDatabaseError,
 )
 from lethe_outbox.groups import initialise_group
 from lethe_outbox.inbox import FastPath, Inbox
@@ -21,6 +24,7 @@ from lethe_outbox.message import BUCKETS, EVENT_ID_HEADER, Message, bucket_of
 from lethe_outbox.metrics import ConsumerMetrics, RelayMetrics
 from lethe_outbox.operations import OutboxStatus, RefusedRow, refused, requeue, status
 from lethe_outbox.outbox import Outbox
+from lethe_outbox.quarantine import DeadRecord
 from lethe_outbox.record import Record
 from lethe_outbox.relay import Relay, RelaySettings
 from lethe_outbox.schema import OutboxTables, Status
@@ -30,10 +34,12 @@ from lethe_outbox.topics import TopicSpec, TopicsProbe, check_partitions, ensure
 __all__ = [
     "BUCKETS",
     "EVENT_ID_HEADER",
+    "ConnectionKindError",
     "ConsumerMetrics",
     "ConsumerRunner",
     "ConsumerSettings",
     "DeadLetterReader",
+    "DeadRecord",
     "FastPath",
     "Inbox",
     "LeaseError",
@@ -58,7 +64,9 @@ __all__ = [
     "TopicMissingError",
     "TopicSpec",
     "TopicsProbe",
+    "TransactionError",
     "UnsafeDatabaseError",
+    "UnsupportedDatabaseError",
     "bucket_of",
     "check_partitions",
     "dead_letter_topic",

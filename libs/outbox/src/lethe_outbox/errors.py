@@ -9,6 +9,18 @@ class MessageError(LetheOutboxError, ValueError):
     """A message cannot be kept in an outbox as it is."""
 
 
+class TransactionError(LetheOutboxError):
+    """A message was to be appended outside a transaction."""
+
+
+class UnsupportedDatabaseError(LetheOutboxError):
+    """A connection leads to another database than PostgreSQL, or by a driver nobody tried."""
+
+
+class ConnectionKindError(LetheOutboxError, TypeError):
+    """Something else than a connection or session of the right kind was given."""
+
+
 class PoisonError(LetheOutboxError):
     """Raised by a handler: this record can never be handled, whatever is tried again.
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lethe_outbox.names import for_text, qualified
 from lethe_outbox.schema import DEFAULT_SCHEMA
 
 
@@ -38,7 +39,7 @@ class Inbox:
         self, schema: str | None = DEFAULT_SCHEMA, *, fast_path: FastPath | None = None
     ) -> None:
         self.fast_path = fast_path
-        table = f'"{schema}"."inbox"' if schema else '"inbox"'
+        table = for_text(qualified(schema, "inbox"))
         self._insert = text(
             f"INSERT INTO {table} (event_id, consumer) "
             "SELECT unnest(CAST(:event_ids AS uuid[])), :consumer "

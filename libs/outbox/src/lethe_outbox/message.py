@@ -1,6 +1,7 @@
 """What an application hands to its outbox, and how it stands in the row."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -21,6 +22,7 @@ EVENT_ID_HEADER: Final = "ce_id"
 Headers = tuple[tuple[str, bytes], ...]
 
 _SEPARATOR: Final = b"\0"
+_TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class Message:
     """One event to be published: `payload` to `topic`, in order with everything of the same `key`.
 
     Raises:
-        MessageError: an empty topic or key, or a header that cannot be kept (NUL, empty name).
+        MessageError: a topic that Kafka does not allow, an empty key, a payload that is not bytes,
+            or text or a header that cannot be kept (NUL, half a surrogate pair, empty name).
     """
 
     topic: str
@@ -38,18 +41,39 @@ class Message:
     event_id: UUID = field(default_factory=uuid7)
 
     def __post_init__(self) -> None:
-        if not self.topic or not self.key:
-            raise MessageError("a message needs a topic and a key")
-        if "\0" in self.topic or "\0" in self.key:
-            raise MessageError("topic and key must not hold NUL")
+        if not _is_topic(self.topic):
+            raise MessageError(
+                "a topic has 1 to 249 of the signs a-z, A-Z, 0-9, '.', '_' and '-', not dots alone"
+            )
+        if not self.key or not _is_text(self.key):
+            raise MessageError("a message needs a key, without NUL and in whole characters")
+        if not isinstance(self.payload, bytes):
+            raise MessageError("a payload is bytes; encoding it is the caller's decision")
         for name, value in self.headers:
-            if not name or "\0" in name or b"\0" in value:
-                raise MessageError(f"header {name!r}: a name is needed, and NUL is not possible")
+            if not name or not _is_text(name) or b"\0" in value:
+                raise MessageError("a header needs a name, and NUL is not possible in it")
 
     @property
     def bucket(self) -> int:
         """The hash class of the key."""
         return bucket_of(self.key)
+
+
+@lru_cache(maxsize=1024)
+def _is_topic(topic: str) -> bool:
+    # As Kafka's own Topic.validate says.
+    return bool(_TOPIC.fullmatch(topic)) and topic not in {".", ".."}
+
+
+def _is_text(value: str) -> bool:
+    """Say whether PostgreSQL and Kafka can both keep `value` as it is."""
+    if "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=65_536)
@@ -63,11 +87,17 @@ def bucket_of(key: str) -> int:
     return key_hash(key) % BUCKETS
 
 
-def pack_headers(message: Message) -> bytes:
-    """Write a message's headers, its event id among them, as one value: name NUL value NUL ..."""
+def pack_headers(message: Message, defaults: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    """Write a message's headers as one value: name NUL value NUL ...
+
+    Its event id is added, and those of `defaults` that it does not have.
+    """
+    given = {name for name, _ in message.headers}
     headers: Iterable[tuple[str, bytes]] = message.headers
-    if all(name != EVENT_ID_HEADER for name, _ in message.headers):
-        headers = ((EVENT_ID_HEADER, str(message.event_id).encode()), *message.headers)
+    if EVENT_ID_HEADER not in given:
+        headers = ((EVENT_ID_HEADER, str(message.event_id).encode()), *headers)
+    if defaults:
+        headers = (*headers, *(one for one in defaults if one[0] not in given))
     return _SEPARATOR.join(part for name, value in headers for part in (name.encode(), value))
 
 
