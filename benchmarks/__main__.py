@@ -1,45 +1,65 @@
-"""`python -m benchmarks`: run them all, or one, print the table, write the files."""
+"""`python -m benchmarks`: run the figures in turn, print the table, write the file."""
 
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from benchmarks import erasure, latency, relay
-from benchmarks.figure import Figure, show, write
-from benchmarks.servers import servers
+from benchmarks import backlog, erasure, floors, product_latency, relay, relays
+from benchmarks.harness import report
+from benchmarks.harness.machine import facts
+from benchmarks.harness.model import Bench, Figure, Options
+from benchmarks.harness.run import run
+from benchmarks.harness.servers import servers
 
+FIGURES: dict[str, Callable[[Options], Figure]] = {
+    "floors": floors.figure,
+    "relay": relay.figure,
+    "relays": relays.figure,
+    "backlog": backlog.figure,
+    "product_latency": product_latency.figure,
+    "erasure": erasure.figure,
+}
 
-class Name(StrEnum):
-    """What can be measured."""
-
-    RELAY = "relay"
-    ERASURE = "erasure"
-    LATENCY = "latency"
+_PLAIN = Options()
+QUICK = Options(rows=2_000, repeats=1, seconds=2, scale=0.01, quick=True)
+Name = StrEnum("Name", {name: name for name in FIGURES})  # type: ignore[misc] # the figures' names
 
 
 def main(
-    only: Annotated[Name | None, typer.Option(help="One benchmark instead of all.")] = None,
-    rows: Annotated[int, typer.Option(min=1000, help="Rows of the relay's backlog.")] = 300_000,
-    scale: Annotated[float, typer.Option(min=0.001, help="Size of the heavy person.")] = 1.0,
-    seconds: Annotated[int, typer.Option(min=2, help="How long requests are submitted.")] = 20,
+    only: Annotated[list[Name] | None, typer.Option(help="These figures instead of all.")] = None,
+    rows: Annotated[int, typer.Option(min=1000, help="Rows of the backlog.")] = _PLAIN.rows,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each case.")] = _PLAIN.repeats,
+    seconds: Annotated[float, typer.Option(min=1, help="Of timed cases.")] = _PLAIN.seconds,
+    scale: Annotated[float, typer.Option(min=0.001, help="Of the heavy person.")] = _PLAIN.scale,
+    full: Annotated[bool, typer.Option(help="The largest backlogs too.")] = False,
+    quick: Annotated[bool, typer.Option(help="Only show that it works.")] = False,
+    output: Annotated[Path, typer.Option(help="The file.")] = report.RESULTS / "latest.json",
 ) -> None:
-    """Measure, each figure against the floor of the same run."""
-    console = Console()
-    measured: list[Figure] = []
-    for name in Name if only is None else (only,):
-        with servers(console) as addresses:
-            match name:
-                case Name.RELAY:
-                    figures = relay.run(console, addresses, rows=rows)
-                case Name.ERASURE:
-                    figures = erasure.run(console, addresses, scale=scale)
-                case Name.LATENCY:
-                    figures = latency.run(console, addresses, seconds=seconds)
-        console.print(f"Written to {write(name, figures)}")
-        measured += figures
-    show(console, measured)
+    """Measure, each figure beside its base in the same run."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    options = QUICK if quick else Options(rows, repeats, seconds, scale, full)
+    figures = [FIGURES[name](options) for name in (only or FIGURES)]
+    started = time.monotonic()
+    with servers(console) as addresses:
+        machine = facts(addresses)
+        samples = run(figures, Bench(addresses, options, console.print))
+    made = report.lines(figures, samples)
+    content = report.document(made, samples, machine=machine, options=dataclasses.asdict(options))
+    report.write(output, content)
+    report.show(console, made)
+    took = timedelta(seconds=round(time.monotonic() - started))
+    console.print(f"{took}, written to {output}")
+    if content["unclean"]:
+        console.print(*content["unclean"], sep="\n", style="red")
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

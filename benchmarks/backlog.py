@@ -1,41 +1,50 @@
-"""A backlog in an outbox: 300-byte values over 5,000 keys, written by the server itself."""
+"""The relay's rate and memory, whatever waits and whatever was sent before."""
 
-import psycopg
-from psycopg import sql
+from functools import partial
 
-from lethe_outbox import bucket_of
+from benchmarks.harness.drain import Backlog, drain
+from benchmarks.harness.model import Bench, Case, Figure, Options, Row, Sample, at_least, at_most
 
-KEYS = 5_000
-SIZE = 300
-TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-_HEADERS = b"traceparent\0" + TRACEPARENT
-
-
-def value(number: int) -> bytes:
-    """Return the value of row `number`."""
-    return b"%010d" % number + b"x" * (SIZE - 10)
+SIZES = (10_000, 100_000, 1_000_000)
+FULL_SIZES = (*SIZES, 5_000_000)
+BEHIND = Backlog(100_000, sent_before=10_000_000)
+_SAME = at_least(0.9)
 
 
-def fill(plain_url: str, topic: str, rows: int) -> None:
-    """Insert `rows` pending rows, the keys in turn, and settle the statistics."""
-    with psycopg.connect(plain_url, autocommit=True) as connection:
-        connection.execute("CREATE TEMP TABLE keys (n int PRIMARY KEY, bucket smallint)")
-        with connection.cursor().copy("COPY keys FROM STDIN") as copy:
-            for n in range(KEYS):
-                copy.write_row((n, bucket_of(f"k{n}")))
-        connection.execute(
-            sql.SQL(
-                "INSERT INTO lethe.outbox (event_id, topic, key, bucket, payload, headers) "
-                "SELECT uuidv7(), {topic}, 'k' || keys.n, keys.bucket,"
-                " convert_to(lpad(g::text, 10, '0') || repeat('x', {pad}), 'UTF8'), {headers} "
-                "FROM generate_series(0, {last}) g JOIN keys ON keys.n = g % {keys} ORDER BY g"
-            ).format(
-                topic=sql.Literal(topic),
-                pad=sql.Literal(SIZE - 10),
-                headers=sql.Literal(_HEADERS),
-                last=sql.Literal(rows - 1),
-                keys=sql.Literal(KEYS),
-            )
+def figure(options: Options) -> Figure:
+    """Drain backlogs of growing size; those of the full run take minutes each."""
+    sizes = FULL_SIZES if options.full else SIZES
+    if options.quick:
+        sizes = (1_000, 2_000)
+    cases = [Case(_name(size), partial(_run, Backlog(size)), 3) for size in sizes]
+    base = _name(100_000) if 100_000 in sizes else _name(sizes[0])
+    rows = [
+        Row(
+            f"drain {size:,} rows",
+            _name(size),
+            "rows_per_s",
+            "rows/s",
+            None if _name(size) == base else base,
+            goal=None if _name(size) == base else _SAME,
         )
-        connection.execute("VACUUM ANALYZE lethe.outbox")
-        connection.execute("CHECKPOINT")
+        for size in sizes
+    ]
+    if options.full and not options.quick:
+        behind = f"{BEHIND.rows:,} rows behind {BEHIND.sent_before:,} sent"
+        cases.append(Case(behind, partial(_run, BEHIND), 1))
+        rows.append(Row(f"drain {behind}", behind, "rows_per_s", "rows/s", base, goal=_SAME))
+    largest = _name(sizes[-1])
+    work = f"resident while draining {sizes[-1]:,} rows"
+    rows += [
+        Row(f"{work}: peak", largest, "peak_mb", "MB", goal=at_most(150)),
+        Row(f"{work}: last quarter by second", largest, "growth", "x", goal=at_most(1.1)),
+    ]
+    return Figure("backlog", tuple(cases), tuple(rows))
+
+
+def _name(size: int) -> str:
+    return f"backlog of {size:,}"
+
+
+def _run(backlog: Backlog, bench: Bench) -> Sample:
+    return drain(bench, backlog)

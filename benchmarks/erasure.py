@@ -17,10 +17,9 @@ from typing import TypeVar
 import psycopg
 import yaml
 from psycopg import sql
-from rich.console import Console
 
-from benchmarks.figure import Figure
-from benchmarks.product import peak_mib, running, seed
+from benchmarks.harness.model import Bench, Case, Figure, Options, Row, Sample, at_most
+from benchmarks.product import peak_mb, running, seed
 from lethe_sandbox.ground_truth import GroundTruth
 from lethe_sandbox.seed import HEAVY
 from lethe_sandbox.services import CATALOG
@@ -36,21 +35,33 @@ _ENDS = {"verified", "blocked", "failed"}
 T = TypeVar("T")
 
 
-def run(console: Console, addresses: Addresses, *, scale: float) -> list[Figure]:
+def figure(options: Options) -> Figure:
+    """Erase one heavy person."""
+    work = f"one person at scale {options.scale:g}"
+    name = "erasure"
+    return Figure(
+        name,
+        (Case(name, _run, 1),),
+        (
+            Row(work, name, "erased_s", "s", name, "floor_s", at_most(1.25, on="ratio")),
+            Row("its verification", name, "verified_s", "s"),
+            Row("memory of the eraser", name, "peak_mb", "MB", goal=at_most(150)),
+        ),
+    )
+
+
+def _run(bench: Bench) -> Sample:
     """Measure the floor, seed again, measure Lethe."""
+    addresses, scale = bench.addresses, bench.options.scale
     with tempfile.TemporaryDirectory() as folder:
-        truth = seed(console, addresses, Path(folder), scale)
+        truth = seed(bench, Path(folder), scale)
         floor = _floor(addresses, truth)
-        console.print(f"floor: {floor:.2f} s")
-        truth = seed(console, addresses, Path(folder), scale)
-        erased, verified, peak = _lethe(console, addresses)
+        truth = seed(bench, Path(folder), scale)
+        erased, verified, peak = _lethe(bench)
     objects = sum(one.owner == HEAVY and one.fate == "erased" for one in truth.all_objects())
-    work = f"one person, {truth.persons[HEAVY].requests:,} requests, {objects:,} objects"
-    return [
-        Figure("erasure", work, erased, "s", floor, erased / floor, "1.25 x the floor"),
-        Figure("verification", work, verified, "s", None, None, "reported"),
-        Figure("eraser memory", work, peak, "MiB", None, None, "at most 150 MiB"),
-    ]
+    values = {"floor_s": floor, "erased_s": erased, "verified_s": verified, "peak_mb": peak}
+    details = {"requests": truth.persons[HEAVY].requests, "objects": objects}
+    return Sample(values, details=details)
 
 
 def _floor(addresses: Addresses, truth: GroundTruth) -> float:
@@ -125,20 +136,20 @@ def _parts(whole: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield whole[start : start + size]
 
 
-def _lethe(console: Console, addresses: Addresses) -> tuple[float, float, float]:
-    """Seconds to `erased`, from there to `verified`, and the eraser's peak memory in MiB."""
-    with running(console, addresses) as lethe:
+def _lethe(bench: Bench) -> tuple[float, float, float]:
+    """Seconds to `erased`, from there to `verified`, and the eraser's peak memory in MB."""
+    with running(bench) as lethe:
         lethe.clients.submit(HEAVY, "bench")
         deadline = time.monotonic() + PATIENCE_SECONDS
         with psycopg.connect(
-            addresses.database_url("reporting", driver=""), autocommit=True
+            bench.addresses.database_url("reporting", driver=""), autocommit=True
         ) as connection:
             while not _ENDS & (times := _times(connection)).keys():
                 lethe.supervisor.check()
                 if time.monotonic() > deadline:
                     raise TimeoutError("the heavy person is not erased")
                 time.sleep(_LOOK_SECONDS)
-        peak = peak_mib(lethe.supervisor.pid("eraser"))
+        peak = peak_mb(lethe.supervisor.pid("eraser"))
     if "verified" not in times:
         raise RuntimeError("the heavy person did not end as verified")
     erased = times["erased"] - times["started"]

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from benchmarks.harness.model import Bench
 from lethe_sandbox.clients import Clients
 from lethe_sandbox.ground_truth import GroundTruth
 from lethe_sandbox.seed import seed_sample
@@ -26,10 +25,11 @@ class Running:
     clients: Clients
 
 
-def seed(console: Console, addresses: Addresses, folder: Path, scale: float) -> GroundTruth:
+def seed(bench: Bench, folder: Path, scale: float) -> GroundTruth:
     """Seed the sample product in place of an earlier one."""
+    addresses = bench.addresses
     create_databases(addresses)
-    console.print(f"Seeding the sample product at scale {scale}")
+    bench.say(f"Seeding the sample product at scale {scale}")
     return seed_sample(
         addresses.database_url("product"), addresses.s3, folder / "ground-truth.json", scale=scale
     )
@@ -37,18 +37,17 @@ def seed(console: Console, addresses: Addresses, folder: Path, scale: float) -> 
 
 @contextmanager
 def running(
-    console: Console,
-    addresses: Addresses,
+    bench: Bench,
     *,
     before: Callable[[Addresses], None] = lambda _: None,
 ) -> Iterator[Running]:
     """Migrate and start the services, and stop them at the end.
 
     Args:
-        console: told what happens.
-        addresses: the servers.
+        bench: whose servers they run on.
         before: called when the databases are there, before anything starts.
     """
+    addresses = bench.addresses
     create_databases(addresses)
     before(addresses)
     everyone = services(addresses, batch_rows=BATCH_ROWS)
@@ -56,15 +55,15 @@ def running(
     with Supervisor(instance, everyone) as supervisor:
         migrate(supervisor, everyone)
         keys = create_keys(supervisor, everyone)
-        console.print("Starting the services")
+        bench.say("Starting the services")
         supervisor.start_all()
         with Clients(supervisor.url("intake"), supervisor.url("reporting"), keys) as clients:
             yield Running(supervisor, keys, clients)
 
 
-def peak_mib(pid: int) -> float:
-    """Read the peak of resident memory of another process (VmHWM)."""
+def peak_mb(pid: int) -> float:
+    """Read the peak of resident memory of another process (VmHWM), in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
+            return int(line.split()[1]) * 1024 / 1e6
     raise RuntimeError("this system does not tell VmHWM")

@@ -1,63 +1,37 @@
-"""Relay rows per second, against a bare aiokafka `send()` loop of the same records."""
+"""Relay rows per second, every guarantee on, beside what aiokafka alone can do."""
 
-import asyncio
-import statistics
-from uuid import uuid4
+from functools import partial
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from rich.console import Console
-from sqlalchemy import create_engine
+from benchmarks import floors
+from benchmarks.harness.drain import Backlog, drain
+from benchmarks.harness.model import Bench, Case, Figure, Options, Row, Sample, at_least, at_most
 
-from benchmarks import backlog
-from benchmarks.figure import Figure
-from benchmarks.process import Measured, measure
-from benchmarks.servers import create_database
-from lethe_outbox import TopicSpec, ensure_topics
-from lethe_outbox.migrations import create_outbox
-from lethe_sandbox.stack import Addresses
-
-PARTITIONS = 16
+ONE = "one relay"
 
 
-def run(console: Console, addresses: Addresses, *, rows: int, repetitions: int = 3) -> list[Figure]:
-    """Measure floor and relay in turn and compare their medians."""
-    floor: list[float] = []
-    relay: list[float] = []
-    peak = 0.0
-    for repetition in range(1, repetitions + 1):
-        sent = _send_loop(addresses, rows)
-        drained = _drain(addresses, rows)
-        floor.append(rows / sent.seconds)
-        relay.append(rows / drained.seconds)
-        peak = max(peak, drained.peak_mib)
-        console.print(
-            f"relay, run {repetition} of {repetitions}: send() loop {floor[-1]:,.0f} rows/s, "
-            f"relay {relay[-1]:,.0f} rows/s"
-        )
-    value, base = statistics.median(relay), statistics.median(floor)
-    work = f"drain {rows:,} rows, one relay, median of {repetitions}"
-    return [
-        Figure("relay", work, value, "rows/s", base, value / base, "1.8 x the send() loop"),
-        Figure("relay memory", work, peak, "MiB", None, None, "at most 150 MiB"),
-    ]
+def case(relays: int = 1) -> Case:
+    """Give the case of a number of relays, for whoever compares with it."""
+    name = ONE if relays == 1 else f"{relays} relays"
+    return Case(name, partial(_run, relays))
 
 
-def _send_loop(addresses: Addresses, rows: int) -> Measured:
-    return measure("benchmarks.send_loop", addresses.kafka, _topic(addresses), str(rows))
+def figure(options: Options) -> Figure:
+    """Drain a backlog."""
+    work = f"drain {options.rows:,} rows, one relay"
+    return Figure(
+        "relay",
+        (floors.case(floors.SEND), floors.case(floors.BATCH), case()),
+        (
+            Row(work, ONE, "rows_per_s", "rows/s", floors.SEND, goal=at_least(1.8)),
+            Row(work, ONE, "rows_per_s", "rows/s", floors.BATCH, goal=at_least(0.45)),
+            Row("CPU of the relay", ONE, "cpu_measured_us", "us/row"),
+            Row("CPU of PostgreSQL", ONE, "cpu_postgres_us", "us/row"),
+            Row("CPU of Kafka", ONE, "cpu_kafka_us", "us/row"),
+            Row("heap-only updates", ONE, "hot_share", "of all", goal=at_least(0.95, on="value")),
+            Row("left pending", ONE, "pending", "rows", goal=at_most(0)),
+        ),
+    )
 
 
-def _drain(addresses: Addresses, rows: int) -> Measured:
-    url = create_database(addresses, "bench_relay")
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        create_outbox(Operations(MigrationContext.configure(connection)))
-    engine.dispose()
-    backlog.fill(addresses.database_url("bench_relay", driver=""), _topic(addresses), rows)
-    return measure("benchmarks.relay_drain", url, addresses.kafka, str(rows))
-
-
-def _topic(addresses: Addresses) -> str:
-    name = f"bench.{uuid4().hex}"
-    asyncio.run(ensure_topics(addresses.kafka, [TopicSpec(name, PARTITIONS)]))
-    return name
+def _run(relays: int, bench: Bench) -> Sample:
+    return drain(bench, Backlog(bench.options.rows, relays))

@@ -12,9 +12,8 @@ from uuid import UUID
 
 import httpx
 import psycopg
-from rich.console import Console
 
-from benchmarks.figure import Figure
+from benchmarks.harness.model import Bench, Case, Figure, Options, Row, Sample
 from benchmarks.product import Running, running
 from lethe_sandbox import product
 from lethe_sandbox.stack import Addresses
@@ -25,17 +24,19 @@ _LOOK_SECONDS = 0.002
 _WARM_UP = 50
 
 
-def run(console: Console, addresses: Addresses, *, seconds: int) -> list[Figure]:
-    """Submit for `seconds`, and compare what was answered with what was seen."""
-    with running(console, addresses, before=_empty_product) as lethe:
-        took = asyncio.run(_measure(lethe, addresses, RATE * seconds))
-    work = f"{len(took):,} requests at {RATE}/s, commit to read model"
+def figure(options: Options) -> Figure:
+    """Submit for some seconds, and compare what was answered with what was seen."""
+    name = "product latency"
+    work = f"{RATE} requests/s for {options.seconds:g} s, commit to read model"
+    rows = (Row(f"{work}: {one}", name, f"{one}_ms", "ms") for one in ("p50", "p99", "max"))
+    return Figure(name, (Case(name, _run, 1),), tuple(rows))
+
+
+def _run(bench: Bench) -> Sample:
+    with running(bench, before=_empty_product) as lethe:
+        took = asyncio.run(_measure(lethe, bench.addresses, int(RATE * bench.options.seconds)))
     quantiles = statistics.quantiles(took, n=100, method="inclusive")
-    return [
-        Figure("latency p50", work, quantiles[49], "ms", None, None, "reported"),
-        Figure("latency p99", work, quantiles[98], "ms", None, None, "reported"),
-        Figure("latency max", work, max(took), "ms", None, None, "reported"),
-    ]
+    return Sample({"p50_ms": quantiles[49], "p99_ms": quantiles[98], "max_ms": max(took)})
 
 
 def _empty_product(addresses: Addresses) -> None:

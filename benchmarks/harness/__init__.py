@@ -1,0 +1,1 @@
+"""How a run is made: cases in turn, samples, rows of the table, the file."""

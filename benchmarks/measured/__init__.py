@@ -1,0 +1,1 @@
+"""The measured processes, one module each; `harness.told` says how they talk."""
