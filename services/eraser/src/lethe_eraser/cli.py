@@ -14,6 +14,7 @@ from lethe_eraser.catalog import CatalogError
 from lethe_eraser.consumer import GROUP, TOPICS
 from lethe_eraser.container import EraserContainer
 from lethe_eraser.execute.preview import Preview
+from lethe_eraser.jobs_cli import add_to
 from lethe_eraser.objects import ObjectStoreError
 from lethe_eraser.settings import EraserSettings
 from lethe_eraser.storage.tables import MIGRATIONS, VERSION_TABLE
@@ -68,6 +69,9 @@ def preview(
         _refuse(str(error))
     found = asyncio.run(_preview(_container(settings), person))
     typer.echo(json.dumps(found.document(), indent=2) if as_json else _table(found))
+
+
+add_to(app)
 
 
 def migrate() -> str:

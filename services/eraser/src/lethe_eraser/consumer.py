@@ -4,7 +4,7 @@ The runner opens one transaction per batch, in which the inbox drops what was ha
 rows and the answers to intake are written in the same one. Nothing is erased here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -20,12 +20,14 @@ from lethe_contracts.errors import (
     UnknownTypeError,
 )
 from lethe_contracts.events import CancelRequested, Event, Held, Released, Requested, Watermark
-from lethe_contracts.topics import REQUESTS
+from lethe_contracts.topics import PARTITIONS, REQUESTS
 from lethe_eraser.domain import Moment, Person, Said, decide
-from lethe_eraser.storage import people
+from lethe_eraser.storage import control, people
+from lethe_eraser.storage.control import SetAside
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.window import Window
 from lethe_outbox import PoisonError, Record, bucket_of
+from lethe_outbox.quarantine import DeadRecord
 
 GROUP: Final = "lethe-eraser"
 TOPICS: Final = (REQUESTS,)
@@ -60,19 +62,36 @@ class Acceptance:
             await self._refuse_others_requests(connection, envelopes)
         except RecordError as error:
             raise PoisonError(error.reason) from error
-        await people.save_watermarks(connection, _marks(envelopes))
-        known = await people.load(connection, (one.subject_ref for one in envelopes))
+        await control.save_watermarks(connection, _marks(envelopes))
+        await control.release_handled(connection, [envelope.id for envelope in envelopes])
+        of_people = [one for one in envelopes if not isinstance(one.event, Watermark)]
+        known = await people.load(connection, (one.subject_ref for one in of_people))
         now = dict(known)
         said: list[Said] = []
-        for envelope in envelopes:
-            if isinstance(envelope.event, Watermark):
-                continue
+        for envelope in of_people:
             person, answers = self._apply(now[envelope.subject_ref], envelope)
             now[envelope.subject_ref] = person
             said += answers
         for ref, person in now.items():
             await people.save(connection, known[ref], person, bucket_of(ref))
         await self._announcer.announce(connection, said)
+
+    async def set_aside(self, connection: AsyncConnection, dead: DeadRecord) -> None:
+        """Stop the bucket of a record that could not be handled: it may have been a hold.
+
+        A record without a key stops its whole partition.
+        """
+        await control.set_aside(
+            connection,
+            SetAside(
+                topic=dead.topic,
+                partition=dead.partition,
+                offset=dead.offset,
+                bucket=None if dead.key is None else bucket_of(dead.key.decode(errors="replace")),
+                event_id=dead.event_id,
+                reason=dead.reason,
+            ),
+        )
 
     def _read(self, record: Record) -> Envelope[Event]:
         envelope = decode(record.headers, record.value)
@@ -82,7 +101,11 @@ class Acceptance:
         match envelope.event:
             case Requested(subject=token):
                 self._prove(token, envelope.subject_ref)
-            case CancelRequested() | Held() | Released() | Watermark():
+            case Watermark(settled_until=marks):
+                partition = bucket_of(envelope.subject_ref) % PARTITIONS
+                if any(bucket % PARTITIONS != partition for bucket in marks):
+                    raise InvalidEventError("a watermark speaks of another partition's bucket")
+            case CancelRequested() | Held() | Released():
                 pass
             case _:
                 raise UnknownTypeError("this event is not one that intake says")
@@ -122,9 +145,5 @@ class Acceptance:
             raise InvalidEventError("the request is another person's")
 
 
-def _marks(envelopes: Sequence[Envelope[Event]]) -> list[people.Mark]:
-    return [
-        people.Mark(one.event.bucket, one.event.written_at)
-        for one in envelopes
-        if isinstance(one.event, Watermark)
-    ]
+def _marks(envelopes: Sequence[Envelope[Event]]) -> list[Mapping[int, datetime]]:
+    return [one.event.settled_until for one in envelopes if isinstance(one.event, Watermark)]

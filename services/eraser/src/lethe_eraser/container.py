@@ -22,6 +22,7 @@ from lethe_eraser.execute.preflight import CheckedExecutor
 from lethe_eraser.execute.preview import Previewer
 from lethe_eraser.execute.rounds import Rounds
 from lethe_eraser.execute.worker import Assignment, Executor, utc_now
+from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.objects import ObjectStore, ObjectStoreUnavailableError, S3Options
 from lethe_eraser.sample import Sampler
@@ -106,6 +107,7 @@ def _runner(
         inbox=_inbox(settings.redis_url, metrics),
         metrics=metrics,
         on_assigned=assignment.assign,
+        on_dead_letter=acceptance.set_aside,
         after_commit=after_commit,
         on_state=on_state,
     )
@@ -130,6 +132,7 @@ class EraserContainer(containers.DeclarativeContainer):
     objects = providers.Singleton(_objects, settings, catalog, metrics)
     handlers = providers.Singleton(handlers.build, catalog, objects)
     announcer = providers.Singleton(Announcer, providers.Singleton(Outbox, SCHEMA))
+    fence = providers.Singleton(Fence, announcer, settings.provided.control_fresh)
     journal = providers.Singleton(Journal, cipher)
     assignment = providers.Singleton(Assignment)
     batches = providers.Singleton(
@@ -140,6 +143,7 @@ class EraserContainer(containers.DeclarativeContainer):
         objects=objects,
         journal=journal,
         announcer=announcer,
+        fence=fence,
         metrics=metrics,
         batch_rows=settings.provided.batch_rows,
     )
@@ -150,6 +154,7 @@ class EraserContainer(containers.DeclarativeContainer):
         objects=objects,
         journal=journal,
         announcer=announcer,
+        fence=fence,
         metrics=metrics,
     )
     rounds = providers.Singleton(
@@ -161,6 +166,7 @@ class EraserContainer(containers.DeclarativeContainer):
         verification=verification,
         journal=journal,
         announcer=announcer,
+        fence=fence,
     )
     executor = providers.Singleton(
         Executor,
@@ -171,6 +177,7 @@ class EraserContainer(containers.DeclarativeContainer):
         window=window,
         readiness=readiness,
         concurrency=settings.provided.concurrency,
+        control_fresh=settings.provided.control_fresh,
         clock=clock,
     )
     checked_executor = providers.Singleton(
@@ -205,7 +212,13 @@ class EraserContainer(containers.DeclarativeContainer):
         batch_rows=settings.provided.batch_rows,
     )
     sampler = providers.Singleton(
-        Sampler, engine=engine, metrics=metrics, window=window, clock=clock, probe=probe
+        Sampler,
+        engine=engine,
+        metrics=metrics,
+        window=window,
+        control_fresh=settings.provided.control_fresh,
+        clock=clock,
+        probe=probe,
     )
     server = providers.Singleton(
         HttpServer,

@@ -1,29 +1,48 @@
 """The one way to begin something with a job: under its lock, its generation and all holds."""
 
+from datetime import timedelta
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.domain import RUNNABLE, Job, JobState, say
-from lethe_eraser.storage import jobs
+from lethe_eraser.storage import control, jobs
 from lethe_eraser.storage.events import Announcer
+from lethe_outbox import bucket_of
 
 
-async def begin(connection: AsyncConnection, announcer: Announcer, job: Job) -> Job | None:
-    """Lock the job and read it anew, with holds; None if nothing may begin any more.
+class Fence:
+    """Lets something begin with a job, or says that it may not.
 
-    A hold that the job does not know of yet is applied and announced in this transaction, so commit
-    it in either case.
-
-    Raises:
-        TakenOverError: another executor has the job.
+    Args:
+        announcer: appends events.
+        control_fresh: how old a watermark may be under which anything begins.
     """
-    locked = await jobs.lock(connection, job.job_id, job.generation)
-    if locked.state not in RUNNABLE:
-        return None
-    holds = await jobs.holds_on(connection, locked.subject_ref)
-    if not holds:
+
+    def __init__(self, announcer: Announcer, control_fresh: timedelta) -> None:
+        self._announcer = announcer
+        self._control_fresh = control_fresh
+
+    async def begin(self, connection: AsyncConnection, job: Job) -> Job | None:
+        """Lock the job and read it anew, with holds; None if nothing may begin any more.
+
+        A hold that the job does not know of yet is applied and announced in this transaction, so
+        commit it in either case. Nothing begins while a hold may be stuck on its way: with a
+        watermark that is too old, or a record of the person's bucket in quarantine.
+
+        Raises:
+            TakenOverError: another executor has the job.
+        """
+        locked = await jobs.lock(connection, job.job_id, job.generation)
+        if locked.state not in RUNNABLE or locked.paused:
+            return None
+        holds = await jobs.holds_on(connection, locked.subject_ref)
+        if holds:
+            held = locked.to(JobState.HELD)
+            held, said = say(held, held.snapshot(holds))
+            await jobs.write(connection, held)
+            await self._announcer.announce(connection, [said])
+            return None
+        bucket = bucket_of(locked.subject_ref)
+        if not await control.fresh(connection, bucket, self._control_fresh):
+            return None
         return locked
-    held = locked.to(JobState.HELD)
-    held, said = say(held, held.snapshot(holds))
-    await jobs.write(connection, held)
-    await announcer.announce(connection, [said])
-    return None

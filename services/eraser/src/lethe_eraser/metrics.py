@@ -6,6 +6,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lethe_contracts.states import BlockReason
+from lethe_eraser.catalog import KINDS, FindingKind
 from lethe_eraser.domain import JobState
 
 _BATCH_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -44,8 +45,29 @@ class EraserMetrics:
         self._s3_errors = Counter(
             "eraser_s3_errors_total", "Errors of S3 by its code.", ["code"], registry=registry
         )
+        self._uncovered = Gauge(
+            "eraser_catalog_uncovered",
+            "Tables, columns, shapes and references that nobody claims, at the last check.",
+            ["kind"],
+            registry=registry,
+        )
+        self._refused = Gauge(
+            "eraser_catalog_refused",
+            "1 while the catalog does not fit the database and nothing is erased.",
+            registry=registry,
+        )
         self._window = Gauge(
             "eraser_window_open", "1 while erasing is allowed now.", registry=registry
+        )
+        self._stale = Gauge(
+            "eraser_control_stale_jobs",
+            "Jobs that could run, but a hold may be stuck on its way to them.",
+            registry=registry,
+        )
+        self._quarantined = Gauge(
+            "eraser_quarantined_records",
+            "Records of intake that could not be handled and stop their bucket until released.",
+            registry=registry,
         )
         self._seconds = Histogram(
             "eraser_batch_seconds",
@@ -53,6 +75,15 @@ class EraserMetrics:
             buckets=_BATCH_SECONDS,
             registry=registry,
         )
+
+    def uncovered(self, by_kind: Mapping[FindingKind, int]) -> None:
+        """Show how much of the product the last check found that nobody claims."""
+        for kind in KINDS:
+            self._uncovered.labels(kind).set(by_kind.get(kind, 0))
+
+    def catalog_refused(self, *, refused: bool) -> None:
+        """Show whether the last check refused the catalog, so that nothing is erased."""
+        self._refused.set(int(refused))
 
     def jobs(self, by_state: Mapping[JobState, int]) -> None:
         """Show how many jobs there are in each state."""
@@ -62,6 +93,11 @@ class EraserMetrics:
     def window(self, *, is_open: bool) -> None:
         """Show whether erasing is allowed now."""
         self._window.set(int(is_open))
+
+    def control(self, *, stale_jobs: int, quarantined: int) -> None:
+        """Show what waits for fresh control."""
+        self._stale.set(stale_jobs)
+        self._quarantined.set(quarantined)
 
     def batch(self, request_type: str, seconds: float) -> None:
         """Count a committed batch."""

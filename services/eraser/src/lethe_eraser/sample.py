@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_eraser.metrics import EraserMetrics
+from lethe_eraser.storage.control import count_stale, quarantined
 from lethe_eraser.storage.jobs import count_by_state
 from lethe_eraser.window import Window
 from lethe_runtime.database import TRANSIENT, DatabaseProbe
@@ -21,12 +22,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Sampler:
-    """Keeps `eraser_jobs` and `eraser_window_open` fresh.
+    """Keeps what the eraser shows of jobs, control and window fresh.
 
     Args:
         engine: where jobs are counted.
         metrics: where the counts are shown.
         window: when erasing is allowed.
+        control_fresh: how old a control watermark may be.
         clock: the time.
         probe: knows whether the tables are there yet.
         interval: seconds between counts.
@@ -38,6 +40,7 @@ class Sampler:
         engine: AsyncEngine,
         metrics: EraserMetrics,
         window: Window,
+        control_fresh: timedelta,
         clock: Callable[[], datetime],
         probe: DatabaseProbe,
         interval: float = INTERVAL_SECONDS,
@@ -45,6 +48,7 @@ class Sampler:
         self._engine = engine
         self._metrics = metrics
         self._window = window
+        self._control_fresh = control_fresh
         self._clock = clock
         self._probe = probe
         self._interval = interval
@@ -63,3 +67,7 @@ class Sampler:
     async def _count(self) -> None:
         async with self._engine.connect() as connection:
             self._metrics.jobs(await count_by_state(connection))
+            self._metrics.control(
+                stale_jobs=await count_stale(connection, self._control_fresh),
+                quarantined=len(await quarantined(connection)),
+            )

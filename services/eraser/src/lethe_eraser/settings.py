@@ -1,5 +1,6 @@
 """Every setting of the eraser: `LETHE_ERASER_<NAME>`."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -39,6 +40,9 @@ class EraserSettings(ServiceSettings):
     """When erasing is allowed: `HH:MM-HH:MM` or `always`."""
     window_tz: str = "Asia/Seoul"
     """The time zone of `window`."""
+    control_fresh_seconds: Annotated[float, Field(ge=5, le=3600)] = 120
+    """Nobody is erased while the newest control watermark of their bucket is older than this: a
+    hold may be stuck on its way. Four rounds of `LETHE_INTAKE_WATERMARK_SECONDS` by default."""
     s3_endpoint_url: str | None = None
     """Another S3 than AWS's."""
     s3_region: str = "us-east-1"
@@ -73,6 +77,11 @@ class EraserSettings(ServiceSettings):
     def erasing_window(self) -> Window:
         """When erasing is allowed."""
         return Window.parse(self.window, self.window_tz)
+
+    @property
+    def control_fresh(self) -> timedelta:
+        """How old a control watermark may be."""
+        return timedelta(seconds=self.control_fresh_seconds)
 
     @property
     def catalog_path(self) -> Path:

@@ -50,7 +50,7 @@ class JobState(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether nothing will happen to the job by itself any more."""
-        return not TRANSITIONS[self]
+        return self in _FINAL
 
 
 _S = JobState
@@ -63,16 +63,19 @@ TRANSITIONS: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(
         # Running again when the verification scan found something left.
         _S.ERASED: frozenset({_S.RUNNING, _S.VERIFIED, _S.BLOCKED, _S.HELD, _S.FAILED}),
         _S.VERIFIED: frozenset(),
-        _S.BLOCKED: frozenset(),
+        # Only when somebody retries it, what stopped it being out of the way.
+        _S.BLOCKED: frozenset({_S.RUNNING}),
         _S.CANCELLED: frozenset(),
-        _S.FAILED: frozenset(),
+        _S.FAILED: frozenset({_S.RUNNING}),
     }
 )
+
+_FINAL: Final = frozenset({_S.VERIFIED, _S.BLOCKED, _S.CANCELLED, _S.FAILED})
 
 RUNNABLE: Final = (JobState.ACCEPTED, JobState.RUNNING, JobState.ERASED)
 """States in which an executor may take a job."""
 
-UNFINISHED: Final = tuple(state for state in JobState if TRANSITIONS[state])
+UNFINISHED: Final = tuple(state for state in JobState if not state.is_final)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,10 @@ class Job:
     batches: int = 0
     """The number of the last batch whose intent was committed."""
     attempts: int = 0
+    paused: bool = False
+    """An operator wants nothing more to begin."""
+    run_now: bool = False
+    """An operator wants it to run at any hour."""
     totals: Totals = field(default_factory=dict)
     reasons: Mapping[BlockReason, int] = field(default_factory=dict)
     error: str | None = None
@@ -147,6 +154,16 @@ class Job:
             state=state,
             held_from=self.state if state is JobState.HELD else None,
             subject=None if forget else self.subject,
+        )
+
+    def again(self) -> "Job":
+        """Begin anew what ended blocked or failed; what was done stays done.
+
+        Raises:
+            TransitionError: it did not end so.
+        """
+        return replace(
+            self.to(JobState.RUNNING), scanning=False, round=1, attempts=0, reasons={}, error=None
         )
 
     def with_request(self, request: Request) -> "Job":

@@ -16,7 +16,7 @@ from lethe_contracts.cipher import Cipher
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import MAX_ROUNDS, Job, JobState, say, with_blocked
 from lethe_eraser.execute.batch import Batches
-from lethe_eraser.fence import begin
+from lethe_eraser.fence import Fence
 from lethe_eraser.storage import jobs, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Journal
@@ -43,6 +43,7 @@ class Rounds:
         verification: the second scan.
         journal: unfinished intents.
         announcer: appends events.
+        fence: lets something begin with a job.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Rounds:
         verification: Verification,
         journal: Journal,
         announcer: Announcer,
+        fence: Fence,
     ) -> None:
         self._engine = engine
         self._sources = tuple(sources)
@@ -63,6 +65,7 @@ class Rounds:
         self._verification = verification
         self._journal = journal
         self._announcer = announcer
+        self._fence = fence
 
     async def run(self, job: Job, may_go_on: MayGoOn) -> Job | None:
         """Work on the job until it ended, must wait, or `may_go_on` says no at a batch boundary.
@@ -90,7 +93,7 @@ class Rounds:
 
     async def _start(self, job: Job) -> Job | None:
         async with self._engine.begin() as connection:
-            locked = await begin(connection, self._announcer, job)
+            locked = await self._fence.begin(connection, job)
             if locked is None or locked.state is not JobState.ACCEPTED:
                 return locked
             started = locked.to(JobState.RUNNING)
@@ -148,7 +151,7 @@ class Rounds:
 
     async def _end_round(self, job: Job) -> Job | None:
         async with self._engine.begin() as connection:
-            locked = await begin(connection, self._announcer, job)
+            locked = await self._fence.begin(connection, job)
             if locked is None or locked.state is not JobState.RUNNING:
                 return None
             await progress.unblock(connection, job.job_id, before_round=locked.round)

@@ -78,6 +78,7 @@ class Executor:
         window: when erasing is allowed.
         readiness: told when the database or S3 is away.
         concurrency: jobs at once.
+        control_fresh: how old the watermark of a job's bucket may be.
         clock: the time, for the window.
     """
 
@@ -91,6 +92,7 @@ class Executor:
         window: Window,
         readiness: Readiness,
         concurrency: int,
+        control_fresh: timedelta,
         clock: Clock = utc_now,
     ) -> None:
         self._engine = engine
@@ -100,6 +102,7 @@ class Executor:
         self._window = window
         self._readiness = readiness
         self._concurrency = concurrency
+        self._control_fresh = control_fresh
         self._clock = clock
         self._claiming = asyncio.Lock()
         self._running: set[UUID] = set()
@@ -113,7 +116,7 @@ class Executor:
 
     async def run_next(self, stop: asyncio.Event) -> bool:
         """Take one job and run it; False if there is none to run now."""
-        if not self._may_go_on(stop):
+        if stop.is_set():
             return False
         job = await self._claim()
         if job is None:
@@ -124,8 +127,8 @@ class Executor:
             self._running.discard(job.job_id)
         return True
 
-    def _may_go_on(self, stop: asyncio.Event) -> bool:
-        return not stop.is_set() and self._window.is_open(self._clock())
+    def _may_go_on(self, job: Job, stop: asyncio.Event) -> bool:
+        return not stop.is_set() and (job.run_now or self._window.is_open(self._clock()))
 
     async def _work(self, stop: asyncio.Event) -> None:
         backoff = 0.0
@@ -152,14 +155,20 @@ class Executor:
             }
             without = self._running | self._left_to_others.keys()
             async with self._engine.begin() as connection:
-                job = await jobs.claim(connection, buckets, without=without)
+                job = await jobs.claim(
+                    connection,
+                    buckets,
+                    control_fresh=self._control_fresh,
+                    in_window=self._window.is_open(self._clock()),
+                    without=without,
+                )
             if job is not None:
                 self._running.add(job.job_id)
             return job
 
     async def _run(self, job: Job, stop: asyncio.Event) -> None:
         try:
-            await self._rounds.run(job, lambda: self._may_go_on(stop))
+            await self._rounds.run(job, lambda: self._may_go_on(job, stop))
         except TakenOverError:
             self._left_to_others[job.job_id] = time.monotonic() + COOL_SECONDS
             _log.info("job taken over", job_id=str(job.job_id), subject_ref=job.subject_ref)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lethe_contracts.events import TypeTotals
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import RUNNABLE, UNFINISHED, Job, JobState, Request
+from lethe_eraser.storage.control import is_fresh
 from lethe_eraser.storage.tables import hold, job, job_request
 
 _LOCK_SECONDS: Final = 5
@@ -24,20 +25,31 @@ class TakenOverError(Exception):
 
 
 async def claim(
-    connection: AsyncConnection, buckets: Collection[int], *, without: Collection[UUID] = ()
+    connection: AsyncConnection,
+    buckets: Collection[int],
+    *,
+    control_fresh: timedelta,
+    in_window: bool = True,
+    without: Collection[UUID] = (),
 ) -> Job | None:
     """Take the runnable job of `buckets` with the earliest deadline, fencing off who had it before.
 
-    A person's later job waits for the earlier one; a job that is held, or is to be tried again
-    later, is not runnable. Jobs of `without` are passed over.
+    A person's later job waits for the earlier one; a job that is held or paused, is to be tried
+    again later, or of whose person something may be stuck, is not runnable. Outside the window only
+    jobs are that somebody wants to run now. Jobs of `without` are passed over.
     """
+    due: ColumnElement[bool] = job.c.run_now
+    if in_window:
+        due = or_(job.c.run_now, job.c.not_before <= func.now())
     earlier = job.alias()
     candidate = (
         select(job.c.job_id)
         .where(
             job.c.bucket.in_(sorted(buckets)),
             job.c.state.in_(RUNNABLE),
-            job.c.not_before <= func.now(),
+            due,
+            ~job.c.paused,
+            is_fresh(job.c.bucket, control_fresh),
             or_(job.c.retry_at.is_(None), job.c.retry_at <= func.now()),
             job.c.job_id.not_in(list(without)),
             ~exists().where(
@@ -79,6 +91,13 @@ async def lock(connection: AsyncConnection, job_id: UUID, generation: int) -> Jo
     return await _with_requests(connection, row)
 
 
+async def lock_unfenced(connection: AsyncConnection, job_id: UUID) -> Job | None:
+    """Lock the job row on behalf of somebody who is no executor; None if there is none."""
+    query = select(job).where(job.c.job_id == job_id).with_for_update()
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return None if row is None else await _with_requests(connection, row)
+
+
 async def limit_lock_waits(connection: AsyncConnection) -> None:
     """Let this transaction wait a few seconds at most for a row the product has locked."""
     await connection.execute(text(f"set local lock_timeout = '{_LOCK_SECONDS}s'"))
@@ -95,6 +114,15 @@ async def write(
     if changed.state.is_final:
         values["closed_at"] = func.coalesce(job.c.closed_at, func.now())
     await connection.execute(update(job).where(job.c.job_id == changed.job_id).values(values))
+
+
+async def write_flags(connection: AsyncConnection, changed: Job) -> None:
+    """Write what an operator wants of a job that was read under its lock, and nothing else."""
+    await connection.execute(
+        update(job)
+        .where(job.c.job_id == changed.job_id)
+        .values(paused=changed.paused, run_now=changed.run_now)
+    )
 
 
 async def insert_jobs(connection: AsyncConnection, jobs: Mapping[UUID, Job], bucket: int) -> None:
@@ -160,6 +188,19 @@ async def of_people(
     return dict(jobs)
 
 
+async def of_ids(connection: AsyncConnection, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
+    """Read jobs, without a lock."""
+    rows = (await connection.execute(select(job).where(job.c.job_id.in_(job_ids)))).mappings().all()
+    requests = await _requests(connection, job_ids)
+    return {row["job_id"]: _job(row, requests[row["job_id"]]) for row in rows}
+
+
+async def open_of_person(connection: AsyncConnection, subject_ref: str) -> bool:
+    """Say whether a job of the person is unfinished."""
+    found = select(exists().where(job.c.subject_ref == subject_ref, job.c.state.in_(UNFINISHED)))
+    return bool((await connection.execute(found)).scalar_one())
+
+
 async def holds_on(connection: AsyncConnection, subject_ref: str) -> frozenset[UUID]:
     """Read the legal holds on a person."""
     found = await connection.execute(
@@ -188,6 +229,8 @@ def _values(of: Job) -> dict[str, Any]:
         "round": of.round,
         "batches": of.batches,
         "attempts": of.attempts,
+        "paused": of.paused,
+        "run_now": of.run_now,
         "totals": {name: totals.model_dump() for name, totals in of.totals.items()},
         "reasons": {str(reason): rows for reason, rows in of.reasons.items()},
         "error": of.error,
@@ -232,6 +275,8 @@ def _job(row: RowMapping, requests: Mapping[UUID, Request]) -> Job:
         round=row["round"],
         batches=row["batches"],
         attempts=row["attempts"],
+        paused=row["paused"],
+        run_now=row["run_now"],
         totals={name: TypeTotals.model_validate(totals) for name, totals in row["totals"].items()},
         reasons={BlockReason(reason): rows for reason, rows in row["reasons"].items()},
         error=row["error"],

@@ -5,8 +5,6 @@ One writer per person at a time: an advisory lock per person covers also those w
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -16,24 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.domain import Job, Person, Request
 from lethe_eraser.storage import jobs
-from lethe_eraser.storage.tables import hold, job, job_request, tombstone, watermark
+from lethe_eraser.storage.tables import hold, job, job_request, tombstone
 
 _LOCK_CLASS: Final = 0x4C455448
 _CANCELLED, _RELEASED = "cancelled", "released"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A control watermark of one bucket."""
-
-    bucket: int
-    written_at: datetime
-
-
 async def load(connection: AsyncConnection, subject_refs: Iterable[str]) -> dict[str, Person]:
     """Read and lock what is known of these people; somebody unknown is a person without jobs."""
     wanted = sorted(set(subject_refs))
-    await _lock(connection, wanted)
+    await lock(connection, wanted)
     known = await jobs.of_people(connection, wanted)
     holds = await _holds(connection, wanted)
     buried = await _tombstones(connection, wanted)
@@ -82,27 +72,8 @@ async def save(connection: AsyncConnection, before: Person, after: Person, bucke
         await _bury(connection, after.subject_ref, kind, ids)
 
 
-async def save_watermarks(connection: AsyncConnection, marks: Sequence[Mark]) -> None:
-    """Keep the newest watermark of each bucket."""
-    newest: dict[int, datetime] = {}
-    for mark in marks:
-        newest[mark.bucket] = max(mark.written_at, newest.get(mark.bucket, mark.written_at))
-    if not newest:
-        return
-    new = insert(watermark)
-    await connection.execute(
-        new.on_conflict_do_update(
-            index_elements=[watermark.c.bucket],
-            set_={
-                "written_at": func.greatest(watermark.c.written_at, new.excluded.written_at),
-                "received_at": func.now(),
-            },
-        ),
-        [{"bucket": bucket, "written_at": at} for bucket, at in sorted(newest.items())],
-    )
-
-
-async def _lock(connection: AsyncConnection, subject_refs: Sequence[str]) -> None:
+async def lock(connection: AsyncConnection, subject_refs: Sequence[str]) -> None:
+    """Be the only writer of these people's jobs to the end of the transaction."""
     refs = func.unnest(literal(list(subject_refs), ARRAY(Text))).column_valued("ref")
     hashes = select(func.hashtext(refs).label("hash")).distinct().order_by("hash").subquery()
     # The lock is taken row by row, in the order of the sub-select, so two consumers never cross.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, case, delete, func, literal, select
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, case, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -240,9 +240,17 @@ async def blocked(connection: AsyncConnection, job_id: UUID) -> list[Blocked]:
 
 
 async def purge(connection: AsyncConnection, job_id: UUID) -> None:
-    """Drop what only a job that goes on needs."""
+    """Drop what only a job needs that may go on."""
     for table in (progress, counted_object):
         await connection.execute(delete(table).where(table.c.job_id == job_id))
+
+
+async def rewind(connection: AsyncConnection, job_id: UUID) -> None:
+    """Let the job begin anew: every row is looked at again, no object is counted twice."""
+    await connection.execute(delete(progress).where(progress.c.job_id == job_id))
+    await connection.execute(
+        update(blocked_row).where(blocked_row.c.job_id == job_id).values(round=0)
+    )
 
 
 async def _counted(

@@ -62,6 +62,8 @@ job: Final = Table(
     Column("created_at", _moment, nullable=False),
     Column("started_at", _moment),
     Column("closed_at", _moment),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("run_now", Boolean, nullable=False, server_default=text("false")),
     # One open job per person: what a new request joins is never in doubt.
     Index(
         "job_one_open_per_person",
@@ -160,6 +162,24 @@ watermark: Final = Table(
     "watermark",
     metadata,
     Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
-    Column("written_at", _moment, nullable=False),
+    Column("settled_until", _moment, nullable=False),
     Column("received_at", _moment, nullable=False, server_default=func.now()),
+)
+
+quarantine: Final = Table(
+    "quarantine",
+    metadata,
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("bucket", SmallInteger),
+    Column("event_id", Uuid),
+    Column("reason", Text, nullable=False),
+    Column("set_aside_at", _moment, nullable=False, server_default=func.now()),
+    Column("released_at", _moment),
+    Column("released_by", Text),
+    Column("note", Text),
+    PrimaryKeyConstraint("topic", "partition", "offset"),
+    Index("quarantine_open", "partition", "bucket", postgresql_where=text("released_at is null")),
+    Index("quarantine_open_event", "event_id", postgresql_where=text("released_at is null")),
 )
