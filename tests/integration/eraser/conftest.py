@@ -1,6 +1,7 @@
 """The world of `world.py`, fresh for every test."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ async def world(
             for statement in PRODUCT.split(";"):
                 if statement.strip():
                     await connection.execute(text(statement))
-        yield World(
+        world = World(
             engine=engine,
             s3=s3.client(),
             store=store,
@@ -40,3 +41,5 @@ async def world(
             buckets=buckets,
             ring=KeyRing.generate(),
         )
+        await world.settled(ago=-timedelta(hours=1))
+        yield world

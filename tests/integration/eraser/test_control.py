@@ -16,7 +16,6 @@ from lethe_contracts.events import (
     HoldApplied,
     Released,
     Verified,
-    Watermark,
 )
 from lethe_contracts.keyring import KeyRing
 from lethe_eraser.window import Window
@@ -278,18 +277,6 @@ async def test_nothing_is_erased_outside_the_window_and_it_stops_at_a_batch(worl
     await eraser.until_idle()
     assert await world.state() == "verified"
     assert (await world.said())[-1].event.totals["sketch"].objects_gone == 8
-
-
-async def test_watermarks_are_kept_by_bucket_and_only_grow(world: World) -> None:
-    now = world.clock.now
-    await world.accept(
-        Watermark(bucket=7, written_at=now),
-        Watermark(bucket=7, written_at=now - timedelta(seconds=30)),
-        Watermark(bucket=8, written_at=now),
-    )
-    await world.accept(Watermark(bucket=7, written_at=now - timedelta(minutes=5)))
-    rows = await world.rows("select bucket, written_at from lethe.watermark order by 1")
-    assert [tuple(row) for row in rows] == [(7, now), (8, now)]
 
 
 async def test_records_that_can_never_be_handled_have_a_reason(world: World) -> None:

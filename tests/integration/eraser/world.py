@@ -28,6 +28,7 @@ from lethe_eraser.consumer import Acceptance
 from lethe_eraser.execute.batch import Batches
 from lethe_eraser.execute.rounds import Rounds
 from lethe_eraser.execute.worker import Assignment, Executor, utc_now
+from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.objects import ObjectStore, S3Options
 from lethe_eraser.storage.events import Announcer
@@ -125,6 +126,9 @@ features:
 """
 
 
+CONTROL_FRESH: Final = timedelta(minutes=2)
+
+
 class Killed(BaseException):
     """The eraser died here; nothing after this line ran."""
 
@@ -182,6 +186,7 @@ class World:
         metrics = EraserMetrics(registry)
         store = objects or self.store
         announcer = Announcer(Outbox("lethe"))
+        fence = Fence(announcer, CONTROL_FRESH)
         journal = Journal(self.cipher)
         batches = Batches(
             engine=self.engine,
@@ -190,6 +195,7 @@ class World:
             objects=store,
             journal=journal,
             announcer=announcer,
+            fence=fence,
             metrics=metrics,
             batch_rows=batch_rows,
         )
@@ -199,6 +205,7 @@ class World:
             objects=store,
             journal=journal,
             announcer=announcer,
+            fence=fence,
             metrics=metrics,
         )
         rounds = Rounds(
@@ -209,6 +216,7 @@ class World:
             verification=verification,
             journal=journal,
             announcer=announcer,
+            fence=fence,
         )
         assignment = Assignment()
         assignment.assign(range(16))
@@ -221,6 +229,7 @@ class World:
             window=self.window,
             readiness=readiness,
             concurrency=concurrency,
+            control_fresh=CONTROL_FRESH,
             clock=self.clock,
         )
         return Eraser(executor, batches, rounds, verification, assignment, registry, readiness)
@@ -271,6 +280,15 @@ class World:
         acceptance = Acceptance(self.cipher, Announcer(Outbox("lethe")), self.window, self.clock)
         async with self.engine.begin() as connection:
             await acceptance.handle(connection, records)
+
+    async def settled(self, ago: timedelta = timedelta()) -> None:
+        """Let everything that intake decided until `ago` have reached every bucket."""
+        await self.write(
+            "insert into lethe.watermark (bucket, settled_until)"
+            " select bucket, now() - cast(:ago as interval) from generate_series(0, 255) as bucket"
+            " on conflict (bucket) do update set settled_until = excluded.settled_until",
+            ago=ago,
+        )
 
     async def rows(self, query: str, **parameters: object) -> Sequence[Any]:
         async with self.engine.connect() as connection:

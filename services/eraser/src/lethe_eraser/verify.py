@@ -28,7 +28,7 @@ from lethe_eraser.domain import (
     say,
     with_blocked,
 )
-from lethe_eraser.fence import begin
+from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.storage import jobs, leftovers, progress
 from lethe_eraser.storage.events import Announcer
@@ -102,6 +102,7 @@ class Verification:
         objects: lists objects.
         journal: the intents of the job's batches.
         announcer: appends events.
+        fence: lets something begin with a job.
         metrics: counts what was committed.
     """
 
@@ -113,6 +114,7 @@ class Verification:
         objects: Lister,
         journal: Journal,
         announcer: Announcer,
+        fence: Fence,
         metrics: EraserMetrics,
     ) -> None:
         self._engine = engine
@@ -120,6 +122,7 @@ class Verification:
         self._objects = objects
         self._journal = journal
         self._announcer = announcer
+        self._fence = fence
         self._metrics = metrics
 
     async def run(self, job: Job, subject: str, may_go_on: Callable[[], bool]) -> Job | None:
@@ -155,7 +158,7 @@ class Verification:
         """Count again and end the job in one transaction, or send it round again."""
         async with self._engine.begin() as connection:
             await jobs.limit_lock_waits(connection)
-            locked = await begin(connection, self._announcer, job)
+            locked = await self._fence.begin(connection, job)
             if locked is None or locked.state is not JobState.ERASED:
                 return None
             rows = await self._rows(connection, locked, subject)
@@ -283,7 +286,8 @@ class Verification:
         ended = ended.to(JobState.BLOCKED if reasons else JobState.VERIFIED)
         ended, said = say(ended, ended.snapshot())
         await self._journal.purge(connection, job.job_id)
-        await progress.purge(connection, job.job_id)
+        if ended.state is JobState.VERIFIED:
+            await progress.purge(connection, job.job_id)
         await jobs.write(connection, ended)
         await self._announcer.announce(connection, [said])
         return ended, masked

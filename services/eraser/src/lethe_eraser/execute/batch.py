@@ -28,7 +28,7 @@ from lethe_eraser.domain import (
     say,
     with_blocked,
 )
-from lethe_eraser.fence import begin
+from lethe_eraser.fence import Fence
 from lethe_eraser.handlers import ErasureHandler
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.objects import Deletion
@@ -61,6 +61,7 @@ class Batches:
         objects: deletes objects.
         journal: keeps intents.
         announcer: appends events.
+        fence: lets something begin with a job.
         metrics: counts what was committed.
         batch_rows: client rows per batch.
     """
@@ -74,6 +75,7 @@ class Batches:
         objects: Deleter,
         journal: Journal,
         announcer: Announcer,
+        fence: Fence,
         metrics: EraserMetrics,
         batch_rows: int,
     ) -> None:
@@ -83,6 +85,7 @@ class Batches:
         self._objects = objects
         self._journal = journal
         self._announcer = announcer
+        self._fence = fence
         self._metrics = metrics
         self._batch_rows = batch_rows
 
@@ -150,7 +153,7 @@ class Batches:
     async def intend(self, job: Job, plan: Intent) -> tuple[Job, Intent] | None:
         """Commit the plan to the journal; None if no batch may begin."""
         async with self._engine.begin() as connection:
-            locked = await begin(connection, self._announcer, job)
+            locked = await self._fence.begin(connection, job)
             if locked is None or locked.state is not JobState.RUNNING:
                 return None
             locked = replace(locked, batches=locked.batches + 1)
@@ -183,7 +186,7 @@ class Batches:
             if intent.batch:
                 locked = await jobs.lock(connection, job.job_id, job.generation)
             else:
-                locked = await begin(connection, self._announcer, job)
+                locked = await self._fence.begin(connection, job)
             if locked is None:
                 return None
             confirmed = [row for row in intent.rows if {*row.delete, *row.delete_last} <= gone]

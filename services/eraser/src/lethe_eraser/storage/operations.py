@@ -1,0 +1,147 @@
+"""What operators ask of jobs: a list, one of them whole, and a word that an executor obeys."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_contracts.states import BlockReason
+from lethe_eraser.domain import UNFINISHED, Job, JobState, say
+from lethe_eraser.storage import jobs, people, progress
+from lethe_eraser.storage.events import Announcer
+from lethe_eraser.storage.tables import hold, job, watermark
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A job as an operator sees it.
+
+    Attributes:
+        job: as the executor knows it.
+        bucket: whose partition's executor takes it.
+        retry_at: before that nobody takes it.
+        started_at: when its first batch began.
+        closed_at: when it ended.
+        holds: legal holds on its person.
+        settled_until: the newest watermark of its bucket.
+        blocked: rows left, by reason.
+        pages: how far each request type came in each client table, in this round.
+    """
+
+    job: Job
+    bucket: int
+    retry_at: datetime | None
+    started_at: datetime | None
+    closed_at: datetime | None
+    holds: int
+    settled_until: datetime | None
+    blocked: Mapping[BlockReason, int]
+    pages: Sequence[progress.Step]
+
+
+@dataclass(frozen=True, slots=True)
+class Obeyed:
+    """The job will do as it was told; `changed` is False if it did already."""
+
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The job cannot do that, and why."""
+
+    why: str
+
+
+Answer = Obeyed | Refused | None
+"""None: there is no such job."""
+
+
+async def listed(
+    connection: AsyncConnection, states: Collection[JobState], *, overdue: bool, most: int
+) -> list[Job]:
+    """List jobs in any of `states`, the earliest deadline first; only late ones if `overdue`."""
+    query = select(job.c.job_id).where(job.c.state.in_(list(states)))
+    if overdue:
+        query = query.where(job.c.deadline < func.now(), job.c.state.in_(_OWED))
+    query = query.order_by(job.c.deadline, job.c.created_at, job.c.job_id).limit(most)
+    ids = list((await connection.execute(query)).scalars())
+    found = await jobs.of_ids(connection, ids)
+    return [found[id_] for id_ in ids]
+
+
+_OWED = (*UNFINISHED, JobState.BLOCKED, JobState.FAILED)
+
+
+async def standing(connection: AsyncConnection, job_id: UUID) -> Standing | None:
+    """Read one job with everything that may stop it."""
+    row = (await connection.execute(select(job).where(job.c.job_id == job_id))).one_or_none()
+    if row is None:
+        return None
+    found = (await jobs.of_ids(connection, [job_id]))[job_id]
+    holds = select(func.count()).where(hold.c.subject_ref == found.subject_ref)
+    settled = select(watermark.c.settled_until).where(watermark.c.bucket == row.bucket)
+    steps = await progress.steps(connection, job_id, found.round)
+    return Standing(
+        job=found,
+        bucket=row.bucket,
+        retry_at=row.retry_at,
+        started_at=row.started_at,
+        closed_at=row.closed_at,
+        holds=(await connection.execute(holds)).scalar_one(),
+        settled_until=(await connection.execute(settled)).scalar_one_or_none(),
+        blocked=await progress.blocked_by_reason(connection, job_id),
+        pages=[steps[key] for key in sorted(steps)],
+    )
+
+
+async def pause(connection: AsyncConnection, job_id: UUID, *, paused: bool) -> Answer:
+    """Let nothing more of a job begin, or let it go on; a batch that was begun is finished."""
+    locked = await jobs.lock_unfenced(connection, job_id)
+    if locked is None:
+        return None
+    if locked.state.is_final and paused:
+        return Refused(f"the job has ended already ({locked.state})")
+    await jobs.write_flags(connection, replace(locked, paused=paused))
+    return Obeyed(changed=locked.paused is not paused)
+
+
+async def run_now(connection: AsyncConnection, job_id: UUID) -> Answer:
+    """Let a job run at any hour, from now until it ends; holds and control stop it as ever."""
+    locked = await jobs.lock_unfenced(connection, job_id)
+    if locked is None:
+        return None
+    if locked.state.is_final:
+        return Refused(f"the job has ended already ({locked.state})")
+    if locked.paused:
+        return Refused("the job is paused; resume it first")
+    await jobs.write_flags(connection, replace(locked, run_now=True))
+    return Obeyed(changed=not locked.run_now)
+
+
+async def retry(connection: AsyncConnection, announcer: Announcer, job_id: UUID) -> Answer:
+    """Try a job again now: one that waits after errors, or one that ended blocked or failed."""
+    known = await jobs.of_ids(connection, [job_id])
+    if job_id not in known:
+        return None
+    # The person before the job, as those who listen to intake take them.
+    await people.lock(connection, [known[job_id].subject_ref])
+    locked = await jobs.lock_unfenced(connection, job_id)
+    if locked is None:
+        return None
+    if not locked.state.is_final:
+        await jobs.write(connection, replace(locked, attempts=0))
+        return Obeyed(changed=True)
+    if locked.state not in {JobState.BLOCKED, JobState.FAILED}:
+        return Refused(f"the job has ended for good ({locked.state})")
+    if await jobs.open_of_person(connection, locked.subject_ref):
+        return Refused("another job of the same person is open and finds the same; wait for it")
+    await progress.rewind(connection, job_id)
+    again = locked.again()
+    again, said = say(again, again.snapshot())
+    await jobs.write(connection, again)
+    await announcer.announce(connection, [said])
+    return Obeyed(changed=True)
