@@ -49,4 +49,4 @@ async def settled_until(
     # Statistics of an empty table would read it whole, once per bucket.
     await connection.execute(text("set local enable_seqscan = off"))
     rows = await connection.execute(found)
-    return dict(row.tuple() for row in rows)
+    return {row[0]: row[1] for row in rows}

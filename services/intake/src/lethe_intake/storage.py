@@ -101,7 +101,7 @@ IDEMPOTENCY: Final = Table(
 CONTROL_TICK: Final = Table(
     "control_tick",
     METADATA,
-    Column("only", Boolean, primary_key=True),
+    Column("singleton", Boolean, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("written_at", DateTime(timezone=True), nullable=False),
 )

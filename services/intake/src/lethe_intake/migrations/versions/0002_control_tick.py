@@ -14,7 +14,7 @@ SCHEMA = "lethe"
 def upgrade() -> None:
     op.create_table(
         "control_tick",
-        sa.Column("only", sa.Boolean, sa.CheckConstraint("only"), primary_key=True),
+        sa.Column("singleton", sa.Boolean, sa.CheckConstraint("singleton"), primary_key=True),
         sa.Column("sequence", sa.BigInteger, nullable=False),
         sa.Column("written_at", sa.DateTime(timezone=True), nullable=False),
         schema=SCHEMA,
