@@ -14,6 +14,7 @@ SERVICE_MODULES = {
     "__main__",
     "api",
     "catalog",
+    "catalog_cli",
     "catalog_schema",
     "check",
     "cli",

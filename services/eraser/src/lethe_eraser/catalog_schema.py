@@ -19,7 +19,8 @@ from pydantic import (
 
 OWNERSHIP_HELP = (
     "write `ownership: owned` (made for this person) or "
-    '`ownership: {owned_under: "uploads/{client_key}/"}` (theirs only below that prefix)'
+    '`ownership: {owned_under: "uploads/{client_key}/"}` (theirs only below that prefix) or '
+    "`ownership: if_unreferenced` (whoever is erased last takes it; needs `look_ups`)"
 )
 MASK_HELP = "a mask is null, {}, [], or a constant (text, whole number, true or false)"
 
@@ -46,8 +47,8 @@ def _empty_if_absent(value: object) -> object:
 
 
 def _ownership(value: object) -> object:
-    if value == "owned":
-        return {}
+    if value in ("owned", "if_unreferenced"):
+        return {"if_unreferenced": value == "if_unreferenced"}
     if isinstance(value, dict) and set(value) == {"owned_under"}:
         return value
     raise ValueError(f"unknown ownership; {OWNERSHIP_HELP}")
@@ -75,6 +76,7 @@ class OwnershipEntry(Entry):
     """Whose object a reference names: with no prefix the person's, whatever the key says."""
 
     owned_under: str | None = None
+    if_unreferenced: bool = False
 
     @model_validator(mode="after")
     def _ends_after_the_person(self) -> Self:
@@ -89,9 +91,17 @@ class OwnershipEntry(Entry):
         return self
 
 
+class OwnedUnder(Entry):
+    """How `owned_under` is written."""
+
+    owned_under: str
+
+
 Ownership = Annotated[
     OwnershipEntry,
-    BeforeValidator(_ownership, json_schema_input_type=Literal["owned"] | OwnershipEntry),
+    BeforeValidator(
+        _ownership, json_schema_input_type=Literal["owned", "if_unreferenced"] | OwnedUnder
+    ),
 ]
 
 
@@ -108,6 +118,10 @@ class ReferenceEntry(Entry):
     bucket: str | None = Field(None, description="member that holds the bucket")
     in_bucket: BucketName | None = Field(None, description="bucket of a key that comes without one")
     ownership: Ownership | None = None
+    only_version: bool = Field(
+        default=False,
+        description="a URL's versionId names one version to delete, rather than the whole object",
+    )
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
@@ -139,6 +153,15 @@ References = Annotated[
 ]
 
 
+class TagEntry(Entry):
+    """The tag by which a lifecycle rule finds what is to go; it says nothing of a person."""
+
+    key: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w .:/=+@-]+$")] = (
+        "lethe-erase"
+    )
+    value: Annotated[str, Field(max_length=256, pattern=r"^[\w .:/=+@-]*$")] = "yes"
+
+
 class BucketEntry(Entry):
     """An S3 bucket of ours. Buckets that are not listed are never touched."""
 
@@ -147,6 +170,23 @@ class BucketEntry(Entry):
     )
     region: str | None = None
     aliases: tuple[str, ...] = Field((), description="access point aliases (`...-s3alias`)")
+    count_missing: bool = Field(
+        default=False,
+        description="ask what is there before deleting; over 2 % missing blocks what names it",
+    )
+    mode: Literal["delete", "tag"] = Field(
+        "delete", description="tag: a lifecycle rule of the bucket deletes what carries `tag`"
+    )
+    tag: TagEntry | None = Field(None, description="with `mode: tag`; lethe-erase=yes by default")
+    replicas: tuple[BucketName, ...] = Field(
+        (), description="listed buckets that S3 replicates this one's objects to"
+    )
+
+    @model_validator(mode="after")
+    def _tags_in_tag_mode_only(self) -> Self:
+        if self.tag is not None and self.mode != "tag":
+            raise ValueError("`tag` says something with `mode: tag` only")
+        return self
 
 
 class OriginEntry(Entry):
@@ -163,6 +203,9 @@ class HostEntry(Entry):
     bucket: BucketName
     origin_path: Annotated[str, Field(pattern=r"^$|^/.*[^/]$")] = ""
     paths: tuple[OriginEntry, ...] = ()
+    distribution: Annotated[str, Field(pattern=r"^[A-Z0-9]+$")] | None = Field(
+        None, description="CloudFront distribution to be told what is gone"
+    )
 
 
 class SharedEntry(Entry):
@@ -178,6 +221,41 @@ class SharedEntry(Entry):
         if sum(part is not None for part in (self.prefix, self.key, self.glob)) != 1:
             raise ValueError("name the shared objects by exactly one of prefix, key, glob")
         return self
+
+
+class LookUpEntry(Entry):
+    """Where else an object may be named, for `if_unreferenced`; an index must serve it."""
+
+    table: TablePath
+    expression: Annotated[str, Field(min_length=1)] = Field(
+        description="SQL over the table's columns, as it stands in its index: text, or text[]"
+    )
+    many: bool = Field(default=False, description="the expression is a text[] with a GIN index")
+    forms: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("{key}",),
+        description="how the object is written there: {bucket}, {key}, {encoded_key} are filled in",
+    )
+    buckets: tuple[BucketName, ...] = Field((), description="only for objects of these; all if []")
+
+    @model_validator(mode="after")
+    def _names_the_key(self) -> Self:
+        for form in self.forms:
+            if "{key}" not in form and "{encoded_key}" not in form:
+                raise ValueError("a form names the key: write {key} or {encoded_key} in it")
+        if ";" in self.expression:
+            raise ValueError("an expression is no statement; take out the semicolon")
+        return self
+
+
+class SettleEntry(Entry):
+    """When a person's rows count as finished; until then their job stays `erased`."""
+
+    after_seconds: Annotated[int, Field(ge=0)] = Field(
+        0, description="a row younger than this may still be written to"
+    )
+    at_most_seconds: Annotated[int, Field(gt=0)] = Field(
+        86_400, description="a request that is unfinished for longer is blocked `still_writing`"
+    )
 
 
 class ClientTableEntry(Entry):
@@ -205,6 +283,11 @@ class TableEntry(Entry):
     mask: Annotated[dict[Column, MaskValue], Field(min_length=1)]
     keep: tuple[Column, ...] = ()
     references: dict[Column, References] = Field(default_factory=dict)
+    created_at: Column | None = Field(None, description="kept; how old a row is, for `settle`")
+    unfinished: dict[Column, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="values of a kept column that say the product still works on the row",
+    )
 
 
 class FeatureEntry(Entry):
@@ -226,10 +309,19 @@ class CatalogFile(Entry):
 
     version: Literal[1]
     schema_name: Column = Field("public", alias="schema", description="of tables named without one")
+    owner: Annotated[str, Field(pattern=r"^\d{12}$", strict=True)] | None = Field(
+        None, description="AWS account of every bucket that names no `owner` of its own, quoted"
+    )
     buckets: Annotated[dict[BucketName, Bucket], Field(min_length=1)]
     hosts: dict[HostName, HostEntry] = Field(default_factory=dict)
     shared: tuple[SharedEntry, ...] = ()
     client_tables: Annotated[dict[str, ClientTableEntry], Field(min_length=1)]
+    ignored_tables: dict[TablePath, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="tables with a client key that are nothing to erase, and why",
+    )
+    look_ups: dict[str, LookUpEntry] = Field(default_factory=dict)
+    settle: SettleEntry = SettleEntry()
     reference_sets: dict[str, References] = Field(default_factory=dict)
     features: Annotated[dict[str, FeatureEntry], Field(min_length=1)]
 

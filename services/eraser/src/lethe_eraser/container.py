@@ -18,7 +18,7 @@ from lethe_eraser.catalog import load as load_catalog
 from lethe_eraser.consumer import GROUP, TOPICS, Acceptance
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.batch import Batches
-from lethe_eraser.execute.preflight import CheckedExecutor
+from lethe_eraser.execute.preflight import CheckedExecutor, Preflight
 from lethe_eraser.execute.preview import Previewer
 from lethe_eraser.execute.rounds import Rounds
 from lethe_eraser.execute.worker import Assignment, Executor, utc_now
@@ -168,6 +168,7 @@ class EraserContainer(containers.DeclarativeContainer):
         announcer=announcer,
         fence=fence,
     )
+    preflight = providers.Singleton(Preflight, engine=engine, catalog=catalog, metrics=metrics)
     executor = providers.Singleton(
         Executor,
         engine=engine,
@@ -179,12 +180,12 @@ class EraserContainer(containers.DeclarativeContainer):
         concurrency=settings.provided.concurrency,
         control_fresh=settings.provided.control_fresh,
         clock=clock,
+        may_begin=preflight.provided.may_begin,
     )
     checked_executor = providers.Singleton(
         CheckedExecutor,
         executor=executor,
-        engine=engine,
-        catalog=catalog,
+        preflight=preflight,
         probe=probe,
         readiness=readiness,
     )

@@ -5,6 +5,7 @@ wrong at once and says what to write instead. `lethe_eraser.check` holds them to
 """
 
 from lethe_eraser.catalog.document import did_you_mean
+from lethe_eraser.catalog.findings import KINDS, Finding, FindingKind
 from lethe_eraser.catalog.load import load
 from lethe_eraser.catalog.model import (
     Bucket,
@@ -13,29 +14,36 @@ from lethe_eraser.catalog.model import (
     ClientTable,
     Feature,
     Ignored,
+    LookUp,
     Mask,
     Origin,
     Ownership,
     ProductTable,
     ReferenceRule,
     Rules,
+    Settle,
     SharedObjects,
     TableName,
 )
 
 __all__ = [
+    "KINDS",
     "Bucket",
     "Catalog",
     "CatalogError",
     "ClientTable",
     "Feature",
+    "Finding",
+    "FindingKind",
     "Ignored",
+    "LookUp",
     "Mask",
     "Origin",
     "Ownership",
     "ProductTable",
     "ReferenceRule",
     "Rules",
+    "Settle",
     "SharedObjects",
     "TableName",
     "did_you_mean",

@@ -1,6 +1,7 @@
 """From the YAML file to a `Catalog`, or to the list of everything that is wrong with it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import jsonpath
@@ -15,12 +16,14 @@ from lethe_eraser.catalog.model import (
     ClientTable,
     Feature,
     Ignored,
+    LookUp,
     Mask,
     Origin,
     Ownership,
     ProductTable,
     ReferenceRule,
     Rules,
+    Settle,
     SharedObjects,
     TableName,
 )
@@ -28,10 +31,12 @@ from lethe_eraser.catalog_schema import (
     CatalogFile,
     ClientTableEntry,
     HostEntry,
+    LookUpEntry,
     OwnershipEntry,
     ReferenceEntry,
     SharedEntry,
     TableEntry,
+    TagEntry,
 )
 from lethe_eraser.domain import RowKind
 
@@ -66,20 +71,29 @@ class _Resolution:
             {a for a in aliases if aliases.count(a) > 1 or a in self._file.buckets}
         ):
             self._wrong(("buckets",), f"alias {alias} names two buckets")
+        hosts = {name.lower(): self._host(name, h) for name, h in self._file.hosts.items()}
         catalog = Catalog(
             client_tables=clients,
             features=features,
-            buckets={
-                name: Bucket(name, entry.owner, entry.region, entry.aliases)
-                for name, entry in self._file.buckets.items()
-            },
-            hosts={name.lower(): self._host(name, h) for name, h in self._file.hosts.items()},
+            buckets={name: self._bucket_of(name) for name in self._file.buckets},
+            hosts=hosts,
+            distributions=self._distributions(hosts),
             shared=self._shared(self._file.shared),
             reference_sets={
                 name: self._rules(entries, ("reference_sets", name))
                 for name, entries in self._file.reference_sets.items()
             },
+            ignored_tables={
+                self._claim(name, ("ignored_tables", name)): why
+                for name, why in self._file.ignored_tables.items()
+            },
+            look_ups=tuple(self._look_up(*item) for item in self._file.look_ups.items()),
+            settle=Settle(
+                timedelta(seconds=self._file.settle.after_seconds),
+                timedelta(seconds=self._file.settle.at_most_seconds),
+            ),
         )
+        self._all_looked_up(catalog)
         if self._problems:
             raise CatalogError(self._problems)
         return catalog
@@ -88,17 +102,49 @@ class _Resolution:
         self._problems.append(f"{self._document.where(place)}: {says}")
 
     def _claim(self, written: str, place: Place) -> TableName:
-        schema, _, name = written.rpartition(".")
-        table = TableName(schema or self._file.schema_name, name)
+        table = self._named(written)
         if table in self._claimed:
             self._wrong(place, f"table {table} is claimed by {self._claimed[table]} already")
         self._claimed[table] = ".".join(map(str, place[:-1]))
         return table
 
+    def _named(self, written: str) -> TableName:
+        schema, _, name = written.rpartition(".")
+        return TableName(schema or self._file.schema_name, name)
+
     def _bucket(self, name: str, place: Place) -> str:
         if name not in self._file.buckets:
             self._wrong(place, f"unknown bucket {name}; {did_you_mean(name, self._file.buckets)}")
         return name
+
+    def _bucket_of(self, name: str) -> Bucket:
+        entry = self._file.buckets[name]
+        for i, replica in enumerate(entry.replicas):
+            place = ("buckets", name, "replicas", i)
+            if self._bucket(replica, place) == name:
+                self._wrong(place, "a bucket is no replica of itself")
+            elif replica in self._file.buckets and self._file.buckets[replica].replicas:
+                self._wrong(place, f"{replica} has replicas itself; name them all here instead")
+        tag = entry.tag or TagEntry()
+        return Bucket(
+            name,
+            entry.owner or self._file.owner,
+            entry.region,
+            entry.aliases,
+            count_missing=entry.count_missing,
+            tag=(tag.key, tag.value) if entry.mode == "tag" else None,
+            replicas=entry.replicas,
+        )
+
+    def _distributions(
+        self, hosts: Mapping[str, tuple[Origin, ...]]
+    ) -> dict[str, tuple[Origin, ...]]:
+        found: dict[str, tuple[Origin, ...]] = {}
+        for name, entry in self._file.hosts.items():
+            if entry.distribution is not None:
+                known = found.get(entry.distribution, ())
+                found[entry.distribution] = (*known, *hosts[name.lower()])
+        return found
 
     def _host(self, name: str, entry: HostEntry) -> tuple[Origin, ...]:
         place = ("hosts", name)
@@ -116,6 +162,35 @@ class _Resolution:
             prefixes=tuple((e.bucket, e.prefix) for e in entries if e.prefix is not None),
             globs=tuple((e.bucket, e.glob) for e in entries if e.glob is not None),
         )
+
+    def _look_up(self, name: str, entry: LookUpEntry) -> LookUp:
+        place = ("look_ups", name)
+        for i, bucket in enumerate(entry.buckets):
+            self._bucket(bucket, (*place, "buckets", i))
+        return LookUp(
+            name=name,
+            table=self._named(entry.table),
+            expression=entry.expression,
+            many=entry.many,
+            forms=entry.forms,
+            buckets=frozenset(entry.buckets),
+            at=self._document.where(place),
+        )
+
+    def _all_looked_up(self, catalog: Catalog) -> None:
+        """Whoever names an object as one of several must be found by a look-up himself."""
+        looked_up = {look_up.table for look_up in catalog.look_ups}
+        for name, feature in catalog.features.items():
+            for table in feature.tables:
+                columns = sorted(c for c, rules in table.references.items() if _counts(rules))
+                if columns and table.table not in looked_up:
+                    self._wrong(
+                        ("features", name, table.kind, "references", columns[0]),
+                        f"if_unreferenced needs a look-up of this very table:"
+                        f" add one for {table.table} to `look_ups`",
+                    )
+        if not catalog.look_ups and any(_counts(r) for r in catalog.reference_sets.values()):
+            self._wrong(("reference_sets",), "if_unreferenced needs `look_ups`; there are none")
 
     def _client(self, name: str, entry: ClientTableEntry) -> ClientTable:
         place = ("client_tables", name)
@@ -159,7 +234,14 @@ class _Resolution:
     def _table(self, kind: RowKind, entry: TableEntry, place: Place) -> ProductTable:
         masks = {column: _mask(value) for column, value in entry.mask.items()}
         request_id = entry.request_id or entry.primary_key
-        kept = {*entry.keep, entry.primary_key, request_id}
+        kept = {*entry.keep, entry.primary_key, request_id, *entry.unfinished}
+        if entry.created_at is not None:
+            kept.add(entry.created_at)
+        elif entry.unfinished:
+            self._wrong(
+                (*place, "unfinished"),
+                "how old may an unfinished row be? add `created_at: <column>`",
+            )
         for column in sorted(kept & set(masks)):
             self._wrong((*place, "mask", column), "is masked and kept; choose one")
         for column in sorted(set(entry.references) - set(masks)):
@@ -186,6 +268,8 @@ class _Resolution:
                 column: self._rules(entries, (*place, "references", column))
                 for column, entries in entry.references.items()
             },
+            created_at=entry.created_at,
+            unfinished=entry.unfinished,
         )
 
     def _rules(self, entries: tuple[ReferenceEntry, ...], place: Place) -> Rules:
@@ -219,7 +303,8 @@ class _Resolution:
         of_list = at is not None and entry.at is not None and entry.at.endswith("[*]")
         ownership = entry.ownership or OwnershipEntry()
         return ReferenceRule(
-            ownership=Ownership(ownership.owned_under),
+            ownership=Ownership(ownership.owned_under, ownership.if_unreferenced),
+            only_version=entry.only_version,
             at=at,
             list_at=self._path(str(entry.at)[:-3], (*here, "at")) if of_list else None,
             urls=entry.url or (),
@@ -238,6 +323,10 @@ class _Resolution:
             self._wrong(place, "a JSONPath begins with `$`; for example `$.fileList[*]`")
             return None
         return path
+
+
+def _counts(rules: Rules) -> bool:
+    return any(isinstance(r, ReferenceRule) and r.ownership.if_unreferenced for r in rules)
 
 
 def _mask(value: JsonValue) -> Mask:

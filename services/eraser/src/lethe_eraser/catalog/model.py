@@ -1,9 +1,12 @@
 """What the catalog says, resolved: names that are used exist, JSON paths are compiled."""
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Final
+from urllib.parse import quote
 
 from jsonpath import JSONPath
 from pydantic import JsonValue
@@ -42,9 +45,11 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Whose object a reference names: the person's outright, or only below a prefix of theirs."""
+    """Whose object a reference names: the person's, only below a prefix, or of all who name it."""
 
     under: str | None = None
+    if_unreferenced: bool = False
+    """Nobody's in particular: it goes with the last reference to it."""
 
     def prefix(self, client_key: str) -> str:
         """The prefix below which objects are `client_key`'s; empty when every object is."""
@@ -71,6 +76,8 @@ class ReferenceRule:
     key: str | None = None
     bucket: str | None = None
     in_bucket: str | None = None
+    only_version: bool = False
+    """A version that the reference names is meant alone; else the object with all of them."""
 
     @property
     def is_object(self) -> bool:
@@ -97,11 +104,15 @@ class ProductTable:
     masks: Mapping[str, Mask]
     keep: frozenset[str]
     references: Mapping[str, Rules]
+    created_at: str | None = None
+    unfinished: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Values, by column, that say that the product still works on a row."""
 
     @property
     def columns(self) -> frozenset[str]:
         """Every column the catalog says anything about."""
-        return self.keep | {self.primary_key, self.request_id} | set(self.masks)
+        named = {self.primary_key, self.request_id, *self.masks, *self.unfinished}
+        return self.keep | named | ({self.created_at} if self.created_at else set())
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,12 @@ class Bucket:
     owner: str | None = None
     region: str | None = None
     aliases: tuple[str, ...] = ()
+    count_missing: bool = False
+    """Whether it is asked what is there before anything is deleted."""
+    tag: tuple[str, str] | None = None
+    """Objects get this tag, for a lifecycle rule to remove, instead of being deleted."""
+    replicas: tuple[str, ...] = ()
+    """Buckets that hold copies of its objects under the same keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +197,41 @@ class SharedObjects:
 
 
 @dataclass(frozen=True, slots=True)
+class LookUp:
+    """Where else an object may be named: an indexed expression over one table."""
+
+    name: str
+    table: TableName
+    expression: str
+    many: bool
+    forms: tuple[str, ...]
+    buckets: frozenset[str]
+    """Whose objects are named there; empty for all."""
+    at: str
+    """Where in the file it stands, for errors."""
+
+    def forms_of(self, ref: ObjectRef) -> tuple[str, ...]:
+        """How `ref` is written there; nothing if objects of its bucket are not."""
+        if self.buckets and ref.bucket not in self.buckets:
+            return ()
+        encoded = quote(ref.key, safe="/", errors="surrogatepass")
+        parts = {"{bucket}": ref.bucket, "{key}": ref.key, "{encoded_key}": encoded}
+        # In one pass: a key may itself hold what looks like a placeholder.
+        return tuple(
+            re.sub(r"\{(?:bucket|key|encoded_key)\}", lambda m: parts[m[0]], form)
+            for form in self.forms
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """When a person's rows count as finished."""
+
+    after: timedelta = timedelta(0)
+    at_most: timedelta = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
     """All of it, resolved: names that are used exist, JSON paths are compiled."""
 
@@ -190,3 +242,9 @@ class Catalog:
     shared: SharedObjects
     reference_sets: Mapping[str, Rules]
     """By name, for handlers whose options name one."""
+    distributions: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
+    """By id: the CDN distributions to be told what is gone, and where their paths lead."""
+    ignored_tables: Mapping[TableName, str] = field(default_factory=dict)
+    """Tables with a client key that are nothing to erase, and why."""
+    look_ups: tuple[LookUp, ...] = ()
+    settle: Settle = Settle()

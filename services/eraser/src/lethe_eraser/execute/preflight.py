@@ -1,18 +1,94 @@
-"""What must be true before the first job is taken."""
+"""What must be true before jobs are taken: at the start, and before every window."""
 
 import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_eraser.catalog import Catalog
-from lethe_eraser.check import check_schema
+from lethe_eraser.catalog import Catalog, CatalogError, Finding
+from lethe_eraser.check import check
 from lethe_eraser.execute.worker import Executor
+from lethe_eraser.metrics import EraserMetrics
 from lethe_runtime.database import DatabaseProbe
 from lethe_runtime.health import Readiness
 from lethe_runtime.waiting import StoppedError, until_available
 
+FRESH_SECONDS: Final = 3600.0
+"""How long a check holds: windows are days apart, so every one of them begins with a new one."""
+
+AGAIN_SECONDS: Final = 60.0
+"""Pause after a check that refused, before the next."""
+
 _log = structlog.get_logger(__name__)
+
+
+class Preflight:
+    """Holds the catalog to the product's database, and knows whether erasing may begin.
+
+    Args:
+        engine: the product's database.
+        catalog: what it is said to contain.
+        metrics: told what nobody claims, and whether the catalog was refused.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine,
+        catalog: Catalog,
+        metrics: EraserMetrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine.execution_options(postgresql_readonly=True)
+        self._catalog = catalog
+        self._metrics = metrics
+        self._clock = clock
+        self._asking = asyncio.Lock()
+        self._asked_at: float | None = None
+        self._refused = False
+
+    async def check(self) -> Sequence[Finding]:
+        """Check now.
+
+        Raises:
+            CatalogError: erasing by this catalog would fail.
+        """
+        try:
+            async with self._engine.connect() as connection:
+                findings = await check(connection, self._catalog)
+        except CatalogError as error:
+            self._tell(refused=True)
+            _log.error("catalog refused", problems=list(error.problems))
+            raise
+        self._tell(refused=False)
+        by_kind = Counter(finding.kind for finding in findings)
+        self._metrics.uncovered(by_kind)
+        if findings:
+            # Only names of the schema: what the findings say may hold hosts of URLs.
+            _log.warning("nobody claims", places=[f"{f.kind} {f.where}" for f in findings])
+        return findings
+
+    async def may_begin(self) -> bool:
+        """Whether a job may be taken; checks again when the last check is no longer fresh."""
+        async with self._asking:
+            age = None if self._asked_at is None else self._clock() - self._asked_at
+            if age is not None and age < (AGAIN_SECONDS if self._refused else FRESH_SECONDS):
+                return not self._refused
+            try:
+                await self.check()
+            except CatalogError:
+                return False
+            return True
+
+    def _tell(self, *, refused: bool) -> None:
+        self._asked_at = self._clock()
+        self._refused = refused
+        self._metrics.catalog_refused(refused=refused)
 
 
 class CheckedExecutor:
@@ -20,8 +96,7 @@ class CheckedExecutor:
 
     Args:
         executor: takes and runs jobs.
-        engine: the product's database.
-        catalog: what it is said to contain.
+        preflight: holds the catalog to the database.
         probe: knows whether our own tables are there yet.
         readiness: told while waiting.
     """
@@ -30,14 +105,12 @@ class CheckedExecutor:
         self,
         *,
         executor: Executor,
-        engine: AsyncEngine,
-        catalog: Catalog,
+        preflight: Preflight,
         probe: DatabaseProbe,
         readiness: Readiness,
     ) -> None:
         self._executor = executor
-        self._engine = engine
-        self._catalog = catalog
+        self._preflight = preflight
         self._probe = probe
         self._readiness = readiness
 
@@ -61,7 +134,4 @@ class CheckedExecutor:
 
     async def _check(self) -> None:
         await self._probe.ask()
-        async with self._engine.connect() as connection:
-            unclaimed = await check_schema(connection, self._catalog)
-        if unclaimed:
-            _log.warning("columns nobody claims", columns=list(unclaimed))
+        await self._preflight.check()

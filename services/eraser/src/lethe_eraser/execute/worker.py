@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -39,6 +39,7 @@ ELSEWHERE: Final[tuple[type[Exception], ...]] = (*TRANSIENT, ObjectStoreUnavaila
 """Errors of servers that are away; no job is to blame."""
 
 Clock = Callable[[], datetime]
+MayBegin = Callable[[], Awaitable[bool]]
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +47,11 @@ _log = structlog.get_logger(__name__)
 def utc_now() -> datetime:
     """The time."""
     return datetime.now(UTC)
+
+
+async def at_any_time() -> bool:
+    """Nothing has to be asked before a job is taken."""
+    return True
 
 
 class Assignment:
@@ -80,6 +86,7 @@ class Executor:
         concurrency: jobs at once.
         control_fresh: how old the watermark of a job's bucket may be.
         clock: the time, for the window.
+        may_begin: asked before each job is taken.
     """
 
     def __init__(
@@ -94,6 +101,7 @@ class Executor:
         concurrency: int,
         control_fresh: timedelta,
         clock: Clock = utc_now,
+        may_begin: MayBegin = at_any_time,
     ) -> None:
         self._engine = engine
         self._rounds = rounds
@@ -104,6 +112,7 @@ class Executor:
         self._concurrency = concurrency
         self._control_fresh = control_fresh
         self._clock = clock
+        self._may_begin = may_begin
         self._claiming = asyncio.Lock()
         self._running: set[UUID] = set()
         self._left_to_others: dict[UUID, float] = {}
@@ -118,7 +127,7 @@ class Executor:
         """Take one job and run it; False if there is none to run now."""
         if stop.is_set():
             return False
-        job = await self._claim()
+        job = await self._claim() if await self._may_begin() else None
         if job is None:
             return False
         try:

@@ -86,6 +86,23 @@ class RowReader:
         except _UnreadableError as unreadable:
             return unreadable.reason
 
+    def read_column(
+        self, product: ProductTable, column: str, text: str | None, subject: str
+    ) -> tuple[Found, ...] | BlockReason:
+        """Read one reference column of a row; give what it names."""
+        try:
+            return tuple(self._column(product.references[column], text, subject))
+        except _UnreadableError as unreadable:
+            return unreadable.reason
+
+    def refers(self, text: str) -> bool:
+        """Whether `text` looks like an object of ours, or a URL of anybody's."""
+        return self._may_refer(text, ())
+
+    def is_ours(self, text: str) -> bool:
+        """Whether `text` names one of our buckets or hosts, or any of AWS's."""
+        return self._ours.search(text) is not None
+
     def read_json(self, rules: Rules, text: str, subject: str) -> tuple[Found, ...] | BlockReason:
         """Read one JSON text by `rules`, of which one must apply."""
         try:

@@ -1,5 +1,6 @@
 """What the product's tables look like, asked of the database's own catalog."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,52 @@ _COLUMNS = text(
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     where c.relkind in ('r', 'p')
     order by a.attnum
+    """
+).bindparams(bindparam("schemas", type_=ARRAY(Text)), bindparam("names", type_=ARRAY(Text)))
+
+# Partitions are their parent's, and no product table lies in a schema of the system or in ours.
+_WITH_COLUMN = text(
+    """
+    select n.nspname, c.relname, a.attname,
+           exists (
+               select from pg_index i
+               where i.indrelid = c.oid and i.indisvalid and i.indpred is null
+                 and i.indkey[0] = a.attnum
+           ) as indexed
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where c.relkind in ('r', 'p', 'm', 'f') and not c.relispartition
+      and n.nspname not in ('information_schema', :ours) and n.nspname !~ '^pg_'
+      and a.attname = any(:names)
+    order by 1, 2, 3
+    """
+).bindparams(bindparam("names", type_=ARRAY(Text)))
+
+_CHECKS = text(
+    """
+    select n.nspname, c.relname, k.conname, pg_get_expr(k.conbin, k.conrelid),
+           array(select a.attname::text from pg_attribute a
+                 where a.attrelid = c.oid and a.attnum = any(k.conkey))
+    from unnest(:schemas, :names) as wanted(schema_name, table_name)
+    join pg_namespace n on n.nspname = wanted.schema_name
+    join pg_class c on c.relnamespace = n.oid and c.relname = wanted.table_name
+    join pg_constraint k on k.conrelid = c.oid and k.contype = 'c'
+    order by 1, 2, 3
+    """
+).bindparams(bindparam("schemas", type_=ARRAY(Text)), bindparam("names", type_=ARRAY(Text)))
+
+_UNIQUE = text(
+    """
+    select n.nspname, c.relname, x.relname,
+           array(select a.attname::text from pg_attribute a
+                 where a.attrelid = c.oid and a.attnum = any(i.indkey::smallint[]))
+    from unnest(:schemas, :names) as wanted(schema_name, table_name)
+    join pg_namespace n on n.nspname = wanted.schema_name
+    join pg_class c on c.relnamespace = n.oid and c.relname = wanted.table_name
+    join pg_index i on i.indrelid = c.oid and i.indisunique and i.indexprs is null
+    join pg_class x on x.oid = i.indexrelid
+    order by 1, 2, 3
     """
 ).bindparams(bindparam("schemas", type_=ARRAY(Text)), bindparam("names", type_=ARRAY(Text)))
 
@@ -39,6 +86,61 @@ class LiveColumn:
 
 
 TableColumns = Mapping[str, LiveColumn]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedColumn:
+    """A column found by its name."""
+
+    schema: str
+    table: str
+    column: str
+    indexed: bool
+    """Whether an index begins with it, so that asking for one value is cheap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A CHECK, or a unique index (whose `expression` is empty), and the columns it is about."""
+
+    name: str
+    expression: str
+    columns: frozenset[str]
+
+
+async def columns_named(
+    connection: AsyncConnection, names: Collection[str], *, without_schema: str
+) -> list[NamedColumn]:
+    """Find every column of the database that has one of `names`; partitions are not listed."""
+    rows = await connection.execute(_WITH_COLUMN, {"names": sorted(names), "ours": without_schema})
+    return [NamedColumn(*row) for row in rows]
+
+
+async def tables_like(connection: AsyncConnection, schema: str) -> list[str]:
+    """Name the tables of a schema."""
+    rows = await connection.execute(
+        text(
+            "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+            " where n.nspname = :schema and c.relkind in ('r', 'p') and not c.relispartition"
+            " order by 1"
+        ),
+        {"schema": schema},
+    )
+    return list(rows.scalars())
+
+
+async def constraints(
+    connection: AsyncConnection, tables: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], list[Constraint]]:
+    """Give the CHECKs and unique indexes of those of `tables` (schema, name) that exist."""
+    wanted = sorted(tables)
+    named = {"schemas": [s for s, _ in wanted], "names": [n for _, n in wanted]}
+    found: defaultdict[tuple[str, str], list[Constraint]] = defaultdict(list)
+    for schema, table, name, expression, columns in await connection.execute(_CHECKS, named):
+        found[schema, table].append(Constraint(name, expression, frozenset(columns)))
+    for schema, table, name, columns in await connection.execute(_UNIQUE, named):
+        found[schema, table].append(Constraint(name, "", frozenset(columns)))
+    return dict(found)
 
 
 async def describe(

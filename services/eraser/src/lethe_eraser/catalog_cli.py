@@ -1,0 +1,141 @@
+"""The group `lethe catalog`: hold the catalog to the product, explain it, and write its entries."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_eraser.catalog import CatalogError, Finding, did_you_mean
+from lethe_eraser.check import check
+from lethe_eraser.check.explain import ColumnFate, explain
+from lethe_eraser.check.scaffold import scaffold
+from lethe_eraser.container import EraserContainer
+from lethe_eraser.settings import EraserSettings
+from lethe_eraser.storage.product_schema import describe
+from lethe_runtime import database, logging
+from lethe_runtime.settings import load
+
+UNCOVERED = 1
+"""Exit code: something of the product that nobody claims."""
+REFUSED = 2
+"""Exit code: erasing by this catalog would fail, or it could not be checked."""
+
+_T = TypeVar("_T")
+
+app = typer.Typer(
+    help="Holds the catalog to the product's tables, and explains it.", no_args_is_help=True
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command("check")
+def check_catalog(*, as_json: AsJson = False) -> None:
+    """Hold the catalog to the live schema and a sample of rows. Writes nothing.
+
+    Exit code 0: all is covered; 1: something nobody claims; 2: the catalog cannot be used.
+    """
+    problems: Sequence[str] = ()
+    findings: Sequence[Finding] = ()
+    try:
+        container = _container()
+        findings = _ask(container, lambda asked: check(asked, container.catalog()))
+    except CatalogError as error:
+        problems = error.problems
+    code = REFUSED if problems else UNCOVERED if findings else 0
+    if as_json:
+        said = [{"kind": f.kind, "where": f.where, "says": f.says} for f in findings]
+        outcome = ("covered", "uncovered", "refused")[code]
+        document = {"outcome": outcome, "problems": list(problems), "findings": said}
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        for problem in problems:
+            typer.echo(f"refused: {problem}")
+        for found in findings:
+            typer.echo(f"{found.kind}: {found.where}: {found.says}")
+        if not code:
+            typer.echo("everything is covered")
+    raise typer.Exit(code)
+
+
+@app.command("scaffold")
+def print_entry(
+    table: Annotated[str, typer.Argument(help="With its schema, unless that is public.")],
+) -> None:
+    """Print the entry for a new table, from its columns and a sample of rows. Writes nothing."""
+    try:
+        container = _container()
+        catalog = container.catalog()
+        typer.echo(_ask(container, lambda asked: scaffold(asked, catalog, table)), nl=False)
+    except CatalogError as error:
+        _refuse(str(error))
+
+
+@app.command("explain")
+def explain_type(
+    request_type: Annotated[str, typer.Argument(metavar="TYPE")], *, as_json: AsJson = False
+) -> None:
+    """Say what happens to each column of a request type, and to the objects it names."""
+    try:
+        container = _container()
+    except CatalogError as error:
+        _refuse(str(error))
+    catalog = container.catalog()
+    feature = catalog.features.get(request_type)
+    if feature is None:
+        _refuse(f"unknown type {request_type}; {did_you_mean(request_type, catalog.features)}")
+    tables = {(t.table.schema, t.table.name) for t in feature.tables}
+    fates = explain(feature, _ask(container, lambda asked: describe(asked, tables)))
+    if as_json:
+        document = {
+            "type": request_type,
+            "handler": feature.handler,
+            "columns": [fate.document() for fate in fates],
+        }
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{request_type}, by the handler {feature.handler}")
+    for line in _lines(fates):
+        typer.echo(line)
+
+
+def _container() -> EraserContainer:
+    settings = load(EraserSettings)
+    logging.configure("eraser", settings.log_level, stream=sys.stderr)
+    container = EraserContainer(settings=settings)
+    container.handlers()  # their options are part of the catalog
+    return container
+
+
+def _ask(container: EraserContainer, question: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+    engine = container.engine().execution_options(postgresql_readonly=True)
+
+    async def ask() -> _T:
+        async with database.disposing(engine), engine.connect() as connection:
+            return await question(connection)
+
+    try:
+        return asyncio.run(ask())
+    except database.TRANSIENT as error:
+        _refuse(f"the product's database does not answer: {logging.error_class(error)}")
+
+
+def _refuse(what: str) -> NoReturn:
+    typer.echo(f"lethe: {what}", err=True)
+    raise typer.Exit(REFUSED)
+
+
+def _lines(fates: Sequence[ColumnFate]) -> list[str]:
+    lines: list[str] = []
+    table = ""
+    for fate in fates:
+        if fate.table != table:
+            table = fate.table
+            lines.append(f"{table}:")
+        lines.append(f"  {fate.column:<24} {fate.fate}")
+        lines += [f"  {'':<24}   objects at {named}" for named in fate.objects]
+    return lines

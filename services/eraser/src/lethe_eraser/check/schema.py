@@ -1,0 +1,133 @@
+"""Hold the catalog to the schema of the live database."""
+
+from collections.abc import Mapping
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_eraser.catalog import Catalog, CatalogError, Mask, TableName, did_you_mean
+from lethe_eraser.storage.look_ups import unproven
+from lethe_eraser.storage.product_sample import breaks_check
+from lethe_eraser.storage.product_schema import (
+    NamedColumn,
+    TableColumns,
+    columns_named,
+    constraints,
+    describe,
+    rejected_masks,
+)
+from lethe_eraser.storage.tables import SCHEMA
+
+CHECKED_ROWS = 200
+"""Rows of a table on which its CHECKs are tried with the masks."""
+
+Claim = tuple[TableName, frozenset[str], Mapping[str, Mask]]
+
+
+async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[str, ...]:
+    """Hold the catalog to the live database.
+
+    Returns:
+        Columns (`schema.table.column`) of claimed tables that the catalog neither masks nor keeps.
+
+    Raises:
+        CatalogError: A claimed table or column is missing, a mask does not fit its column, a CHECK
+            or a unique index would refuse it, or no index serves a look-up.
+    """
+    claimed = _claims(catalog)
+    live = await describe(connection, {(t.schema, t.name) for t, _, _ in claimed})
+    problems: list[str] = []
+    unclaimed: list[str] = []
+    texts: list[tuple[str, str, str]] = []
+    for table, columns, masks in claimed:
+        found = live.get((table.schema, table.name))
+        if found is None:
+            problems.append(f"{table}: the catalog claims this table and the database has none")
+            continue
+        problems += _column_problems(table, columns, masks, found)
+        unclaimed += [f"{table}.{name}" for name in sorted(set(found) - columns)]
+        texts += [
+            (f"{table}.{name}", mask.text, found[name].type_name)
+            for name, mask in masks.items()
+            if name in found and mask.text is not None
+        ]
+    problems += [
+        f"{column}: its type {type_name} does not take the mask {text!r}; write another"
+        for column, text, type_name in await rejected_masks(connection, texts)
+    ]
+    if not problems:
+        # Only what exists and takes its masks can be tried.
+        problems += await _refusals(connection, claimed, live)
+        problems += [
+            f"{look_up.at}: {why}"
+            for look_up in catalog.look_ups
+            if (why := await unproven(connection, look_up)) is not None
+        ]
+    if problems:
+        raise CatalogError(problems)
+    client_columns = {f"{c.table}." for c in catalog.client_tables}
+    return tuple(c for c in unclaimed if not any(c.startswith(prefix) for prefix in client_columns))
+
+
+async def unclaimed_tables(connection: AsyncConnection, catalog: Catalog) -> list[NamedColumn]:
+    """Find tables that nobody claims and that have a column named as a client key is."""
+    names = {client.client_key for client in catalog.client_tables}
+    known = {table for table, _, _ in _claims(catalog)} | set(catalog.ignored_tables)
+    found = await columns_named(connection, names, without_schema=SCHEMA)
+    return [one for one in found if TableName(one.schema, one.table) not in known]
+
+
+def _claims(catalog: Catalog) -> list[Claim]:
+    claimed: list[Claim] = [(c.table, c.columns, c.masks) for c in catalog.client_tables]
+    claimed += [(t.table, t.columns, t.masks) for f in catalog.features.values() for t in f.tables]
+    return claimed
+
+
+async def _refusals(
+    connection: AsyncConnection,
+    claimed: list[Claim],
+    live: Mapping[tuple[str, str], TableColumns],
+) -> list[str]:
+    """What the database would say to masking; asked without writing anything."""
+    problems: list[str] = []
+    by_table = await constraints(connection, {(t.schema, t.name) for t, _, _ in claimed})
+    for table, _, masks in claimed:
+        place = (table.schema, table.name)
+        constant = {name for name, mask in masks.items() if mask.text is not None}
+        for constraint in by_table.get(place, ()):
+            if not constraint.expression:
+                if constraint.columns and constraint.columns <= constant:
+                    problems.append(
+                        f"{table}: the unique index {constraint.name} allows one masked row only;"
+                        " mask one of its columns to null"
+                    )
+            elif constraint.columns & set(masks) and await breaks_check(
+                connection, table, live[place], masks, constraint, CHECKED_ROWS
+            ):
+                problems.append(
+                    f"{table}: the CHECK {constraint.name} refuses the masked row; write another"
+                    f" mask for {', '.join(sorted(constraint.columns & set(masks)))}"
+                )
+    return problems
+
+
+def _column_problems(
+    table: TableName, columns: frozenset[str], masks: Mapping[str, Mask], found: TableColumns
+) -> list[str]:
+    problems = [
+        f"{table}.{name}: the catalog claims this column and the table has none;"
+        f" {did_you_mean(name, found)}"
+        for name in sorted(columns - set(found))
+    ]
+    for name, mask in masks.items():
+        column = found.get(name)
+        if column is None:
+            continue
+        if mask.text is None and column.not_null:
+            problems.append(
+                f"{table}.{name}: is NOT NULL, so the mask cannot be null; write a constant"
+            )
+        if column.generated:
+            problems.append(
+                f"{table}.{name}: is generated and cannot be masked; mask what it is made of"
+            )
+    return problems

@@ -1,0 +1,112 @@
+"""Who else names an object: the look-ups of the catalog, by index, and the lock around them."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ARRAY, BigInteger, Integer, Text, bindparam, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_eraser.catalog import LookUp
+from lethe_eraser.domain import ObjectRef
+
+_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
+
+_BY_INDEX: Final = text("select set_config('enable_seqscan', 'off', true)")
+_LOCK: Final = text(
+    """
+    select pg_advisory_xact_lock(number)
+    from (select number from unnest(:numbers) as number order by number offset 0) as in_order
+    """
+).bindparams(bindparam("numbers", type_=ARRAY(BigInteger)))
+_INDEX_SCANS: Final = frozenset({"Index Scan", "Index Only Scan", "Bitmap Index Scan"})
+
+
+async def lock_objects(connection: AsyncConnection, refs: Iterable[ObjectRef]) -> None:
+    """Lock objects until the transaction ends, in one order for everybody.
+
+    Whoever counts references under these locks sees what every earlier holder committed.
+    """
+    numbers = sorted({_number(ref) for ref in refs})
+    if numbers:
+        await connection.execute(_LOCK, {"numbers": numbers})
+
+
+async def referenced(
+    connection: AsyncConnection, look_ups: Sequence[LookUp], refs: Sequence[ObjectRef]
+) -> frozenset[ObjectRef]:
+    """Give those of `refs` that any row names now: one statement per look-up, by its index."""
+    named: set[ObjectRef] = set()
+    if refs:
+        await connection.execute(_BY_INDEX)
+    for look_up in look_ups:
+        wanted = [(form, i) for i, ref in enumerate(refs) for form in look_up.forms_of(ref)]
+        if not wanted:
+            continue
+        found = await connection.execute(
+            _statement(look_up),
+            {"forms": [form for form, _ in wanted], "numbers": [i for _, i in wanted]},
+        )
+        named.update(refs[i] for (i,) in found)
+    return frozenset(named)
+
+
+async def unproven(connection: AsyncConnection, look_up: LookUp) -> str | None:
+    """Say why a look-up cannot be used; None if EXPLAIN proves that an index serves it.
+
+    The planner is kept from reading the table as a whole, so it does only if it has no other way.
+    """
+    explain = _statement(look_up, prefix="explain (format json) ")
+    try:
+        async with connection.begin_nested():
+            await connection.execute(_BY_INDEX)
+            answer = await connection.execute(explain, {"forms": ["x"], "numbers": [0]})
+            [[plan]] = answer.scalars()
+    except DBAPIError as error:
+        # What PostgreSQL says of the expression: names, no data.
+        diagnosis = getattr(error.orig, "diag", None)
+        return (
+            f"is no expression over the table: {getattr(diagnosis, 'message_primary', 'refused')}"
+        )
+    scans = [node for node in _nodes(plan["Plan"]) if "Scan" in node["Node Type"]]
+    of_table = [
+        node
+        for node in scans
+        if node["Node Type"] not in {"Function Scan", "Bitmap Heap Scan", "Subquery Scan"}
+    ]
+    if of_table and all(
+        node["Node Type"] in _INDEX_SCANS and "Index Cond" in node for node in of_table
+    ):
+        return None
+    return "no index serves it; create one on exactly this expression"
+
+
+def _statement(look_up: LookUp, prefix: str = "") -> Any:
+    condition = "@> array[lethe_wanted.lethe_form]" if look_up.many else "= lethe_wanted.lethe_form"
+    # A LIMIT below a LATERAL keeps one question per object, whatever the planner thinks of them.
+    return text(
+        f"{prefix}select distinct lethe_wanted.lethe_number "  # noqa: S608 - names and the expression are the catalog's
+        f"from unnest(:forms, :numbers) as lethe_wanted(lethe_form, lethe_number) "
+        f"cross join lateral (select 1 from {_quote(look_up.table.schema)}."
+        f"{_quote(look_up.table.name)} where ({_plain(look_up.expression)}) {condition} limit 1)"
+        f" as lethe_hit"
+    ).bindparams(bindparam("forms", type_=ARRAY(Text)), bindparam("numbers", type_=ARRAY(Integer)))
+
+
+def _plain(expression: str) -> str:
+    """Keep every colon of the expression from beginning a parameter of ours."""
+    return expression.replace("::", "\0").replace(":", "\\:").replace("\0", "::")
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from _nodes(below)
+
+
+def _number(ref: ObjectRef) -> int:
+    name = f"{ref.bucket}\0{ref.key}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(name, digest_size=8, person=b"lethe-object").digest()
+    return int.from_bytes(digest, "big", signed=True)
