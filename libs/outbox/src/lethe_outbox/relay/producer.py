@@ -9,8 +9,9 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -19,6 +20,7 @@ from aiokafka.errors import (
     InvalidTimestampError,
     InvalidTopicError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
@@ -80,6 +82,10 @@ class Producer:
         self._kafka = kafka
         self._settings = settings
         self._unknown_since: dict[str, float] = {}
+        self._may_leave: WeakKeyDictionary[Any, Callable[[], bool]] = WeakKeyDictionary()
+        sender = kafka._sender  # noqa: SLF001 - aiokafka asks nobody before it sends
+        self._send_request = sender._send_produce_req  # noqa: SLF001 - likewise
+        sender._send_produce_req = self._send_in_time  # noqa: SLF001 - likewise
 
     def batch(self) -> Any:
         """Begin an empty batch, to be filled by its `append` and handed over."""
@@ -113,12 +119,22 @@ class Producer:
                 raise RefusedError("unknown_topic", "UnknownTopicOrPartitionError")
             await asyncio.sleep(_FIRST_PAUSE)
 
-    async def hand_over(self, batch: Any, topic: str, partition: int) -> "asyncio.Future[Any]":
+    async def hand_over(
+        self, batch: Any, topic: str, partition: int, may_leave: Callable[[], bool]
+    ) -> "asyncio.Future[Any]":
         """Queue a closed batch; the future ends when the broker has it or will not take it.
+
+        Args:
+            batch: as begun by `batch`.
+            topic: where it goes.
+            partition: likewise.
+            may_leave: asked at the last moment before each request that carries it; no ends the
+                future with an error.
 
         Raises:
             BrokenError: the producer cannot take it.
         """
+        self._may_leave[batch] = may_leave
         try:
             async with asyncio.timeout(self._settings.publish_seconds):
                 sent = await self._kafka.send_batch(batch, topic, partition=partition)
@@ -142,6 +158,23 @@ class Producer:
                 await self._kafka.send_and_wait(topic, value, key=key, headers=list(headers))
         except (KafkaError, AssertionError, TimeoutError) as error:
             raise judge(error) from error
+
+    async def _send_in_time(self, node: int, batches: Mapping[Any, Any]) -> None:
+        """Send what may still leave: this process may have been frozen since it was handed over."""
+        late = {place: batch for place, batch in batches.items() if not self._in_time(batch)}
+        sender = self._kafka._sender  # noqa: SLF001 - see above
+        for place, batch in late.items():
+            batch.failure(KafkaTimeoutError("the lease ended before the batch was sent"))
+            sender._muted_partitions.remove(place)  # noqa: SLF001 - see above
+        if len(late) < len(batches):
+            left = {place: batch for place, batch in batches.items() if place not in late}
+            await self._send_request(node, left)
+        else:
+            sender._in_flight.remove(node)  # noqa: SLF001 - see above
+
+    def _in_time(self, batch: Any) -> bool:
+        may_leave = self._may_leave.get(batch._builder)  # noqa: SLF001 - what was handed over
+        return may_leave is None or may_leave()
 
     async def _refresh(self) -> None:
         try:

@@ -138,7 +138,9 @@ class LanePublisher:
             producer = await self._outlet.producers.current()
             await self._lease()
             try:
-                sent = await producer.hand_over(batch.kafka, batch.topic, batch.partition)
+                sent = await producer.hand_over(
+                    batch.kafka, batch.topic, batch.partition, self._holds
+                )
             except BrokenError as broken:
                 self._outlet.producers.discard(producer, broken.error_class)
                 continue
@@ -200,7 +202,9 @@ class LanePublisher:
                     if fresh.refused is not None:
                         raise fresh.refused
                     await self._lease()
-                    sent = await producer.hand_over(fresh.kafka, fresh.topic, fresh.partition)
+                    sent = await producer.hand_over(
+                        fresh.kafka, fresh.topic, fresh.partition, self._holds
+                    )
                     sent.add_done_callback(_seen)
                     await self._arrive(_Flight(fresh, producer, sent, time.monotonic()))
             except RefusedError:
@@ -262,6 +266,10 @@ class LanePublisher:
             return
         async with self._outlet.large:
             await self._deliver(self._outlet.careful, batch)
+
+    def _holds(self) -> bool:
+        """Say whether the lease surely holds: two relays at once could decide otherwise."""
+        return time.monotonic() < self._lane.deadline
 
     async def _lease(self) -> None:
         """Wait until the lease surely outlives one publish; a lane that is lost ends this task."""
