@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lethe_outbox import Message, Outbox
 from lethe_outbox.message import bucket_of
 from lethe_outbox.metrics import RelayMetrics
-from lethe_outbox.migrations import create_outbox
+from lethe_outbox.migrations import create_outbox, create_outbox_upkeep
 from lethe_outbox.relay import Relay, RelaySettings
 from lethe_outbox.schema import Status
 from lethe_outbox.topics import partition_counts
@@ -31,7 +31,9 @@ def lay(database_url: str) -> None:
     """Create the tables."""
     engine = create_engine(database_url)
     with engine.begin() as connection:
-        create_outbox(Operations(MigrationContext.configure(connection)))
+        op = Operations(MigrationContext.configure(connection))
+        create_outbox(op)
+        create_outbox_upkeep(op)
     engine.dispose()
 
 

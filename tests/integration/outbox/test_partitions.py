@@ -108,10 +108,12 @@ async def test_a_uuid7_finds_the_month_it_carries(engine: AsyncEngine) -> None:
 
 async def test_rows_of_the_default_partition_move_where_they_belong(engine: AsyncEngine) -> None:
     await put(engine, NOW, NOW - timedelta(days=90), NOW + timedelta(days=11))
-    seen: list[str] = []
-    await make_ahead(engine, T, NOW, 1, lambda _connection, name: seen.append(name))
+    seen: list[tuple[str, str]] = []
+    await make_ahead(
+        engine, T, NOW, 1, lambda _connection, schema, name: seen.append((schema, name))
+    )
     assert await places(engine) == [(1, "t_2026_11"), (2, "t_default"), (3, "t_2026_12")]
-    assert seen == ['"Odd one"."t_2026_11"', '"Odd one"."t_2026_12"']
+    assert seen == [("Odd one", "t_2026_11"), ("Odd one", "t_2026_12")]
 
 
 async def test_a_full_default_partition_keeps_its_rows_and_the_next_range_begins_later(

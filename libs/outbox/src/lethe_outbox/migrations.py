@@ -4,16 +4,22 @@ They are called from the revisions of whoever owns the database:
 
     def upgrade() -> None:
         create_outbox(op, "lethe")
+
+They look at nothing in the database, so they run in Alembic's offline mode too, and
+`plain_sql` prints what they do.
 """
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import Table, insert, text
+from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
 from lethe_outbox.message import BUCKETS
+from lethe_outbox.names import for_text, qualified, quoted
 from lethe_outbox.partitions import first_uuid7, months
-from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables
+from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables
 
 FILLFACTOR: Final = 85
 """Leaves room in each page for the acknowledgement, which then touches no index."""
@@ -26,24 +32,27 @@ def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     tables = OutboxTables(schema)
     _create_schema(op, schema)
     for table in (tables.outbox, tables.dead, tables.bucket, tables.relay):
-        table.create(op.get_bind())
+        _create(op, table)
     options = (
         f"WITH (fillfactor = {FILLFACTOR}, autovacuum_vacuum_scale_factor = 0, "
         "autovacuum_vacuum_threshold = 10000)"
     )
     for start, end in _spans():
-        op.execute(
-            f"CREATE TABLE {_name(schema, f'outbox_{start:%Y_%m}')} "
-            f"PARTITION OF {_name(schema, 'outbox')} "
-            f"FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}') {options}"
+        _run(
+            op,
+            f"CREATE TABLE {qualified(schema, f'outbox_{start:%Y_%m}')} "
+            f"PARTITION OF {qualified(schema, 'outbox')} "
+            f"FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}') {options}",
         )
-    op.execute(
-        f"CREATE TABLE {_name(schema, 'outbox_default')} "
-        f"PARTITION OF {_name(schema, 'outbox')} DEFAULT {options}"
+    _run(
+        op,
+        f"CREATE TABLE {qualified(schema, 'outbox_default')} "
+        f"PARTITION OF {qualified(schema, 'outbox')} DEFAULT {options}",
     )
-    op.execute(
-        f"INSERT INTO {_name(schema, 'outbox_bucket')} (bucket) "
-        f"SELECT generate_series(0, {BUCKETS - 1})"
+    _run(
+        op,
+        f"INSERT INTO {qualified(schema, 'outbox_bucket')} (bucket) "
+        f"SELECT generate_series(0, {BUCKETS - 1})",
     )
 
 
@@ -51,49 +60,81 @@ def drop_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     """Drop what `create_outbox` made, rows included."""
     tables = OutboxTables(schema)
     for table in (tables.relay, tables.bucket, tables.dead, tables.outbox):
-        table.drop(op.get_bind())
+        op.execute(DropTable(table))
+
+
+def create_outbox_upkeep(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
+    """Create what the janitor and `purge` write down, beside an outbox that is there already."""
+    tables = OutboxTables(schema)
+    for table in (tables.upkeep, tables.purged):
+        _create(op, table)
+    # The janitor counts as having run, so that its absence is noticed from now on.
+    op.execute(insert(tables.upkeep).values(task=JANITOR))
+
+
+def drop_outbox_upkeep(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
+    """Drop what `create_outbox_upkeep` made: who purged what is forgotten."""
+    tables = OutboxTables(schema)
+    for table in (tables.purged, tables.upkeep):
+        op.execute(DropTable(table))
 
 
 def create_inbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     """Create the inbox, in monthly partitions of the time that a UUIDv7 carries."""
     _create_schema(op, schema)
-    OutboxTables(schema).inbox.create(op.get_bind())
+    _create(op, OutboxTables(schema).inbox)
     for start, end in _spans():
-        op.execute(
-            f"CREATE TABLE {_name(schema, f'inbox_{start:%Y_%m}')} "
-            f"PARTITION OF {_name(schema, 'inbox')} "
-            f"FOR VALUES FROM ('{first_uuid7(start)}') TO ('{first_uuid7(end)}')"
+        _run(
+            op,
+            f"CREATE TABLE {qualified(schema, f'inbox_{start:%Y_%m}')} "
+            f"PARTITION OF {qualified(schema, 'inbox')} "
+            f"FOR VALUES FROM ('{first_uuid7(start)}') TO ('{first_uuid7(end)}')",
         )
-    op.execute(
-        f"CREATE TABLE {_name(schema, 'inbox_default')} "
-        f"PARTITION OF {_name(schema, 'inbox')} DEFAULT"
+    _run(
+        op,
+        f"CREATE TABLE {qualified(schema, 'inbox_default')} "
+        f"PARTITION OF {qualified(schema, 'inbox')} DEFAULT",
     )
 
 
 def drop_inbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     """Drop what `create_inbox` made."""
-    OutboxTables(schema).inbox.drop(op.get_bind())
+    op.execute(DropTable(OutboxTables(schema).inbox))
 
 
 def create_dead_letter(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     """Create the table in which dead letters are recorded."""
     _create_schema(op, schema)
-    OutboxTables(schema).dead_letter.create(op.get_bind())
+    _create(op, OutboxTables(schema).dead_letter)
 
 
 def drop_dead_letter(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     """Drop what `create_dead_letter` made."""
-    OutboxTables(schema).dead_letter.drop(op.get_bind())
+    op.execute(DropTable(OutboxTables(schema).dead_letter))
 
 
 def _create_schema(op: Any, schema: str | None) -> None:
     if schema is not None:
-        op.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        _run(op, f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
 
 
-def _name(schema: str | None, table: str) -> str:
-    return f'"{table}"' if schema is None else f'"{schema}"."{table}"'
+def _create(op: Any, table: Table) -> None:
+    op.execute(CreateTable(table))
+    for index in sorted(table.indexes, key=lambda one: str(one.name)):
+        op.execute(CreateIndex(index))
+
+
+def _run(op: Any, statement: str) -> None:
+    op.execute(text(for_text(statement)))
 
 
 def _spans() -> list[tuple[datetime, datetime]]:
     return [(span.start, span.end) for span in months(datetime.now(UTC), _MONTHS_AHEAD)]
+
+
+PARTS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
+    "outbox": (create_outbox, create_outbox_upkeep),
+    "inbox": (create_inbox,),
+    "dead-letter": (create_dead_letter,),
+}
+"""Everything that is created, in the order in which it must be; what `plain_sql` prints."""

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from lethe_outbox.names import qualified
 from lethe_outbox.partitions import (
     Partition,
     PartitionKey,
@@ -38,11 +39,17 @@ from pg_inherits i
 join pg_class c on c.oid = i.inhrelid
 join pg_namespace n on n.oid = c.relnamespace
 where i.inhparent = cast(:parent as regclass) and not i.inhdetachpending
+    -- Null once the partition was dropped, although our snapshot still shows it.
+    and pg_get_expr(c.relpartbound, c.oid) is not null
 order by c.relname
 """)
 _NAMES: Final = text("""
 select relname from pg_class
 where relnamespace = (select relnamespace from pg_class where oid = cast(:parent as regclass))
+""")
+_SCHEMA: Final = text("""
+select nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.oid = cast(:parent as regclass)
 """)
 _OPTIONS: Final = text("select array_to_string(reloptions, ', ') from pg_class where oid = :oid")
 _ALONE: Final = text("select pg_try_advisory_xact_lock(hashtextextended(:what, 0))")
@@ -89,13 +96,13 @@ class PartitionedTable:
     statement_seconds: float = 600
 
     @property
-    def qualified(self) -> str:
-        """The quoted name."""
-        return _quoted(self.schema, self.name)
+    def quoted(self) -> str:
+        """The qualified name as SQL."""
+        return qualified(self.schema, self.name)
 
 
-OnMoved = Callable[[Connection, str], None]
-"""Told the quoted name of a new partition into which rows of the default one were moved."""
+OnMoved = Callable[[Connection, str, str], None]
+"""Told schema and name of a new partition into which rows of the default one were moved."""
 
 MayDrop = Callable[[Connection, Partition], bool]
 """Looks through a partition that nobody can write any more, and saves what must outlive it.
@@ -139,8 +146,8 @@ async def make_ahead(
         step = partial(_make, table=table, span=span, now=now, on_moved=on_moved)
         try:
             async with engine.connect() as connection, connection.begin():
-                alone = await connection.run_sync(_prepare, table)
-                outcome = await connection.run_sync(step) if alone else Outcome.BUSY
+                may = await connection.run_sync(alone, table)
+                outcome = await connection.run_sync(step) if may else Outcome.BUSY
         except DBAPIError as error:
             outcome = _busy(error)
         outcomes[f"{table.name} from {span.start:%Y-%m-%d}"] = outcome
@@ -160,7 +167,7 @@ async def drop(
         raise ValueError("the default partition is never dropped")
     try:
         async with engine.connect() as connection, connection.begin() as transaction:
-            if not await connection.run_sync(_prepare, table):
+            if not await connection.run_sync(alone, table):
                 return Outcome.BUSY
             if partition not in await partitions(connection, table):
                 return Outcome.DONE
@@ -198,18 +205,22 @@ def _busy(error: DBAPIError) -> Outcome:
     raise error
 
 
-def _prepare(connection: Connection, table: PartitionedTable) -> bool:
+def alone(connection: Connection, table: PartitionedTable) -> bool:
+    """Keep everybody else from changing the partitions until the transaction ends, if one may.
+
+    Also sets the transaction's limits; False means that somebody else is at it.
+    """
     limits = {
         "lock": f"{max(1, int(table.lock_seconds * 1000))}ms",
         "statement": f"{int(table.statement_seconds * 1000)}ms",
     }
     connection.execute(_LIMITS, limits)
-    return bool(connection.scalar(_ALONE, {"what": f"partitions of {table.qualified}"}))
+    return bool(connection.scalar(_ALONE, {"what": f"partitions of {table.quoted}"}))
 
 
 def _partitions(connection: Connection, table: PartitionedTable) -> list[Partition]:
     connection.execute(text("set local timezone = 'UTC'"))
-    rows = connection.execute(_LIST, {"parent": table.qualified})
+    rows = connection.execute(_LIST, {"parent": table.quoted})
     return [
         Partition(row.oid, row.nspname, row.relname, parse_bounds(row.bounds, table.key))
         for row in rows
@@ -234,24 +245,24 @@ def _make(
         if later is None:
             return Outcome.REFUSED
         span, waiting = later, 0
-    name = free_name(table.name, span, connection.scalars(_NAMES, {"parent": table.qualified}))
-    schema = default.schema if default is not None else table.schema
-    new = _quoted(schema, name)
+    name = free_name(table.name, span, connection.scalars(_NAMES, {"parent": table.quoted}))
+    schema = str(connection.scalar(_SCHEMA, {"parent": table.quoted}))
+    new = qualified(schema, name)
     options = connection.scalar(_OPTIONS, {"oid": default.oid if default is not None else 0})
     storage = f" WITH ({options})" if options else ""
     # Attached afterwards, it does not lock the table; `create table ... partition of` would.
     _run(
         connection,
-        f"create table {new} (like {table.qualified} including defaults including constraints"
+        f"create table {new} (like {table.quoted} including defaults including constraints"
         f" including indexes including storage){storage}",
     )
     if default is not None and waiting:
         _move(connection, table, default, new, span)
         if on_moved is not None:
-            on_moved(connection, new)
+            on_moved(connection, schema, name)
     _run(
         connection,
-        f"alter table {table.qualified} attach partition {new}"
+        f"alter table {table.quoted} attach partition {new}"
         f" for values from ('{table.key.literal(span.start)}')"
         f" to ('{table.key.literal(span.end)}')",
     )
@@ -262,7 +273,7 @@ def _count(connection: Connection, table: PartitionedTable, default: Partition, 
     where = _within(table, span)
     found = connection.scalar(
         text(
-            f"select count(*) from (select from {_quoted(default.schema, default.name)}"  # noqa: S608 - names of the catalog, bounds of ours
+            f"select count(*) from (select from {qualified(default.schema, default.name)}"  # noqa: S608 - names of the catalog, bounds of ours
             f" where {where} limit {MOST_MOVED_ROWS + 1}) waiting"
         )
     )
@@ -272,8 +283,8 @@ def _count(connection: Connection, table: PartitionedTable, default: Partition, 
 def _move(
     connection: Connection, table: PartitionedTable, default: Partition, new: str, span: Span
 ) -> None:
-    old = _quoted(default.schema, default.name)
-    columns = connection.scalar(_COLUMNS, {"parent": table.qualified})
+    old = qualified(default.schema, default.name)
+    columns = connection.scalar(_COLUMNS, {"parent": table.quoted})
     _run(connection, f"lock table {old} in access exclusive mode")
     _run(
         connection,
@@ -283,14 +294,14 @@ def _move(
 
 
 def _look(connection: Connection, partition: Partition, may_drop: MayDrop) -> bool:
-    name = _quoted(partition.schema, partition.name)
+    name = qualified(partition.schema, partition.name)
     _run(connection, f"lock table {name} in share mode")
     return may_drop(connection, partition)
 
 
 def _detach_and_drop(connection: Connection, table: PartitionedTable, partition: Partition) -> None:
-    name = _quoted(partition.schema, partition.name)
-    _run(connection, f"alter table {table.qualified} detach partition {name}")
+    name = qualified(partition.schema, partition.name)
+    _run(connection, f"alter table {table.quoted} detach partition {name}")
     _run(connection, f"drop table {name}")
 
 
@@ -301,8 +312,3 @@ def _within(table: PartitionedTable, span: Span) -> str:
 
 def _run(connection: Connection, statement: str) -> None:
     connection.exec_driver_sql(statement)
-
-
-def _quoted(schema: str | None, name: str) -> str:
-    parts = [name] if schema is None else [schema, name]
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)

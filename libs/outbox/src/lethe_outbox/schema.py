@@ -10,7 +10,9 @@ One `OutboxTables` per schema; `migrations` creates what stands here. Invariants
 - `rewinds` grows whenever somebody else than the owner lowers `low_water`; a fetch that does not
   know the current value finds nothing.
 - `outbox_dead` lists the refused rows nobody has dealt with: few, so holding back and counting
-  need no index on `status`.
+  need no index on `status`. When their partition is dropped they move to a newer one, with their
+  id; a row younger there than its entry here says so, and that what was published after it is gone.
+- `outbox_purged` keeps who removed which refused rows, and of the rows no key and no payload.
 - Time is the database's.
 """
 
@@ -38,6 +40,8 @@ from sqlalchemy import (
 )
 
 DEFAULT_SCHEMA: Final = "lethe"
+JANITOR: Final = "janitor"
+"""The task of `outbox_upkeep` whose last complete run is noted."""
 
 
 class Status(IntEnum):
@@ -52,7 +56,7 @@ class Status(IntEnum):
 
 
 class OutboxTables:
-    """The tables `outbox[_dead|_bucket|_relay]`, `inbox` and `dead_letter`."""
+    """The tables `outbox[_dead|_bucket|_relay|_upkeep|_purged]`, `inbox` and `dead_letter`."""
 
     def __init__(
         self, schema: str | None = DEFAULT_SCHEMA, metadata: MetaData | None = None
@@ -63,6 +67,8 @@ class OutboxTables:
         self.dead = self._dead()
         self.bucket = self._bucket()
         self.relay = self._relay()
+        self.upkeep = self._upkeep()
+        self.purged = self._purged()
         self.inbox = self._inbox()
         self.dead_letter = self._dead_letter()
 
@@ -135,6 +141,33 @@ class OutboxTables:
             Column("alive_until", DateTime(timezone=True), nullable=False),
             Column("backend_pid", Integer, nullable=False),
             Column("backend_start", DateTime(timezone=True), nullable=False),
+            schema=self.schema,
+        )
+
+    def _upkeep(self) -> Table:
+        return Table(
+            "outbox_upkeep",
+            self.metadata,
+            Column("task", Text, primary_key=True),
+            Column("done_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+            schema=self.schema,
+        )
+
+    def _purged(self) -> Table:
+        return Table(
+            "outbox_purged",
+            self.metadata,
+            Column("id", BigInteger, Identity(always=True), primary_key=True),
+            Column("row_id", BigInteger, nullable=False),
+            Column("event_id", Uuid, nullable=False),
+            Column("topic", Text, nullable=False),
+            Column("status", SmallInteger, nullable=False),
+            Column("reason", Text, nullable=False),
+            Column("died_at", DateTime(timezone=True), nullable=False),
+            Column("older_than_seconds", BigInteger, nullable=False),
+            Column("approved_by", Text, nullable=False),
+            Column("database_user", Text, nullable=False, server_default=text("session_user")),
+            Column("purged_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
             schema=self.schema,
         )
 
