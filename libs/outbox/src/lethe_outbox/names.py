@@ -5,7 +5,9 @@ from typing import Final
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-_PREPARER: Final = IdentifierPreparer(postgresql.dialect())  # type: ignore[no-untyped-call] # SQLAlchemy's dialects carry no types
+# The default style of parameters would double every per cent sign.
+_DIALECT: Final = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call] # SQLAlchemy's dialects carry no types
+_PREPARER: Final = IdentifierPreparer(_DIALECT)
 
 
 def quoted(name: str) -> str:
@@ -25,4 +27,4 @@ def literal(value: str) -> str:
 
 def for_text(fragment: str) -> str:
     """Make a fragment fit for SQLAlchemy's `text()`, in which a colon begins a parameter."""
-    return fragment.replace("\\", "\\\\").replace(":", r"\:")
+    return fragment.replace(":", r"\:")

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.operations import OutboxStatus, RefusedRow, refused, requeue, status
+from lethe_outbox.plain_sql import ALL_PARTS, schema_sql
 from lethe_relay.settings import RelaySettings
 from lethe_runtime.database import (
     SCHEMA,
@@ -76,6 +77,24 @@ def bring_back(
 
     count = _ask(_url(settings, outbox), again)
     typer.echo(f"{count} rows of {outbox} are pending again")
+
+
+class Part(StrEnum):
+    """What `lethe outbox schema` prints alone."""
+
+    OUTBOX = "outbox"
+    INBOX = "inbox"
+    DEAD_LETTER = "dead-letter"
+
+
+@app.command("schema")
+def print_schema(
+    *,
+    schema: Annotated[str, typer.Option(help="Where the tables go.")] = SCHEMA,
+    only: Annotated[list[Part] | None, typer.Option(help="A part; repeat it for more.")] = None,
+) -> None:
+    """Print the SQL that creates the library's tables, for databases migrated without Alembic."""
+    typer.echo(schema_sql(schema, only or ALL_PARTS), nl=False)
 
 
 def _url(settings: RelaySettings, name: Name) -> SecretStr:
