@@ -61,7 +61,7 @@ def scripted(store: ObjectStore, buckets: list[str], script: Script) -> Iterator
         status, content = said
         return AWSResponse(request.url, status, HTTPHeaders(), _Raw(content.encode()))
 
-    clients = {id(c): c for c in (store._calls._client(bucket) for bucket in buckets)}
+    clients = {id(c): c for c in (store._calls._client(bucket)[0] for bucket in buckets)}
     for client in clients.values():
         client.meta.events.register("before-send.s3", answer)
     yield sent

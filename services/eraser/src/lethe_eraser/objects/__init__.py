@@ -1,7 +1,12 @@
-"""Objects in S3: deleted, looked for again, read."""
+"""Objects in S3: deleted or tagged, looked for again, read; and the CDN before them."""
 
 from lethe_eraser.objects.calls import S3Options
 from lethe_eraser.objects.outcomes import (
+    MFA_DELETE,
+    OBJECT_LOCKED,
+    TAG_LIMIT,
+    BucketsUnfitError,
+    CircuitOpenError,
     Deletion,
     ObjectMissingError,
     ObjectRefusedError,
@@ -12,6 +17,11 @@ from lethe_eraser.objects.outcomes import (
 from lethe_eraser.objects.store import ObjectStore
 
 __all__ = [
+    "MFA_DELETE",
+    "OBJECT_LOCKED",
+    "TAG_LIMIT",
+    "BucketsUnfitError",
+    "CircuitOpenError",
     "Deletion",
     "ObjectMissingError",
     "ObjectRefusedError",

@@ -1,6 +1,7 @@
 """Single calls to S3: which client serves which bucket, and what an error means."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
@@ -10,10 +11,12 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from pydantic import SecretStr
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from lethe_eraser.catalog import Bucket
-from lethe_eraser.objects.outcomes import ObjectStoreUnavailableError
+from lethe_eraser.objects.breaker import SECONDS, Breaker, OnState
+from lethe_eraser.objects.outcomes import CircuitOpenError, ObjectStoreUnavailableError
+from lethe_eraser.objects.pace import KEYS_PER_SECOND, THROTTLING
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -21,25 +24,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Operation = Callable[["S3Client", dict[str, Any]], T]
 
-RETRYABLE: Final = frozenset(
-    {
-        "SlowDown",
-        "InternalError",
-        "ServiceUnavailable",
-        "RequestTimeout",
-        "RequestTimeTooSkewed",
-        "OperationAborted",
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-        "BandwidthLimitExceeded",
-        "503",
-        "500",
-        "502",
-        "504",
-        "429",
-    }
-)
+RETRYABLE: Final = THROTTLING | {
+    "InternalError",
+    "RequestTimeout",
+    "RequestTimeTooSkewed",
+    "OperationAborted",
+    "BandwidthLimitExceeded",
+    "500",
+    "502",
+    "504",
+}
 """Codes that a retry may mend, of a whole request or of one key in `Errors[]`."""
 
 _CREDENTIALS: Final = frozenset(
@@ -77,12 +71,18 @@ class S3Options:
     """Calls at once."""
     page_keys: int = 250
     """Keys per DeleteObjects; S3 takes at most 1000, smaller pages are kinder to a busy prefix."""
+    prefix_keys_per_second: float = KEYS_PER_SECOND
+    """The most keys a second that one prefix is asked to delete."""
+    breaker_seconds: float = SECONDS
+    """How long nothing is sent after too many failures in a row."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.page_keys <= 1000:  # noqa: PLR2004  # S3's own limit
             raise ValueError("page_keys must be 1..1000")
         if self.threads < 1:
             raise ValueError("threads must be at least 1")
+        if self.prefix_keys_per_second <= 0:
+            raise ValueError("prefix_keys_per_second must be more than 0")
 
 
 class RefusedError(Exception):
@@ -101,13 +101,15 @@ class S3Calls:
         options: S3Options,
         buckets: Mapping[str, Bucket],
         on_error: Callable[[str], None],
+        on_breaker: OnState,
         wait_seconds: float,
     ) -> None:
         self._options = options
+        self._on_breaker = on_breaker
         self._buckets = buckets
         self._on_error = on_error
         self._wait_seconds = wait_seconds
-        self._clients: dict[str, S3Client] = {}
+        self._clients: dict[str, tuple[S3Client, Breaker]] = {}
 
     def call(self, bucket: str, operation: Operation[T]) -> T:
         """Call `operation(client, arguments of every call)`, again while S3 asks for patience.
@@ -122,7 +124,7 @@ class S3Calls:
     def retrying(self) -> Retrying:
         """Tries with exponential waits and jitter, while the error is a passing one."""
         return Retrying(
-            retry=retry_if_exception_type(ObjectStoreUnavailableError),
+            retry=retry_if_exception(_is_passing),
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential_jitter(
                 multiplier=self._wait_seconds,
@@ -142,8 +144,15 @@ class S3Calls:
         arguments: dict[str, Any] = {"Bucket": bucket}
         if owner is not None:
             arguments["ExpectedBucketOwner"] = owner
+        client, breaker = self._client(bucket)
+        with breaker.guarding(), self._naming():
+            return operation(client, arguments)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Turn what boto raises into what this package does, and count it."""
         try:
-            return operation(self._client(bucket), arguments)
+            yield
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", "Unknown"))
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -158,13 +167,19 @@ class S3Calls:
             self._on_error(type(error).__name__)
             raise ObjectStoreUnavailableError(type(error).__name__) from None
 
-    def _client(self, bucket: str) -> "S3Client":
+    def _client(self, bucket: str) -> "tuple[S3Client, Breaker]":
         region = self._buckets[bucket].region or self._options.region
         if self._options.endpoint_url is not None:
             region = self._options.region
         with _MAKING:
             if region not in self._clients:
-                self._clients[region] = self._make(region)
+                breaker = Breaker(
+                    f"s3 {region}",
+                    is_outage=_is_outage,
+                    on_state=self._on_breaker,
+                    seconds=self._options.breaker_seconds,
+                )
+                self._clients[region] = self._make(region), breaker
             return self._clients[region]
 
     def _make(self, region: str) -> "S3Client":
@@ -185,3 +200,15 @@ class S3Calls:
                 s3={"addressing_style": "path" if own_endpoint else "auto"},
             ),
         )
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, ObjectStoreUnavailableError) and not isinstance(
+        error, CircuitOpenError
+    )
+
+
+def _is_outage(error: BaseException) -> bool:
+    # `ServiceUnavailable` asks for patience and means an outage when it does not end.
+    slower = THROTTLING - {"ServiceUnavailable", "503"}
+    return isinstance(error, ObjectStoreUnavailableError) and error.code not in slower

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lethe_eraser.objects.calls import RETRYABLE, RefusedError, S3Calls
 from lethe_eraser.objects.outcomes import ObjectStoreUnavailableError
+from lethe_eraser.objects.pace import THROTTLING, Pace, prefix_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -32,13 +33,16 @@ class Item:
 
 def pages(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
     """Split into pages of at most `size`; a key that XML cannot carry gets a page of its own."""
-    plain = [item for item in items if not _NOT_IN_XML.search(item.key)]
+    # In order, so that a page is of few prefixes and one that is throttled holds few others up.
+    plain = sorted(
+        (item for item in items if not _NOT_IN_XML.search(item.key)), key=lambda item: item.key
+    )
     for start in range(0, len(plain), size):
         yield plain[start : start + size]
     yield from ([item] for item in items if _NOT_IN_XML.search(item.key))
 
 
-def delete_page(calls: S3Calls, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
+def delete_page(calls: S3Calls, pace: Pace, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
     """Delete one page; gives the items S3 refused, with its code. The others are gone.
 
     Only the keys that S3 asks to send again are sent again, with growing, jittered waits.
@@ -52,11 +56,18 @@ def delete_page(calls: S3Calls, bucket: str, items: Sequence[Item]) -> dict[Item
     pending = list(items)
     for attempt in calls.retrying():
         with attempt:
+            ticket = pace.take(bucket, (item.key for item in pending))
             try:
                 errors = calls.once(bucket, _deletion(pending))
             except RefusedError as refusal:
-                return refused | _divide(calls, bucket, pending, refusal.code)
+                return refused | _divide(calls, pace, bucket, pending, refusal.code)
+            except ObjectStoreUnavailableError as error:
+                if error.code in THROTTLING:
+                    pace.answered(ticket, ticket.lanes)
+                raise
             outcome = _by_item(pending, errors)
+            slow = {i.key for i, code in outcome.items() if code in THROTTLING}
+            pace.answered(ticket, {prefix_of(bucket, key) for key in slow})
             refused.update({i: code for i, code in outcome.items() if code not in RETRYABLE})
             pending = [item for item, code in outcome.items() if code in RETRYABLE]
             for code in outcome.values():
@@ -87,12 +98,16 @@ def _delete_one(calls: S3Calls, bucket: str, item: Item) -> dict[Item, str]:
     return {}
 
 
-def _divide(calls: S3Calls, bucket: str, items: Sequence[Item], code: str) -> dict[Item, str]:
+def _divide(
+    calls: S3Calls, pace: Pace, bucket: str, items: Sequence[Item], code: str
+) -> dict[Item, str]:
     """Find the entries for which a whole page was refused."""
     if code not in _OF_THE_PAGE or len(items) == 1:
         return dict.fromkeys(items, code)
     half = len(items) // 2
-    return delete_page(calls, bucket, items[:half]) | delete_page(calls, bucket, items[half:])
+    return delete_page(calls, pace, bucket, items[:half]) | delete_page(
+        calls, pace, bucket, items[half:]
+    )
 
 
 def _by_item(items: Sequence[Item], errors: Sequence[Mapping[str, Any]]) -> dict[Item, str]:

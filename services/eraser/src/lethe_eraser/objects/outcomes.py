@@ -1,9 +1,20 @@
 """What became of objects, and what can go wrong with a store of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
 
 from lethe_eraser.domain import ObjectRef
+
+UNKNOWN_BUCKET: Final = "UnknownBucket"
+VERSIONS_REMAIN: Final = "VersionsRemain"
+OBJECT_LOCKED: Final = "ObjectLocked"
+"""Not S3's own code (each server has another): refused, and under retention or a legal hold."""
+MFA_DELETE: Final = "MfaDelete"
+"""The bucket lets no version go without a second factor, which a service has not."""
+TAG_LIMIT: Final = "TagLimit"
+"""The object has ten tags of others, and S3 keeps no eleventh."""
 
 
 class ObjectStoreError(Exception):
@@ -19,6 +30,13 @@ class ObjectStoreUnavailableError(ObjectStoreError):
     def __init__(self, code: str) -> None:
         super().__init__(f"the object store is not available: {code}")
         self.code = code
+
+
+class CircuitOpenError(ObjectStoreUnavailableError):
+    """It failed too often in a row and is left alone for a while; nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("CircuitOpen")
 
 
 class ObjectMissingError(ObjectStoreError):
@@ -37,10 +55,26 @@ class ObjectRefusedError(ObjectStoreError):
         self.code = code
 
 
+class BucketsUnfitError(ObjectStoreError):
+    """A bucket is not as the eraser needs it; `problems` says of each what to change."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What became of objects that were to be deleted: each is in exactly one of the two."""
+    """What became of objects that were to be deleted: each is in exactly one of the first three.
+
+    On a bucket without versions S3 does not tell whether an object was there: `gone` says that it
+    is not there now, by S3's word.
+    """
 
     gone: frozenset[ObjectRef]
     failed: Mapping[ObjectRef, str]
-    """S3's error code; a lock or a missing permission, which no retry mends."""
+    """S3's error code, or one of this module; a lock or a permission, which no retry mends."""
+    scheduled: frozenset[ObjectRef] = frozenset()
+    """Tagged in every version, for a lifecycle rule to remove; still there, and refused to all."""
+    locked_until: Mapping[ObjectRef, datetime | None] = field(default_factory=dict)
+    """Those of `failed` that are locked: until when, or None under a legal hold."""

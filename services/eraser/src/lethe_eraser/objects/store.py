@@ -1,49 +1,33 @@
-"""The object store: deletes, looks again and reads; boto3 in one bounded pool of threads."""
+"""The object store: removes, looks again and reads; boto3 in one bounded pool of threads."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Self
 
 from lethe_eraser.catalog import Bucket
 from lethe_eraser.domain import ObjectRef
-from lethe_eraser.objects.calls import RefusedError, S3Calls, S3Options
-from lethe_eraser.objects.deleting import Item, delete_page, pages
-from lethe_eraser.objects.listing import (
-    LEVELS,
-    Seen,
-    Version,
-    groups,
-    has_key,
-    sweep_keys,
-    sweep_versions,
-)
+from lethe_eraser.objects.breaker import OnState
+from lethe_eraser.objects.calls import S3Calls, S3Options
+from lethe_eraser.objects.checking import problems_of
+from lethe_eraser.objects.looking import Looking
 from lethe_eraser.objects.outcomes import (
+    UNKNOWN_BUCKET,
+    BucketsUnfitError,
     Deletion,
-    ObjectMissingError,
     ObjectRefusedError,
-    ObjectTooLargeError,
 )
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-T = TypeVar("T")
-
-VERSIONING_SECONDS: Final = 600.0
-"""How long a bucket's versioning state is believed."""
-
-PROOFS: Final = 3
-"""How often the versions of a key are deleted and listed again before it counts as refused."""
-
-UNKNOWN_BUCKET: Final = "UnknownBucket"
-VERSIONS_REMAIN: Final = "VersionsRemain"
-_MISSING: Final = frozenset({"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"})
+from lethe_eraser.objects.pace import Pace
+from lethe_eraser.objects.removing import Removing
+from lethe_eraser.objects.threads import Threads, every
 
 
 class ObjectStore:
-    """S3 as the eraser needs it; any method may raise `ObjectStoreUnavailableError`: try later."""
+    """S3 as the eraser needs it; any method may raise `ObjectStoreUnavailableError`: try later.
+
+    A reference means the object and, where the catalog names replicas of its bucket, its copies:
+    it is gone when all of them are.
+    """
 
     def __init__(
         self,
@@ -51,6 +35,8 @@ class ObjectStore:
         buckets: Mapping[str, Bucket],
         *,
         on_error: Callable[[str], None] = lambda _: None,
+        on_breaker: OnState = lambda _name, _is_open: None,
+        on_throttled: Callable[[str, int], None] = lambda _bucket, _count: None,
         wait_seconds: float = 0.2,
     ) -> None:
         """Open nothing yet.
@@ -59,13 +45,19 @@ class ObjectStore:
             options: How to reach S3.
             buckets: The catalog's buckets; others are never touched.
             on_error: Told the code of every error S3 gives, from any thread.
+            on_breaker: Told the name of a circuit and whether it is open, when that changes.
+            on_throttled: Told a bucket and how many of its prefixes S3 slowed down.
             wait_seconds: The first wait before a second try; the later ones grow.
         """
+        self._options = options
         self._buckets = buckets
-        self._page_keys = options.page_keys
-        self._calls = S3Calls(options, buckets, on_error, wait_seconds)
-        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="s3")
-        self._versioned: dict[str, tuple[float, bool]] = {}
+        self._calls = S3Calls(options, buckets, on_error, on_breaker, wait_seconds)
+        self._threads = Threads(options.threads)
+        self._looking = Looking(self._calls, self._threads)
+        pace = Pace(options.prefix_keys_per_second, on_throttled=on_throttled)
+        self._removing = Removing(
+            self._calls, self._threads, self._looking, pace, buckets, options.page_keys
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,216 +67,108 @@ class ObjectStore:
 
     async def close(self) -> None:
         """Wait for calls under way and release the threads."""
-        await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+        await self._threads.close()
 
     async def delete(self, refs: Iterable[ObjectRef]) -> Deletion:
-        """Delete objects, all versions of a key unless the reference names one.
+        """Remove objects, all versions of a key unless the reference names one.
 
         An object that is not there counts as gone. Of a versioned key the data goes first, its
         markers last, and a listing proves the end.
         """
-        by_bucket, failed = self._by_bucket(refs)
-        outcomes = await _all(self._delete_in(b, wanted) for b, wanted in by_bucket.items())
-        for outcome in outcomes:
-            failed.update(outcome)
-        wanted = {ref for group in by_bucket.values() for ref in group}
-        return Deletion(gone=frozenset(wanted - set(failed)), failed=failed)
+        copies, failed = self._copies(refs)
+        by_bucket = _by_bucket(copy for group in copies.values() for copy in group)
+        outcomes = await every(
+            self._removing.remove(bucket, wanted) for bucket, wanted in by_bucket.items()
+        )
+        refused = {copy: code for one in outcomes for copy, code in one.failed.items()}
+        tagged = frozenset(copy for one in outcomes for copy in one.scheduled)
+        locks = {copy: until for one in outcomes for copy, until in one.locked_until.items()}
+        gone, scheduled = set(), set()
+        locked_until: dict[ObjectRef, datetime | None] = {}
+        for ref, group in copies.items():
+            if stopped := [copy for copy in group if copy in refused]:
+                first = next((copy for copy in stopped if copy in locks), stopped[0])
+                failed[ref] = refused[first]
+                if first in locks:
+                    locked_until[ref] = locks[first]
+            elif tagged.intersection(group):
+                scheduled.add(ref)
+            else:
+                gone.add(ref)
+        return Deletion(frozenset(gone), failed, frozenset(scheduled), locked_until)
 
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         """Give those of `refs` of which any version or marker is there, or S3 will not tell."""
-        by_bucket, unknown = self._by_bucket(refs)
-        found = await _all(self._remaining_in(b, wanted) for b, wanted in by_bucket.items())
-        return frozenset(unknown).union(*found)
+        copies, unknown = self._copies(refs)
+        by_bucket = _by_bucket(copy for group in copies.values() for copy in group)
+        found = await every(self._looking.remaining(b, wanted) for b, wanted in by_bucket.items())
+        there = frozenset[ObjectRef]().union(*found)
+        return frozenset(unknown) | {ref for ref, group in copies.items() if there & group}
+
+    async def missing(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
+        """Give those that are not there, of the buckets whose catalog entry wants it counted."""
+        counted = [
+            ref
+            for ref in dict.fromkeys(refs)
+            if ref.bucket in self._buckets and self._buckets[ref.bucket].count_missing
+        ]
+        return frozenset(counted) - await self.remaining(counted)
 
     async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
-        """Read an object whole: its newest version that holds data, or the version it names.
+        """Read an object whole; as `stream`."""
+        async with self.stream(ref, limit_bytes) as chunks:
+            return b"".join([chunk async for chunk in chunks])
+
+    @asynccontextmanager
+    async def stream(self, ref: ObjectRef, limit_bytes: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Read an object by chunks: its newest version that holds data, or the one it names.
 
         Raises:
             ObjectMissingError: There is none.
-            ObjectTooLargeError: It holds more than `limit_bytes`.
+            ObjectTooLargeError: It holds more than `limit_bytes`; at once, or while it is read.
             ObjectRefusedError: S3 refuses it.
         """
         if ref.bucket not in self._buckets:
             raise ObjectRefusedError(UNKNOWN_BUCKET)
-        try:
-            return await self._run(self._get, ref.bucket, ref.key, ref.version, limit_bytes)
-        except RefusedError as refusal:
-            if refusal.code not in _MISSING:
-                raise ObjectRefusedError(refusal.code) from None
-        earlier = None
-        if ref.version is None and await self._is_versioned(ref.bucket):
-            seen = await self._listed(ref.bucket, [ref.key])
-            # S3 lists the newest first.
-            earlier = next((v.version_id for v in seen.versions if not v.is_marker), None)
-        if earlier is None:
-            raise ObjectMissingError("no version of the object holds data")
-        try:
-            return await self._run(self._get, ref.bucket, ref.key, earlier, limit_bytes)
-        except RefusedError as refusal:
-            if refusal.code in _MISSING:
-                raise ObjectMissingError("the object went while it was looked for") from None
-            raise ObjectRefusedError(refusal.code) from None
+        async with self._looking.reading(ref, limit_bytes) as chunks:
+            yield chunks
 
-    def _by_bucket(
+    async def problems(self) -> tuple[str, ...]:
+        """Say what of the buckets would make erasing impossible or look done; empty if nothing."""
+        found = await every(
+            self._threads.run(problems_of, self._calls, bucket, self._options.endpoint_url is None)
+            for bucket in self._buckets.values()
+        )
+        return tuple(problem for one in found for problem in one)
+
+    async def check(self) -> None:
+        """Refuse buckets that are not as they must be.
+
+        Raises:
+            BucketsUnfitError: All that is wrong with them.
+        """
+        if problems := await self.problems():
+            raise BucketsUnfitError(problems)
+
+    def _copies(
         self, refs: Iterable[ObjectRef]
-    ) -> tuple[dict[str, list[ObjectRef]], dict[ObjectRef, str]]:
-        by_bucket: dict[str, list[ObjectRef]] = {}
+    ) -> tuple[dict[ObjectRef, frozenset[ObjectRef]], dict[ObjectRef, str]]:
+        """Give every reference with its replicas, and those of unknown buckets."""
+        copies: dict[ObjectRef, frozenset[ObjectRef]] = {}
         unknown: dict[ObjectRef, str] = {}
         for ref in dict.fromkeys(refs):
-            if ref.bucket in self._buckets:
-                by_bucket.setdefault(ref.bucket, []).append(ref)
-            else:
+            bucket = self._buckets.get(ref.bucket)
+            if bucket is None:
                 unknown[ref] = UNKNOWN_BUCKET
-        return by_bucket, unknown
-
-    async def _delete_in(self, bucket: str, refs: Sequence[ObjectRef]) -> dict[ObjectRef, str]:
-        if await self._is_versioned(bucket):
-            return await self._delete_versions(bucket, refs)
-        refused = await self._delete_items(bucket, [Item(key) for key in {r.key for r in refs}])
-        return {ref: refused[Item(ref.key)] for ref in refs if Item(ref.key) in refused}
-
-    async def _delete_versions(
-        self, bucket: str, refs: Sequence[ObjectRef]
-    ) -> dict[ObjectRef, str]:
-        failed: dict[ObjectRef, str] = {}
-        left = list(refs)
-        for _ in range(PROOFS):
-            try:
-                versions = await self._versions_of(bucket, left)
-            except RefusedError as refusal:
-                return failed | dict.fromkeys(left, refusal.code)
-            left = [ref for ref in left if versions[ref]]
-            if not left:
-                return failed
-            refused = await self._delete_items(bucket, _items(versions, left, is_marker=False))
-            # Without its marker a version that could not be deleted would be readable again.
-            bare = [
-                r
-                for r in left
-                if not any(Item(r.key, v.version_id) in refused for v in versions[r])
-            ]
-            refused |= await self._delete_items(bucket, _items(versions, bare, is_marker=True))
-            for ref in left:
-                codes = [refused.get(Item(ref.key, v.version_id)) for v in versions[ref]]
-                code = next((code for code in codes if code is not None), None)
-                if code is not None:
-                    failed[ref] = code
-            left = [ref for ref in left if ref not in failed]
-        try:
-            versions = await self._versions_of(bucket, left)
-        except RefusedError as refusal:
-            return failed | dict.fromkeys(left, refusal.code)
-        return failed | {ref: VERSIONS_REMAIN for ref in left if versions[ref]}
-
-    async def _delete_items(self, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
-        refused: dict[Item, str] = {}
-        for outcome in await _all(
-            self._run(delete_page, self._calls, bucket, page)
-            for page in pages(items, self._page_keys)
-        ):
-            refused |= outcome
-        return refused
-
-    async def _remaining_in(self, bucket: str, refs: Sequence[ObjectRef]) -> frozenset[ObjectRef]:
-        try:
-            if await self._is_versioned(bucket):
-                versions = await self._versions_of(bucket, refs)
-                return frozenset(ref for ref in refs if versions[ref])
-            present = await self._present(bucket, {ref.key for ref in refs})
-        except RefusedError:
-            return frozenset(refs)
-        return frozenset(ref for ref in refs if ref.key in present)
-
-    async def _present(self, bucket: str, keys: Iterable[str]) -> set[str]:
-        found: set[str] = set()
-        left = set(keys)
-        for level in range(LEVELS):
-            neighbours = [group for group in groups(left, level) if len(group) > 1]
-            seen = await _all(self._run(sweep_keys, self._calls, bucket, g) for g in neighbours)
-            found = found.union(*(one.keys for one in seen))
-            left -= {key for group in neighbours for key in group}
-            left |= {key for one in seen for key in one.unsettled}
-        singles = sorted(left)
-        heads = await _all(self._run(has_key, self._calls, bucket, key) for key in singles)
-        return found | {key for key, there in zip(singles, heads, strict=True) if there}
-
-    async def _versions_of(
-        self, bucket: str, refs: Sequence[ObjectRef]
-    ) -> dict[ObjectRef, list[Version]]:
-        seen = await self._listed(bucket, {ref.key for ref in refs})
-        by_key: dict[str, list[Version]] = {}
-        for version in seen.versions:
-            by_key.setdefault(version.key, []).append(version)
-        return {
-            ref: [v for v in by_key.get(ref.key, []) if ref.version in {None, v.version_id}]
-            for ref in refs
-        }
-
-    async def _listed(self, bucket: str, keys: Iterable[str]) -> Seen:
-        whole = Seen()
-        left = set(keys)
-        for level in range(LEVELS + 1):
-            among = [g for g in groups(left, level) if len(g) > 1 or level == LEVELS]
-            seen = await _all(self._run(sweep_versions, self._calls, bucket, g) for g in among)
-            whole.versions += [version for one in seen for version in one.versions]
-            left -= {key for group in among for key in group}
-            left |= {key for one in seen for key in one.unsettled}
-        return whole
-
-    async def _is_versioned(self, bucket: str) -> bool:
-        """Whether the bucket has, or may have, versions: also where they are suspended."""
-        known = self._versioned.get(bucket)
-        if known is not None and monotonic() - known[0] < VERSIONING_SECONDS:
-            return known[1]
-
-        def ask(client: "S3Client", arguments: dict[str, Any]) -> bool:
-            return client.get_bucket_versioning(**arguments).get("Status") is not None
-
-        try:
-            versioned: bool = await self._run(self._calls.call, bucket, ask)
-        except RefusedError:
-            return True
-        self._versioned[bucket] = (monotonic(), versioned)
-        return versioned
-
-    def _get(self, bucket: str, key: str, version: str | None, limit_bytes: int) -> bytes:
-        named: dict[str, Any] = (
-            {"Key": key} if version is None else {"Key": key, "VersionId": version}
-        )
-
-        def get(client: "S3Client", arguments: dict[str, Any]) -> bytes:
-            answer = client.get_object(**arguments, **named)
-            with answer["Body"] as body:
-                if answer.get("ContentLength", 0) > limit_bytes:
-                    raise ObjectTooLargeError("the object is larger than it may be")
-                return body.read(limit_bytes + 1)
-
-        data = self._calls.call(bucket, get)
-        if len(data) > limit_bytes:
-            raise ObjectTooLargeError("the object is larger than it may be")
-        return data
-
-    async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, function, *arguments)
+            else:
+                # Replication keeps version ids.
+                replicas = (ObjectRef(name, ref.key, ref.version) for name in bucket.replicas)
+                copies[ref] = frozenset((ref, *replicas))
+        return copies, unknown
 
 
-def _items(
-    versions: Mapping[ObjectRef, Sequence[Version]], refs: Iterable[ObjectRef], *, is_marker: bool
-) -> list[Item]:
-    items = (
-        Item(ref.key, version.version_id)
-        for ref in refs
-        for version in versions[ref]
-        if version.is_marker is is_marker
-    )
-    return list(dict.fromkeys(items))
-
-
-async def _all(awaitables: Iterable[Awaitable[T]]) -> list[T]:
-    """Wait for all, and only then raise the first error: nothing goes on unseen."""
-    results = await asyncio.gather(*awaitables, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if not isinstance(result, BaseException)]
+def _by_bucket(refs: Iterable[ObjectRef]) -> dict[str, list[ObjectRef]]:
+    by_bucket: dict[str, list[ObjectRef]] = {}
+    for ref in dict.fromkeys(refs):
+        by_bucket.setdefault(ref.bucket, []).append(ref)
+    return by_bucket

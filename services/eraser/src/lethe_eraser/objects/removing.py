@@ -1,0 +1,178 @@
+"""Makes objects of one bucket go: deletes them in every version, or tags them to be removed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from lethe_eraser.catalog import Bucket
+from lethe_eraser.domain import ObjectRef
+from lethe_eraser.objects.calls import RefusedError, S3Calls
+from lethe_eraser.objects.deleting import Item, delete_page, pages
+from lethe_eraser.objects.listing import Version
+from lethe_eraser.objects.locks import Lock, lock_of
+from lethe_eraser.objects.looking import Looking, items_by_kind
+from lethe_eraser.objects.outcomes import MFA_DELETE, OBJECT_LOCKED, VERSIONS_REMAIN
+from lethe_eraser.objects.pace import Pace
+from lethe_eraser.objects.tagging import tag_version
+from lethe_eraser.objects.threads import Threads, every
+
+PROOFS: Final = 3
+"""How often the versions of a key are deleted and listed again before it counts as refused."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the objects of one bucket; what is named nowhere is gone."""
+
+    failed: dict[ObjectRef, str] = field(default_factory=dict)
+    scheduled: set[ObjectRef] = field(default_factory=set)
+    locked_until: dict[ObjectRef, datetime | None] = field(default_factory=dict)
+
+
+class Removing:
+    """Removes objects as their bucket wants it."""
+
+    def __init__(
+        self,
+        calls: S3Calls,
+        threads: Threads,
+        looking: Looking,
+        pace: Pace,
+        buckets: Mapping[str, Bucket],
+        page_keys: int,
+    ) -> None:
+        self._calls = calls
+        self._threads = threads
+        self._looking = looking
+        self._pace = pace
+        self._buckets = buckets
+        self._page_keys = page_keys
+
+    async def remove(self, bucket: str, refs: Sequence[ObjectRef]) -> Outcome:
+        """Remove `refs`, all versions of a key unless the reference names one.
+
+        Raises:
+            ObjectStoreUnavailableError: S3 is away; some may be gone.
+        """
+        state = await self._looking.versioning(bucket)
+        tag = self._buckets[bucket].tag
+        if tag is not None:
+            return await self._tag(bucket, refs, tag, keeps_versions=state.keeps_versions)
+        if state.needs_mfa:
+            # S3 refuses the whole request for any version; not even a marker would help.
+            return Outcome(failed=dict.fromkeys(refs, MFA_DELETE))
+        if state.keeps_versions:
+            return await self._delete_versions(bucket, refs)
+        refused = await self._delete(bucket, [Item(key) for key in {r.key for r in refs}])
+        return Outcome(
+            failed={ref: refused[Item(ref.key)] for ref in refs if Item(ref.key) in refused}
+        )
+
+    async def _delete_versions(self, bucket: str, refs: Sequence[ObjectRef]) -> Outcome:
+        outcome = Outcome()
+        left = list(refs)
+        for _ in range(PROOFS):
+            try:
+                versions = await self._looking.versions_of(bucket, left)
+            except RefusedError as refusal:
+                outcome.failed |= dict.fromkeys(left, refusal.code)
+                return outcome
+            left = [ref for ref in left if versions[ref]]
+            if not left:
+                return outcome
+            refused = await self._delete(bucket, _items(versions, left, is_marker=False))
+            # Without its marker a version that could not be deleted would be readable again.
+            bare = [
+                r
+                for r in left
+                if not any(Item(r.key, v.version_id) in refused for v in versions[r])
+            ]
+            refused |= await self._delete(bucket, _items(versions, bare, is_marker=True))
+            await self._judge(bucket, left, versions, refused, outcome)
+            left = [ref for ref in left if ref not in outcome.failed]
+        outcome.failed |= dict.fromkeys(
+            await self._looking.remaining(bucket, left) if left else (), VERSIONS_REMAIN
+        )
+        return outcome
+
+    async def _judge(
+        self,
+        bucket: str,
+        refs: Iterable[ObjectRef],
+        versions: Mapping[ObjectRef, Sequence[Version]],
+        refused: Mapping[Item, str],
+        outcome: Outcome,
+    ) -> None:
+        """Say of every reference with a refused version whether that is locked."""
+        by_ref: dict[ObjectRef, list[Item]] = {}
+        for ref in refs:
+            items = [Item(ref.key, version.version_id) for version in versions[ref]]
+            if stopped := [item for item in items if item in refused]:
+                by_ref[ref] = stopped
+        asked = list(dict.fromkeys(item for items in by_ref.values() for item in items))
+        answers = await every(
+            self._threads.run(lock_of, self._calls, bucket, item) for item in asked
+        )
+        locks = {item: lock for item, lock in zip(asked, answers, strict=True) if lock}
+        for ref, items in by_ref.items():
+            if held := [locks[item] for item in items if item in locks]:
+                outcome.failed[ref] = OBJECT_LOCKED
+                outcome.locked_until[ref] = _last(held)
+            else:
+                outcome.failed[ref] = refused[items[0]]
+
+    async def _tag(
+        self,
+        bucket: str,
+        refs: Sequence[ObjectRef],
+        tag: tuple[str, str],
+        *,
+        keeps_versions: bool,
+    ) -> Outcome:
+        if keeps_versions:
+            try:
+                versions = await self._looking.versions_of(bucket, refs)
+            except RefusedError as refusal:
+                return Outcome(failed=dict.fromkeys(refs, refusal.code))
+            data = items_by_kind(versions, refs, is_marker=False)
+            items = {ref: _items(versions, [ref], is_marker=False) for ref in refs}
+            wanted = [Item(version.key, version.version_id) for version in data]
+        else:
+            items = {ref: [Item(ref.key)] for ref in refs}
+            wanted = list(dict.fromkeys(item for one in items.values() for item in one))
+        answers = await every(
+            self._threads.run(tag_version, self._calls, bucket, item, tag) for item in wanted
+        )
+        said = dict(zip(wanted, answers, strict=True))
+        outcome = Outcome()
+        for ref, named in items.items():
+            results = [said[item] for item in named]
+            if code := next((r.refused for r in results if r.refused is not None), None):
+                outcome.failed[ref] = code
+            elif any(result.tagged for result in results):
+                outcome.scheduled.add(ref)
+        return outcome
+
+    async def _delete(self, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
+        refused: dict[Item, str] = {}
+        for outcome in await every(
+            self._threads.run(delete_page, self._calls, self._pace, bucket, page)
+            for page in pages(items, self._page_keys)
+        ):
+            refused |= outcome
+        return refused
+
+
+def _items(
+    versions: Mapping[ObjectRef, Sequence[Version]], refs: Iterable[ObjectRef], *, is_marker: bool
+) -> list[Item]:
+    chosen = items_by_kind(versions, refs, is_marker=is_marker)
+    return [Item(version.key, version.version_id) for version in chosen]
+
+
+def _last(locks: Iterable[Lock]) -> datetime | None:
+    """When the last of them ends; a legal hold has no end."""
+    ends = [lock.until for lock in locks]
+    known = [end for end in ends if end is not None]
+    return None if len(known) < len(ends) else max(known)
