@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
+from urllib.parse import quote
 
 import jsonpath
 import pytest
@@ -40,7 +42,6 @@ def decided(
     if isinstance(found, BlockReason):
         return found
     flat = [reference for column in found.values() for reference in column]
-    assert not list(READER.undecided(flat))
     return READER.sort(flat, subject, frozenset())
 
 
@@ -147,7 +148,46 @@ def test_a_url_that_may_mean_two_results_is_decided_by_what_is_there() -> None:
     assert READER.sort(references, ME, frozenset({plus})) == Sorted((plus,), 0)
     assert READER.sort(references, ME, frozenset()) == Sorted((plus,), 0)
     both = READER.sort(references, ME, frozenset({plus, space}))
-    assert both is BlockReason.UNRESOLVED_REFERENCE
+    assert both is BlockReason.AMBIGUOUS_REFERENCE
+
+
+def test_what_is_there_below_a_persons_own_prefix_is_theirs_in_every_reading() -> None:
+    url = "https://d1sample.cloudfront.net/uploads/acct-000017/2024/a+b.png"
+    found = READER.read(FEATURE, {"option": json.dumps({"url": url})}, ME)
+    assert not isinstance(found, BlockReason)
+    plus, space = uploads(f"uploads/{ME}/2024/a+b.png", f"uploads/{ME}/2024/a b.png")
+    both = READER.sort(found["option"], ME, frozenset({plus, space}))
+    assert both == Sorted((plus, space), 0)
+    assert READER.sort(found["option"], ME, frozenset({space})) == Sorted((space,), 0)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_found_in_the_unicode_form_it_has_in_the_bucket(
+    form: Literal["NFC", "NFD"],
+) -> None:
+    person = normalize("NFC", "한글-사용자")
+    written = normalize("NFC", f"uploads/{person}/2024/그림.png")
+    value = {"bucket": "sample-uploads", "key": written}
+    found = READER.read(FEATURE, {"option": json.dumps(value)}, person)
+    assert not isinstance(found, BlockReason)
+    there = uploads(normalize(form, written))
+    assert READER.sort(found["option"], person, frozenset(there)) == Sorted(there, 0)
+    somebody = READER.sort(found["option"], "acct-1", frozenset(there))
+    assert somebody == Sorted((), 1)
+
+
+def test_two_results_that_differ_in_their_unicode_form_only_are_never_guessed() -> None:
+    forms = [normalize(form, "public/2024/그림.png") for form in ("NFC", "NFD")]
+    url = "https://cdn.sample.example/2024/" + quote("그림.png")
+    found = READER.read(TASK, {"result": json.dumps({"url": url})}, ME)
+    assert not isinstance(found, BlockReason)
+    both = READER.sort(found["result"], ME, frozenset(results(*forms)))
+    assert both is BlockReason.AMBIGUOUS_REFERENCE
+
+
+def test_a_presigned_url_of_one_version_means_the_whole_object() -> None:
+    url = f"{UPLOAD_S3}?X-Amz-Expires=60&versionId=v1"
+    assert option({"inputImageUrl": url}) == Sorted(uploads(UPLOAD), kept=0)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,9 @@ class BlockReason(StrEnum):
     """A URL whose host or bucket the catalog does not know; a bucket is never guessed."""
     REFERENCE_CONFLICT = "reference_conflict"
     """Parts of one reference contradict each other (a bucket beside the URL of another one)."""
+    AMBIGUOUS_REFERENCE = "ambiguous_reference"
+    """One reference may mean several objects (a raw `+`, a Unicode form), and more than one is
+    there."""
     MALFORMED_JSON = "malformed_json"
     """A value that should be JSON and is not, or is not of any claimed shape."""
     MANIFEST_MISSING = "manifest_missing"

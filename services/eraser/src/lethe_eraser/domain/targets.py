@@ -37,6 +37,8 @@ class RowTarget:
     """Deleted only after everything in `delete` is gone: the other references were found in it."""
     kept: int
     """Objects the row names that stay: shared, or not this person's."""
+    unless_referenced: tuple[ObjectRef, ...] = ()
+    """Deleted after the row is masked, if no other row names them then."""
 
 
 @dataclass(frozen=True, slots=True)

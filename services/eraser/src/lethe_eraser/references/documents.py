@@ -6,9 +6,10 @@ is never masked, because after masking nobody could trace it.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from unicodedata import normalize
 
 from jsonpath import JSONPathError
 
@@ -62,6 +63,8 @@ class Sorted:
 
     delete: tuple[ObjectRef, ...]
     kept: int
+    unless_referenced: tuple[ObjectRef, ...] = ()
+    """Those to delete once no row names them any more."""
 
 
 class RowReader:
@@ -121,31 +124,31 @@ class RowReader:
             existing: Those of `undecided(references)` that are there.
         """
         delete: dict[ObjectRef, None] = {}
+        counted: dict[ObjectRef, None] = {}
         stay: set[ObjectRef] = set()
         for found in references:
-            theirs = [ref for ref in found.candidates if self._is_theirs(ref, found, subject)]
-            if len(found.candidates) > 1 and found.ownership.under is None:
-                there = [ref for ref in found.candidates if ref in existing]
-                if len(there) > 1:
-                    return BlockReason.UNRESOLVED_REFERENCE
-                meant = there or list(found.candidates[:1])
-                theirs = [ref for ref in theirs if ref in meant]
-            delete.update(dict.fromkeys(theirs))
+            meant = _meant(found, existing)
+            theirs = [ref for ref in meant if self._is_theirs(ref, found, subject)]
+            if len(theirs) > 1 and found.ownership.under is None:
+                # Below a person's own prefix all that is there is theirs; elsewhere it may not be.
+                return BlockReason.AMBIGUOUS_REFERENCE
+            into = counted if found.ownership.if_unreferenced else delete
+            into.update(dict.fromkeys(theirs))
             if not theirs:
                 stay.add(found.candidates[0])
-        return Sorted(tuple(delete), len(stay - set(delete)))
+        last = tuple(ref for ref in counted if ref not in delete)
+        return Sorted(tuple(delete), len(stay - set(delete) - set(last)), last)
 
     def undecided(self, references: Iterable[Found]) -> Iterator[ObjectRef]:
-        """Give the objects whose existence decides which of several a reference means.
-
-        Below a person's own prefix it does not matter: whichever is there is theirs.
-        """
+        """Give the objects whose existence decides which of several a reference means."""
         for found in references:
-            if len(found.candidates) > 1 and found.ownership.under is None:
+            if len(found.candidates) > 1:
                 yield from found.candidates
 
     def _is_theirs(self, ref: ObjectRef, found: Found, subject: str) -> bool:
-        below = ref.key.startswith(found.ownership.prefix(subject))
+        prefix = found.ownership.prefix(subject)
+        # The same name in another Unicode form is the same person's.
+        below = normalize("NFC", ref.key).startswith(normalize("NFC", prefix))
         return below and not self._shared.holds(ref)
 
     def _column(self, rules: Rules, text: str | None, subject: str) -> Iterable[Found]:
@@ -300,18 +303,33 @@ class _Reading:
             self._claimed.add((id(parent.obj), parts[-1]))
 
 
+def _meant(found: Found, existing: frozenset[ObjectRef]) -> Sequence[ObjectRef]:
+    """Which of several candidates a reference means: those that are there, else the likeliest."""
+    if len(found.candidates) == 1:
+        return found.candidates
+    there = [ref for ref in found.candidates if ref in existing]
+    return there or found.candidates[:1]
+
+
 def _found(resolution: Resolution, rule: ReferenceRule) -> Iterator[Found]:
     match resolution:
         case Resolved(ref):
-            yield Found((ref,), rule.ownership)
+            yield Found(_whole((ref,), rule), rule.ownership)
         case Ambiguous(candidates):
-            yield Found(candidates, rule.ownership)
+            yield Found(_whole(candidates, rule), rule.ownership)
         case Unresolved():
             raise _UnreadableError(BlockReason.UNRESOLVED_REFERENCE)
         case Conflict():
             raise _UnreadableError(BlockReason.REFERENCE_CONFLICT)
         case Nothing():
             return
+
+
+def _whole(candidates: Iterable[ObjectRef], rule: ReferenceRule) -> tuple[ObjectRef, ...]:
+    """Mean the object and not the one version that a presigned URL happens to carry."""
+    if rule.only_version:
+        return tuple(candidates)
+    return tuple(dict.fromkeys(ObjectRef(ref.bucket, ref.key) for ref in candidates))
 
 
 def _string(value: object) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import unescape
 from typing import Final
+from unicodedata import normalize
 from urllib.parse import parse_qs, unquote
 
 from lethe_eraser.catalog.model import Bucket, Origin
@@ -135,7 +136,7 @@ class Resolver:
         known = None if bucket is None else self._buckets.get(bucket)
         if known is None or not _is_key(key):
             return Unresolved()
-        return Resolved(ObjectRef(known.name, key))
+        return _one_or_several([ObjectRef(known.name, key)])
 
     def _agreeing(
         self, by_url: Resolved | Ambiguous, key: str | None, bucket: str | None
@@ -146,7 +147,10 @@ class Resolver:
             candidates = tuple(c for c in candidates if known and c.bucket == known.name)
         if key:
             # A key names every version, so it says more than a URL's versionId.
-            candidates = tuple(ObjectRef(c.bucket, c.key) for c in candidates if c.key == key)
+            same = normalize("NFC", key)
+            candidates = tuple(
+                ObjectRef(c.bucket, key) for c in candidates if normalize("NFC", c.key) == same
+            )
         return _one_or_several(candidates) if candidates else Conflict()
 
     def _read(self, text: str, in_bucket: str | None) -> list[ObjectRef]:
@@ -279,7 +283,16 @@ def _is_key(key: str) -> bool:
 
 
 def _one_or_several(found: Iterable[ObjectRef]) -> Resolution:
-    candidates = tuple(dict.fromkeys(found))
+    named = dict.fromkeys(found)
+    # File names from macOS come decomposed (NFD) and are stored composed (NFC), or the other way.
+    named |= dict.fromkeys(
+        ObjectRef(ref.bucket, key, ref.version)
+        for ref in tuple(named)
+        if not ref.key.isascii()
+        for form in ("NFC", "NFD")
+        if _is_key(key := normalize(form, ref.key))
+    )
+    candidates = tuple(named)
     if not candidates:
         return Unresolved()
     return Resolved(candidates[0]) if len(candidates) == 1 else Ambiguous(candidates)

@@ -36,6 +36,8 @@ class Intent:
     blocked: tuple[Blocked, ...] = ()
     objects: tuple[ObjectRef, ...] = ()
     """Objects without a row: deleted before, and found again by verification."""
+    if_unreferenced: bool = False
+    """Whether `objects` are deleted only as long as no row names them again."""
     failed: tuple[ObjectRef, ...] = ()
     """Objects that S3 refused to delete."""
 
@@ -92,6 +94,15 @@ class Journal:
         )
         return [self._opened(job_id, row) for row in rows]
 
+    async def has_pending(self, connection: AsyncConnection, job_id: UUID) -> bool:
+        """Whether a batch of the job, or a delete that followed one, was not finished."""
+        found = await connection.execute(
+            select(journal.c.batch)
+            .where(journal.c.job_id == job_id, journal.c.masked.is_(False))
+            .limit(1)
+        )
+        return found.first() is not None
+
     async def all(self, connection: AsyncConnection, job_id: UUID) -> AsyncIterator[Intent]:
         """Read every intent of the job, one at a time."""
         last = 0
@@ -134,13 +145,15 @@ def _context(job_id: UUID, batch: int) -> str:
 
 
 def _written(intent: Intent) -> dict[str, Any]:
-    refs = tuple(dict.fromkeys((*intent.refs, *intent.failed)))
+    counted = (ref for row in intent.rows for ref in row.unless_referenced)
+    refs = tuple(dict.fromkeys((*intent.refs, *intent.failed, *counted)))
     at = {ref: index for index, ref in enumerate(refs)}
     return {
         "refs": [[ref.bucket, ref.key, ref.version] for ref in refs],
         "end": intent.end,
         "done": intent.done,
         "objects": [at[ref] for ref in intent.objects],
+        "if_unreferenced": intent.if_unreferenced,
         "failed": [at[ref] for ref in intent.failed],
         "blocked": [asdict(row) for row in intent.blocked],
         "rows": [
@@ -153,6 +166,7 @@ def _written(intent: Intent) -> dict[str, Any]:
                 [at[ref] for ref in row.delete],
                 [at[ref] for ref in row.delete_last],
                 row.kept,
+                [at[ref] for ref in row.unless_referenced],
             ]
             for row in intent.rows
         ],
@@ -171,12 +185,26 @@ def _read(batch: int, page: Page, written: Mapping[str, Any]) -> Intent:
         end=written["end"],
         done=written["done"],
         objects=named(written["objects"]),
+        if_unreferenced=written.get("if_unreferenced", False),
         failed=named(written["failed"]),
         blocked=tuple(
             Blocked(**{**row, "reason": BlockReason(row["reason"])}) for row in written["blocked"]
         ),
         rows=tuple(
-            RowTarget(kind, table, row_id, version, request_id, named(first), named(last), kept)
-            for kind, table, row_id, version, request_id, first, last, kept in written["rows"]
+            RowTarget(
+                kind,
+                table,
+                row_id,
+                version,
+                request_id,
+                named(first),
+                named(last),
+                kept,
+                # An intent of an earlier release ends here.
+                named(counted[0] if counted else ()),
+            )
+            for kind, table, row_id, version, request_id, first, last, kept, *counted in written[
+                "rows"
+            ]
         ),
     )
