@@ -1,0 +1,374 @@
+"""What the object store sends, and what it makes of answers no server can be made to give."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from lethe_eraser.catalog import Bucket
+from lethe_eraser.domain import ObjectRef
+from lethe_eraser.objects import (
+    BucketsUnfitError,
+    CircuitOpenError,
+    ObjectStore,
+    ObjectStoreUnavailableError,
+    S3Options,
+)
+from lethe_eraser.objects.breaker import FAILURES
+from tests.support.scripted_s3 import Sent, errors, operations, refusal, scripted, versioning
+
+BUCKETS = {
+    "plain": Bucket("plain", owner="012345678901", count_missing=True),
+    "main": Bucket("main", owner="012345678901", replicas=("copy",)),
+    "copy": Bucket("copy", owner="999999999999"),
+    "tagged": Bucket("tagged", owner="012345678901", tag=("erase", "yes")),
+}
+Script = Callable[[Sent], tuple[int, str]]
+states: list[tuple[str, bool]] = []
+throttled: list[tuple[str, int]] = []
+noted: Counter[str] = Counter()
+
+
+def options(**more: float) -> S3Options:
+    return S3Options(
+        endpoint_url="http://127.0.0.1:9",
+        access_key_id="k",
+        secret_access_key=SecretStr("s"),
+        breaker_seconds=more.get("breaker_seconds", 60),
+    )
+
+
+def open_store(**more: float) -> ObjectStore:
+    for kept in (states, throttled, noted):
+        kept.clear()
+    return ObjectStore(
+        options(**more),
+        BUCKETS,
+        on_error=lambda code: noted.update([code]),
+        on_breaker=lambda name, is_open: states.append((name, is_open)),
+        on_throttled=lambda bucket, count: throttled.append((bucket, count)),
+        wait_seconds=0,
+    )
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[ObjectStore]:
+    async with open_store() as opened:
+        yield opened
+
+
+def listing(*versions: tuple[str, str, str]) -> tuple[int, str]:
+    """ListObjectVersions of (kind, key, version)."""
+    entries = "".join(
+        f"<{kind}><Key>{key}</Key><VersionId>{version}</VersionId></{kind}>"
+        for kind, key, version in versions
+    )
+    return (
+        200,
+        f"<ListVersionsResult><IsTruncated>false</IsTruncated>{entries}</ListVersionsResult>",
+    )
+
+
+def plain(*keys: str) -> list[ObjectRef]:
+    return [ObjectRef("plain", key) for key in keys]
+
+
+async def test_every_request_names_the_owner_of_its_bucket(store: ObjectStore) -> None:
+    answers: dict[str, tuple[int, str]] = {
+        "GetBucketVersioning": versioning("Enabled"),
+        "ListObjectVersions": listing(("Version", "a", "1")),
+        "DeleteObjects": errors(("a", "AccessDenied")),
+        "GetObjectLegalHold": refusal(400, "InvalidRequest"),
+        "GetObjectRetention": refusal(400, "InvalidRequest"),
+        "GetObjectTagging": refusal(403, "AccessDenied"),
+        "GetBucketLifecycleConfiguration": refusal(404, "NoSuchLifecycleConfiguration"),
+        "GetBucketPolicy": refusal(404, "NoSuchBucketPolicy"),
+        "HeadObject": refusal(404, "404"),
+    }
+    with scripted(store, list(BUCKETS), lambda sent: answers[sent.operation]) as sent:
+        refs = [ObjectRef(name, "a") for name in BUCKETS]
+        deletion = await store.delete(refs)
+        await store.remaining(refs)
+        with pytest.raises(BucketsUnfitError):
+            await store.check()
+    assert set(deletion.failed.values()) == {"AccessDenied"}
+    assert {one.operation for one in sent} == set(answers)
+    owners = {"copy": "999999999999"}
+    for one in sent:
+        bucket = one.url.split("/")[3].partition("?")[0]
+        expected = owners.get(bucket, "012345678901")
+        assert one.headers["x-amz-expected-bucket-owner"] == expected, one.operation
+
+
+async def test_a_lock_is_what_retention_or_hold_say_and_not_a_code(store: ObjectStore) -> None:
+    until = "2099-01-02T03:04:05Z"
+    retained = f"<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>{until}</RetainUntilDate>"
+    over = retained.replace("2099", "2001")
+
+    keys = ("held", "kept", "old", "open")
+    none = refusal(400, "InvalidRequest")
+    answers: dict[str, tuple[int, str]] = {
+        "GetBucketVersioning": versioning("Suspended"),
+        "ListObjectVersions": listing(*(("Version", key, "1") for key in keys)),
+        "DeleteObjects": errors(*((key, "InvalidRequest") for key in keys)),
+        "GetObjectLegalHold held": (200, "<LegalHold><Status>ON</Status></LegalHold>"),
+        "GetObjectLegalHold kept": (200, "<LegalHold><Status>OFF</Status></LegalHold>"),
+        "GetObjectRetention kept": (200, f"{retained}</Retention>"),
+        "GetObjectRetention old": (200, f"{over}</Retention>"),
+    }
+
+    def script(sent: Sent) -> tuple[int, str]:
+        key = sent.url.rpartition("/")[2].partition("?")[0]
+        name = sent.operation
+        return answers.get(name) or answers.get(f"{name} {key}", none)
+
+    with scripted(store, ["plain"], script) as sent:
+        deletion = await store.delete(plain("held", "kept", "old", "open"))
+    codes = {ref.key: code for ref, code in deletion.failed.items()}
+    assert codes == {
+        "held": "ObjectLocked",
+        "kept": "ObjectLocked",
+        "old": "InvalidRequest",
+        "open": "InvalidRequest",
+    }
+    ends = {ref.key: end and end.isoformat() for ref, end in deletion.locked_until.items()}
+    assert ends == {"held": None, "kept": "2099-01-02T03:04:05+00:00"}
+    assert all("versionId=1" in one.url for one in sent if one.operation.startswith("GetObject"))
+
+
+async def test_where_a_second_factor_is_needed_nothing_is_even_tried(store: ObjectStore) -> None:
+    body = "<VersioningConfiguration><Status>Enabled</Status><MfaDelete>Enabled</MfaDelete>"
+
+    answer = 200, f"{body}</VersioningConfiguration>"
+    with scripted(store, ["plain"], lambda _: answer) as sent:
+        deletion = await store.delete(plain("a", "b"))
+    assert deletion.failed == dict.fromkeys(plain("a", "b"), "MfaDelete")
+    assert operations(sent) == ["GetBucketVersioning"]
+
+
+async def test_a_bucket_that_will_not_say_counts_as_versioned(store: ObjectStore) -> None:
+    def script(sent: Sent) -> tuple[int, str]:
+        if sent.operation == "GetBucketVersioning":
+            return refusal(403, "AccessDenied")
+        if sent.operation == "ListObjectVersions":
+            return listing()
+        raise AssertionError(sent.operation)
+
+    with scripted(store, ["plain"], script) as sent:
+        assert (await store.delete(plain("a"))).gone == frozenset(plain("a"))
+    assert operations(sent) == ["GetBucketVersioning", "ListObjectVersions"]
+
+
+async def test_an_object_is_gone_when_its_copies_are(store: ObjectStore) -> None:
+    refs = [ObjectRef("main", key) for key in ("a", "b")]
+
+    def script(sent: Sent) -> tuple[int, str]:
+        if sent.operation == "GetBucketVersioning":
+            return versioning(None)
+        if sent.operation == "HeadObject":
+            return refusal(404, "404") if "/main/" in sent.url or "/a" in sent.url else (200, "")
+        return errors(("b", "AccessDenied")) if "/copy" in sent.url else errors()
+
+    with scripted(store, ["main", "copy"], script) as sent:
+        deletion = await store.delete(refs)
+        assert await store.remaining(refs) == {refs[1]}
+    assert deletion.gone == {refs[0]}
+    assert deletion.failed == {refs[1]: "AccessDenied"}
+    pages = {one.url.split("/")[3].partition("?")[0] for one in sent if one.keys}
+    assert pages == {"main", "copy"}
+
+
+async def test_what_is_missing_is_told_of_buckets_that_count_it(store: ObjectStore) -> None:
+    def script(sent: Sent) -> tuple[int, str]:
+        if sent.operation == "GetBucketVersioning":
+            return versioning(None)
+        return (200, "") if "/there" in sent.url else refusal(404, "404")
+
+    with scripted(store, ["plain", "main"], script) as sent:
+        refs = [*plain("there", "absent"), ObjectRef("main", "absent"), ObjectRef("nowhere", "x")]
+        assert await store.missing(refs) == {ObjectRef("plain", "absent")}
+    assert all("/plain" in one.url for one in sent)
+
+
+async def test_a_throttled_prefix_is_slowed_down_and_told(store: ObjectStore) -> None:
+    answers = iter([refusal(503, "SlowDown"), errors(("a/1", "SlowDown")), errors()])
+
+    def script(sent: Sent) -> tuple[int, str]:
+        return versioning(None) if sent.operation == "GetBucketVersioning" else next(answers)
+
+    with scripted(store, ["plain"], script):
+        assert (await store.delete(plain("a/1", "a/2"))).gone == frozenset(plain("a/1", "a/2"))
+    assert throttled == [("plain", 1)] * 3
+    assert noted["SlowDown"] == 2
+
+
+async def test_tags_are_added_to_what_is_there_version_by_version(store: ObjectStore) -> None:
+    tags = {
+        "old": "<Tag><Key>a</Key><Value>b</Value></Tag>",
+        "new": "<Tag><Key>erase</Key><Value>yes</Value></Tag>",
+        "full": "".join(f"<Tag><Key>{n}</Key><Value>x</Value></Tag>" for n in range(10)),
+    }
+
+    def script(sent: Sent) -> tuple[int, str]:
+        key = sent.url.split("/tagged/")[-1].partition("?")[0]
+        match sent.operation:
+            case "GetBucketVersioning":
+                return versioning("Enabled")
+            case "ListObjectVersions":
+                return listing(
+                    ("Version", "old", "1"), ("DeleteMarker", "old", "2"),
+                    ("Version", "new", "1"), ("Version", "new", "2"),
+                    ("Version", "full", "1"), ("DeleteMarker", "bare", "1"),
+                )  # fmt: skip
+            case "GetObjectTagging":
+                return 200, f"<Tagging><TagSet>{tags[key]}</TagSet></Tagging>"
+            case _:
+                assert sent.operation == "PutObjectTagging"
+                return 200, ""
+
+    keys = ["old", "new", "full", "bare", "absent"]
+    refs = {key: ObjectRef("tagged", key) for key in keys}
+    with scripted(store, ["tagged"], script) as sent:
+        deletion = await store.delete(refs.values())
+    assert deletion.scheduled == {refs["old"], refs["new"]}
+    assert deletion.failed == {refs["full"]: "TagLimit"}
+    assert deletion.gone == {refs["bare"], refs["absent"]}
+    [written] = [one for one in sent if one.operation == "PutObjectTagging"]
+    assert "versionId=1" in written.url
+    assert written.keys == ["a", "erase"]
+    assert "DeleteObjects" not in operations(sent)
+
+
+async def test_an_open_circuit_sends_nothing_and_is_told(store: ObjectStore) -> None:
+    with scripted(store, ["plain"], lambda _: refusal(500, "InternalError")) as sent:
+        for _ in range(FAILURES // 5):
+            with pytest.raises(ObjectStoreUnavailableError, match="InternalError"):
+                await store.delete(plain("a"))
+        assert len(sent) == FAILURES
+        with pytest.raises(CircuitOpenError):
+            await store.remaining(plain("a"))
+        assert len(sent) == FAILURES
+    assert states == [("s3 us-east-1", False), ("s3 us-east-1", True)]
+
+
+async def test_a_circuit_closes_with_the_first_call_that_succeeds_after_its_time() -> None:
+    is_away = True
+
+    def script(sent: Sent) -> tuple[int, str]:
+        if is_away:
+            return refusal(500, "InternalError")
+        return versioning(None) if sent.operation == "GetBucketVersioning" else errors()
+
+    async with open_store(breaker_seconds=0) as store:
+        with scripted(store, ["plain"], script):
+            for _ in range(FAILURES // 5):
+                with pytest.raises(ObjectStoreUnavailableError):
+                    await store.delete(plain("a"))
+            assert states[-1] == ("s3 us-east-1", True)
+            is_away = False
+            assert (await store.delete(plain("a"))).gone == frozenset(plain("a"))
+    assert states[-1] == ("s3 us-east-1", False)
+
+
+@pytest.mark.parametrize("answer", [refusal(503, "SlowDown"), refusal(403, "AccessDenied")])
+async def test_a_refusal_and_a_request_to_slow_down_are_answers(
+    store: ObjectStore, answer: tuple[int, str]
+) -> None:
+    def script(sent: Sent) -> tuple[int, str]:
+        return versioning(None) if sent.operation == "GetBucketVersioning" else answer
+
+    with scripted(store, ["plain"], script):
+        for _ in range(FAILURES):
+            with suppress(ObjectStoreUnavailableError):
+                await store.delete(plain("a"))
+    assert states == [("s3 us-east-1", False)]
+
+
+GOOD_RULE = """<Rule><ID>e</ID><Status>Enabled</Status>
+  <Filter><Tag><Key>erase</Key><Value>yes</Value></Tag></Filter>
+  <Expiration><Days>1</Days></Expiration>
+  <NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>
+</Rule>"""
+GOOD_POLICY = {
+    "Effect": "Deny",
+    "Principal": "*",
+    "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+    "Resource": "arn:aws:s3:::tagged/*",
+    "Condition": {"StringEquals": {"s3:ExistingObjectTag/erase": "yes"}},
+}
+
+
+def fit(rule: str, statement: dict[str, Any]) -> Script:
+    def script(sent: Sent) -> tuple[int, str]:
+        match sent.operation:
+            case "HeadObject":
+                return refusal(404, "404")
+            case "ListObjectVersions":
+                return listing()
+            case "GetBucketVersioning":
+                return versioning("Enabled")
+            case "GetBucketLifecycleConfiguration":
+                return 200, f"<LifecycleConfiguration>{rule}</LifecycleConfiguration>"
+            case _:
+                return 200, json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+    return script
+
+
+async def test_buckets_that_are_as_they_must_be_are_not_complained_of(store: ObjectStore) -> None:
+    with scripted(store, list(BUCKETS), fit(GOOD_RULE, GOOD_POLICY)):
+        await store.check()
+
+
+@pytest.mark.parametrize(
+    ("rule", "statement", "says"),
+    [
+        (GOOD_RULE.replace("Enabled", "Disabled"), {}, "no lifecycle rule expires"),
+        (GOOD_RULE.replace("yes", "no"), {}, "no lifecycle rule expires"),
+        (GOOD_RULE.replace("NoncurrentV", "V"), {}, "NoncurrentVersionExpiration"),
+        (
+            GOOD_RULE.replace("<Tag>", "<And><Prefix>p/</Prefix><Tag>").replace(
+                "</Tag>", "</Tag></And>"
+            ),
+            {},
+            "no lifecycle rule expires",
+        ),
+        (GOOD_RULE, {"Effect": "Allow"}, "no bucket policy denies"),
+        (GOOD_RULE, {"Principal": {"AWS": "arn:aws:iam::1:root"}}, "no bucket policy denies"),
+        (GOOD_RULE, {"Action": "s3:PutObject"}, "no bucket policy denies"),
+        (GOOD_RULE, {"Resource": "arn:aws:s3:::tagged/p/*"}, "no bucket policy denies"),
+        (GOOD_RULE, {"Condition": {}}, "no bucket policy denies"),
+    ],
+)
+async def test_tagging_is_proven_to_hide_and_to_remove(
+    store: ObjectStore, rule: str, statement: dict[str, Any], says: str
+) -> None:
+    with scripted(store, list(BUCKETS), fit(rule, GOOD_POLICY | statement)):
+        problems = await store.problems()
+    assert [problem for problem in problems if says in problem]
+    assert all(problem.startswith("bucket tagged: ") for problem in problems)
+
+
+async def test_a_bucket_in_which_absent_looks_like_forbidden_is_refused(
+    store: ObjectStore,
+) -> None:
+    def script(sent: Sent) -> tuple[int, str]:
+        is_blind = sent.operation == "HeadObject" and "/main/" in sent.url
+        return refusal(403, "403") if is_blind else fit(GOOD_RULE, GOOD_POLICY)(sent)
+
+    with scripted(store, list(BUCKETS), script), pytest.raises(BucketsUnfitError) as caught:
+        await store.check()
+    [problem] = caught.value.problems
+    assert problem.startswith("bucket main: grant s3:ListBucket")
+
+
+async def test_at_aws_a_bucket_without_an_owner_is_refused() -> None:
+    aws = S3Options(access_key_id="k", secret_access_key=SecretStr("s"))
+    async with ObjectStore(aws, {"mine": Bucket("mine")}, wait_seconds=0) as store:
+        with scripted(store, ["mine"], fit(GOOD_RULE, GOOD_POLICY)):
+            [problem] = await store.problems()
+    assert problem.startswith("bucket mine: whose it is must be known")
