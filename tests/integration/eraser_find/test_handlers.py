@@ -313,4 +313,4 @@ async def test_a_result_url_with_a_raw_plus_is_decided_by_what_is_there(place: P
     assert isinstance(row, RowTarget)
     assert row.delete == (ObjectRef(place.plain, "o/a b.png"),)
     place.s3.put_object(Bucket=place.plain, Key="o/a+b.png", Body=b"x")
-    assert (await find(place, "dreaming", 1))[1] is BlockReason.UNRESOLVED_REFERENCE
+    assert (await find(place, "dreaming", 1))[1] is BlockReason.AMBIGUOUS_REFERENCE

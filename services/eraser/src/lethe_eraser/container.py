@@ -20,6 +20,7 @@ from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.batch import Batches
 from lethe_eraser.execute.preflight import CheckedExecutor, Preflight
 from lethe_eraser.execute.preview import Previewer
+from lethe_eraser.execute.references import References
 from lethe_eraser.execute.rounds import Rounds
 from lethe_eraser.execute.worker import Assignment, Executor, utc_now
 from lethe_eraser.fence import Fence
@@ -146,6 +147,7 @@ class EraserContainer(containers.DeclarativeContainer):
         fence=fence,
         metrics=metrics,
         batch_rows=settings.provided.batch_rows,
+        references=providers.Singleton(References, catalog.provided.look_ups),
     )
     verification = providers.Singleton(
         Verification,

@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_contracts.events import TypeTotals
 from lethe_contracts.states import BlockReason
-from lethe_eraser.catalog import Catalog
+from lethe_eraser.catalog import Catalog, TableName
+from lethe_eraser.check import unclaimed_tables
 from lethe_eraser.domain import (
     MAX_ROUNDS,
     Job,
@@ -34,6 +35,7 @@ from lethe_eraser.storage import jobs, leftovers, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
 from lethe_eraser.storage.product import PrimaryKey, mask_client_rows
+from lethe_eraser.storage.product_sample import holds_rows_of
 from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page
 
 AGAIN_AFTER: Final = timedelta(seconds=5)
@@ -161,6 +163,8 @@ class Verification:
             locked = await self._fence.begin(connection, job)
             if locked is None or locked.state is not JobState.ERASED:
                 return None
+            if await self._journal.has_pending(connection, job.job_id):
+                return await self._again(connection, locked, scan)
             rows = await self._rows(connection, locked, subject)
             late = rows.keys() - scan.rows.keys()
             if rows.survivors or rows.unclaimed or late or scan.objects:
@@ -168,7 +172,7 @@ class Verification:
                     return await self._again(connection, locked, scan)
                 await self._give_up(connection, locked, scan, rows, late)
                 rows = await self._rows(connection, locked, subject)
-            ended, masked = await self._end(connection, locked, scan, rows)
+            ended, masked = await self._end(connection, locked, subject, scan, rows)
         for request_type, count in masked.items():
             self._metrics.rows("client", request_type, count)
         _log.info(
@@ -222,6 +226,7 @@ class Verification:
                 batch=again.batches,
                 page=Page(found.page.request_type, OBJECTS_ONLY),
                 objects=found.objects,
+                if_unreferenced=found.if_unreferenced,
             )
             await self._journal.write(connection, job.job_id, again.round, intent)
         again, said = say(again, again.snapshot())
@@ -273,8 +278,9 @@ class Verification:
                         )
 
     async def _end(
-        self, connection: AsyncConnection, job: Job, scan: Scan, rows: Rows
+        self, connection: AsyncConnection, job: Job, subject: str, scan: Scan, rows: Rows
     ) -> tuple[Job, Mapping[str, int]]:
+        await self._record_uncovered(connection, job, subject)
         masked = await self._mask_client_rows(connection, scan, rows)
         totals = dict(job.totals)
         for request_type, count in masked.items():
@@ -291,6 +297,28 @@ class Verification:
         await jobs.write(connection, ended)
         await self._announcer.announce(connection, [said])
         return ended, masked
+
+    async def _record_uncovered(self, connection: AsyncConnection, job: Job, subject: str) -> None:
+        """Block the job for every table with a client key that nobody claims and that has theirs.
+
+        A table that cannot be asked by an index is not searched: the job meets it all the same.
+        """
+        met = [
+            Blocked(
+                kind="client",
+                table=f"{one.schema}.{one.table}",
+                row_key=one.column,
+                request_type=one.table,
+                request_id=None,
+                reason=BlockReason.UNCOVERED,
+            )
+            for one in await unclaimed_tables(connection, self._catalog)
+            if not one.askable
+            or await holds_rows_of(
+                connection, TableName(one.schema, one.table), one.column, subject
+            )
+        ]
+        await progress.record_blocked(connection, job.job_id, job.round, None, met)
 
     async def _mask_client_rows(
         self, connection: AsyncConnection, scan: Scan, rows: Rows

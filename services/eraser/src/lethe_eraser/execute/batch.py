@@ -13,7 +13,6 @@ from typing import Final, Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_contracts.events import BatchErased, TypeTotals
-from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import (
     MAX_ROUNDS,
@@ -28,6 +27,8 @@ from lethe_eraser.domain import (
     say,
     with_blocked,
 )
+from lethe_eraser.execute.left_behind import blocked_row, left_behind, unknown
+from lethe_eraser.execute.references import NOBODY_ELSE, References
 from lethe_eraser.fence import Fence
 from lethe_eraser.handlers import ErasureHandler
 from lethe_eraser.metrics import EraserMetrics
@@ -35,7 +36,7 @@ from lethe_eraser.objects import Deletion
 from lethe_eraser.storage import jobs, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
-from lethe_eraser.storage.product import ClientRow, page_client_rows
+from lethe_eraser.storage.product import page_client_rows
 from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page
 
 UNKNOWN_TYPE_LABEL: Final = "unknown"
@@ -64,6 +65,7 @@ class Batches:
         fence: lets something begin with a job.
         metrics: counts what was committed.
         batch_rows: client rows per batch.
+        references: tells which objects other rows still name.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Batches:
         fence: Fence,
         metrics: EraserMetrics,
         batch_rows: int,
+        references: References = NOBODY_ELSE,
     ) -> None:
         self._engine = engine
         self._sources: Mapping[str, ClientTable] = {source.name: source for source in sources}
@@ -88,6 +91,7 @@ class Batches:
         self._fence = fence
         self._metrics = metrics
         self._batch_rows = batch_rows
+        self._references = references
 
     async def erase(self, job: Job, subject: str, page: Page) -> tuple[Job, Page | None] | None:
         """Erase the batch that begins at `page`.
@@ -112,13 +116,31 @@ class Batches:
         return after, None if intent.done else replace(page, after=intent.end)
 
     async def finish(self, job: Job, intent: Intent, *, began: float | None = None) -> Job | None:
-        """Carry out an intent: delete, then mask. The same intent twice is the intent once."""
+        """Carry out an intent: delete, then mask. The same intent twice is the intent once.
+
+        Objects whose last reference the mask took are deleted after it, from an intent that was
+        committed with the mask.
+        """
+        if intent.if_unreferenced:
+            intent = await self._references.without_referenced(self._engine, intent)
         gone = await self.delete(intent)
         after = await self.mask(job, intent, gone)
         if after is not None and (intent.rows or intent.objects):
             label = self._label(intent.page.request_type)
             self._metrics.batch(label, time.monotonic() - (began or time.monotonic()))
-        return after
+        if after is None or not any(row.unless_referenced for row in intent.rows):
+            return after
+        return await self._finish_pending(after)
+
+    async def _finish_pending(self, job: Job) -> Job | None:
+        async with self._engine.connect() as connection:
+            pending = await self._journal.pending(connection, job.job_id)
+        going: Job | None = job
+        for intent in pending:
+            if going is None or going.state is not JobState.RUNNING:
+                break
+            going = await self.finish(going, intent)
+        return going
 
     async def collect(self, job: Job, subject: str, page: Page) -> Intent:
         """Find the batch's rows and objects, in no transaction; its number is not given yet."""
@@ -135,12 +157,12 @@ class Batches:
             found: tuple[RowTarget, ...] = ()
             blocked: tuple[Blocked, ...] = ()
             if handler is None:
-                blocked = tuple(_unknown(self._sources[page.source], page, row) for row in rows)
+                blocked = tuple(unknown(self._sources[page.source], page, row) for row in rows)
             elif ids := sorted({row.request_id for row in rows if row.request_id is not None}):
                 targets = await handler.find_targets(connection, page.request_type, ids, subject)
                 revived, left = await self._revive(connection, job, targets.blocked)
                 found = (*targets.rows, *revived)
-                blocked = tuple(_blocked(row, page.request_type, row.reason) for row in left)
+                blocked = tuple(blocked_row(row, page.request_type, row.reason) for row in left)
         return Intent(
             batch=0,
             page=page,
@@ -191,16 +213,20 @@ class Batches:
                 return None
             confirmed = [row for row in intent.rows if {*row.delete, *row.delete_last} <= gone]
             masked = await self._mask_rows(connection, intent, confirmed)
-            blocked = _left_behind(locked, intent, confirmed, masked, gone)
+            blocked = left_behind(locked, intent, confirmed, masked, gone)
             new = await progress.count_new(connection, job.job_id, gone)
             last = {ref for row in confirmed for ref in row.delete_last}
             await progress.remember_last(connection, job.job_id, last)
             changed = set(masked.changed)
+            unchanged = [row for row in confirmed if row not in changed]
+            locked, named = await self._references.let_go(
+                connection, self._journal, locked, intent, unchanged
+            )
             delta = TypeTotals(
                 feature_rows=masked.feature_rows,
                 task_rows=masked.task_rows,
                 objects_gone=len(new),
-                objects_kept=sum(row.kept for row in confirmed if row not in changed),
+                objects_kept=named + sum(row.kept for row in confirmed if row not in changed),
             )
             after = await self._record(connection, locked, intent, blocked, delta)
             await self._journal_outcome(connection, after, intent, gone)
@@ -262,7 +288,8 @@ class Batches:
     ) -> None:
         if not intent.batch:
             return
-        if failed := tuple(ref for ref in intent.refs if ref not in gone):
+        failed = tuple(ref for ref in intent.refs if ref not in gone)
+        if failed or intent.if_unreferenced:
             outcome = replace(intent, failed=failed)
             await self._journal.write(connection, job.job_id, job.round, outcome)
         await self._journal.mark_masked(connection, job.job_id, intent.batch)
@@ -327,51 +354,3 @@ class Batches:
 
 def _all_gone(row: RowTarget, gone: frozenset[ObjectRef], last: set[ObjectRef]) -> bool:
     return all(ref in gone or ref in last for ref in row.delete)
-
-
-def _unknown(source: ClientTable, page: Page, row: ClientRow) -> Blocked:
-    return Blocked(
-        kind="client",
-        table=str(source.table),
-        row_key=progress.row_key(row.primary_key),
-        request_type=page.request_type,
-        request_id=row.request_id,
-        reason=BlockReason.UNKNOWN_TYPE,
-    )
-
-
-def _blocked(row: BlockedRow | RowTarget, request_type: str, reason: BlockReason) -> Blocked:
-    return Blocked(
-        kind=row.kind,
-        table=row.table,
-        row_key=str(row.row_id),
-        request_type=request_type,
-        request_id=row.request_id,
-        reason=reason,
-    )
-
-
-def _left_behind(
-    job: Job,
-    intent: Intent,
-    confirmed: Sequence[RowTarget],
-    masked: Masked,
-    gone: frozenset[ObjectRef],
-) -> list[Blocked]:
-    """Everything of the batch that stays as it was, and why."""
-    request_type = intent.page.request_type
-    kept = set(confirmed)
-    left = list(intent.blocked)
-    left += [
-        _blocked(row, request_type, BlockReason.OBJECT_NOT_DELETED)
-        for row in intent.rows
-        if row not in kept
-    ]
-    if job.round >= MAX_ROUNDS:
-        left += [_blocked(row, request_type, BlockReason.STILL_WRITING) for row in masked.changed]
-    left += [
-        progress.blocked_object(job.job_id, request_type, ref)
-        for ref in intent.objects
-        if ref not in gone
-    ]
-    return left

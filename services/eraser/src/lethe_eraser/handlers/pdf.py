@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.states import BlockReason
-from lethe_eraser.catalog import Catalog, CatalogError, Feature, Rules
+from lethe_eraser.catalog import Catalog, CatalogError, Feature, ReferenceRule, Rules
 from lethe_eraser.domain import BlockedRow, Masked, ObjectRef, RowTarget, Targets
 from lethe_eraser.handlers.protocol import HandlerFactory, Objects
 from lethe_eraser.handlers.rows import CataloguedRows, ReadRow
 from lethe_eraser.objects import ObjectMissingError, ObjectRefusedError, ObjectTooLargeError
-from lethe_eraser.references import Found
+from lethe_eraser.references import Found, Sorted
 
 READ_AT_ONCE: Final = 8
 """Manifests in memory at the same time."""
@@ -101,12 +101,7 @@ class Pdf:
         objects = self._rows.reader.sort(files, subject, await self._rows.existing(files))
         if isinstance(objects, BlockReason):
             return row.blocked(objects)
-        delete = dict.fromkeys((*target.delete, *objects.delete))
-        return row.target(
-            [ref for ref in delete if ref not in manifests],
-            target.kept + objects.kept,
-            delete_last=manifests,
-        )
+        return row.target(_joined(target, objects), delete_last=manifests)
 
     async def _files(
         self, manifest: ObjectRef, options: PdfOptions, subject: str
@@ -121,6 +116,13 @@ class Pdf:
         return BlockReason.MANIFEST_INVALID if files is BlockReason.MALFORMED_JSON else files
 
 
+def _joined(target: RowTarget, files: Sorted) -> Sorted:
+    """What the row names, and what its manifest does."""
+    delete = tuple(dict.fromkeys((*target.delete, *files.delete)))
+    counted = dict.fromkeys((*target.unless_referenced, *files.unless_referenced))
+    return Sorted(delete, target.kept + files.kept, tuple(r for r in counted if r not in delete))
+
+
 def _options(feature: Feature, catalog: Catalog) -> PdfOptions:
     try:
         options = PdfOptions.model_validate(dict(feature.options))
@@ -132,6 +134,14 @@ def _options(feature: Feature, catalog: Catalog) -> PdfOptions:
         ) from None
     problems = []
     columns = {column for table in feature.tables for column in table.references}
+    rules = [
+        rule for table in feature.tables for rule in table.references.get(options.manifest, ())
+    ]
+    if any(isinstance(rule, ReferenceRule) and rule.ownership.if_unreferenced for rule in rules):
+        problems.append(
+            f"{feature.options_at}.manifest: is deleted after everything found in it, and so it"
+            " cannot be if_unreferenced; write owned or owned_under"
+        )
     if options.manifest not in columns:
         problems.append(
             f"{feature.options_at}.manifest: must be a column with references:"

@@ -9,8 +9,9 @@ from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog, Feature, ProductTable
 from lethe_eraser.domain import BlockedRow, Masked, ObjectRef, RowTarget, Targets
 from lethe_eraser.handlers.protocol import Objects
-from lethe_eraser.references import Found, RowReader
+from lethe_eraser.references import Found, RowReader, Sorted
 from lethe_eraser.storage.product import StoredRow, TooLong, mask_rows, unmasked_rows
+from lethe_eraser.storage.product_schema import describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +34,19 @@ class ReadRow:
             row_version=self.row.row_version,
         )
 
-    def target(
-        self, delete: Iterable[ObjectRef], kept: int, delete_last: Iterable[ObjectRef] = ()
-    ) -> RowTarget:
-        """Mask the row once these objects are gone."""
+    def target(self, objects: Sorted, delete_last: Iterable[ObjectRef] = ()) -> RowTarget:
+        """Mask the row once these objects are gone; some of them only after all others."""
+        last = tuple(delete_last)
         return RowTarget(
             kind=self.product.kind,
             table=str(self.product.table),
             row_id=self.row.row_id,
             row_version=self.row.row_version,
             request_id=self.row.request_id,
-            delete=tuple(delete),
-            delete_last=tuple(delete_last),
-            kept=kept,
+            delete=tuple(ref for ref in objects.delete if ref not in last),
+            delete_last=last,
+            kept=objects.kept,
+            unless_referenced=objects.unless_referenced,
         )
 
 
@@ -66,8 +67,12 @@ class CataloguedRows:
         """Read the rows that are not masked yet, one statement per table, and their references."""
         rows: list[ReadRow] = []
         blocked: list[BlockedRow] = []
+        live = await describe(connection, {(p.table.schema, p.table.name) for p in feature.tables})
         for product in feature.tables:
-            for stored in await unmasked_rows(connection, product, request_ids):
+            # Asked anew each time: a column that was added since the start is nobody's, too.
+            columns = live.get((product.table.schema, product.table.name), {})
+            unclaimed = sorted(set(columns) - product.columns)
+            for stored in await unmasked_rows(connection, product, request_ids, unclaimed):
                 found = self._read(product, stored, subject)
                 if isinstance(found, BlockReason):
                     blocked.append(ReadRow(product, stored, {}).blocked(found))
@@ -91,7 +96,7 @@ class CataloguedRows:
             if isinstance(objects, BlockReason):
                 blocked.append(row.blocked(objects))
             else:
-                targets.append(row.target(objects.delete, objects.kept))
+                targets.append(row.target(objects))
         return Targets(tuple(targets), tuple(blocked))
 
     async def mask(
@@ -111,6 +116,8 @@ class CataloguedRows:
     def _read(
         self, product: ProductTable, stored: StoredRow, subject: str
     ) -> Mapping[str, tuple[Found, ...]] | BlockReason:
+        if stored.uncovered:
+            return BlockReason.UNCOVERED
         values: dict[str, str | None] = {}
         for column, value in stored.values.items():
             if isinstance(value, TooLong):

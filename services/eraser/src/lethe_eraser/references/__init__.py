@@ -1,6 +1,6 @@
 """What a stored value refers to, and whose it is; pure."""
 
-from lethe_eraser.references.documents import Found, RowReader
+from lethe_eraser.references.documents import Found, RowReader, Sorted
 from lethe_eraser.references.urls import (
     Ambiguous,
     Conflict,
@@ -20,5 +20,6 @@ __all__ = [
     "Resolved",
     "Resolver",
     "RowReader",
+    "Sorted",
     "Unresolved",
 ]

@@ -15,6 +15,10 @@ from lethe_eraser.catalog import ClientTable, ProductTable
 from lethe_eraser.storage.product import PrimaryKey
 
 _AT_ONCE: Final = 2000
+_COLUMNS: Final = text(
+    "select attname from pg_attribute"
+    " where attrelid = to_regclass(:name) and attnum > 0 and not attisdropped"
+)
 _quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
 
 
@@ -46,8 +50,13 @@ async def claims(
 async def survivors(
     connection: AsyncConnection, product: ProductTable, request_ids: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """Give (row id, request id) of rows in which a value is left that should be masked."""
+    """Give (row id, request id) of rows in which a value is left that should be masked.
+
+    A value in a column that the catalog says nothing about is left, too.
+    """
     left: list[tuple[int, int]] = []
+    there = await connection.execute(_COLUMNS, {"name": _name(product)})
+    unclaimed = [name for name in there.scalars() if name not in product.columns]
     values = {f"m{i}": mask.text for i, mask in enumerate(product.masks.values())}
     # A value that was never there is as good as masked.
     remains = " or ".join(
@@ -55,6 +64,7 @@ async def survivors(
         f" and {_quote(name)}::text is distinct from cast(:m{i} as text))"
         for i, name in enumerate(product.masks)
     )
+    remains += "".join(f" or {_quote(name)} is not null" for name in unclaimed)
     request_id = _quote(product.request_id)
     statement = text(
         # Names are the catalog's, quoted; values are parameters.

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Uuid,
     cast,
     column,
+    false,
     func,
     literal,
     null,
@@ -70,6 +71,8 @@ class StoredRow:
     row_version: str
     request_id: int
     values: Mapping[str, str | TooLong | None]
+    uncovered: bool = False
+    """Whether it holds anything in a column that nobody claims."""
 
 
 async def types_of(
@@ -132,29 +135,43 @@ async def mask_client_rows(
 
 
 async def unmasked_rows(
-    connection: AsyncConnection, product: ProductTable, request_ids: Sequence[int]
+    connection: AsyncConnection,
+    product: ProductTable,
+    request_ids: Sequence[int],
+    unclaimed: Sequence[str] = (),
 ) -> list[StoredRow]:
-    """Read the rows of `request_ids` in which a masked column still holds anything else."""
+    """Read the rows of `request_ids` in which a masked column still holds anything else.
+
+    Rows that hold anything in one of the `unclaimed` columns come as well, and say so.
+    """
     if not request_ids:
         return []
-    rows = _product(product)
+    columns = {*product.columns, *unclaimed, "xmin"}
+    rows = _table(product.table.schema, product.table.name, columns)
+    uncovered = or_(false(), *(rows.c[name].is_not(None) for name in unclaimed))
     names = sorted(product.references)
     statement = _of_requests(
         select(
             rows.c[product.primary_key],
             cast(rows.c.xmin, Text),
             rows.c[product.request_id],
+            uncovered,
             *(func.left(cast(rows.c[name], Text), VALUE_LIMIT + 1) for name in names),
         ),
         rows,
         product,
         request_ids,
+        uncovered,
     ).order_by(rows.c[product.primary_key])
     return [
         StoredRow(
-            row_id, version, request_id, {n: _bounded(v) for n, v in zip(names, texts, strict=True)}
+            row_id,
+            version,
+            request_id,
+            {n: _bounded(v) for n, v in zip(names, texts, strict=True)},
+            is_uncovered,
         )
-        for row_id, version, request_id, *texts in await connection.execute(statement)
+        for row_id, version, request_id, is_uncovered, *texts in await connection.execute(statement)
     ]
 
 
@@ -237,7 +254,11 @@ async def _page(
 
 
 def _of_requests(
-    statement: Select[Any], rows: TableClause, product: ProductTable, request_ids: Sequence[int]
+    statement: Select[Any],
+    rows: TableClause,
+    product: ProductTable,
+    request_ids: Sequence[int],
+    *others: ColumnElement[bool],
 ) -> Select[Any]:
     requests = literal(list(request_ids), ARRAY(BigInteger))
     return statement.where(
@@ -246,7 +267,8 @@ def _of_requests(
             *(
                 cast(rows.c[name], Text).is_distinct_from(literal(mask.text, Text))
                 for name, mask in sorted(product.masks.items())
-            )
+            ),
+            *others,
         ),
     )
 

@@ -28,7 +28,8 @@ _WITH_COLUMN = text(
                select from pg_index i
                where i.indrelid = c.oid and i.indisvalid and i.indpred is null
                  and i.indkey[0] = a.attnum
-           ) as indexed
+           ) and a.atttypid in ('text'::regtype, 'varchar'::regtype)
+             and has_table_privilege(c.oid, 'select') as askable
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
@@ -95,8 +96,8 @@ class NamedColumn:
     schema: str
     table: str
     column: str
-    indexed: bool
-    """Whether an index begins with it, so that asking for one value is cheap."""
+    askable: bool
+    """Whether it is text that we may read and an index begins with it: asking is cheap."""
 
 
 @dataclass(frozen=True, slots=True)
