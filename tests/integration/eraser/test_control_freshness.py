@@ -103,7 +103,7 @@ async def test_a_watermark_that_grows_old_stops_the_next_batch(world: World) -> 
     assert await world.state() == "running"
     assert (await world.left_of(SUBJECT))["result"] == 2
     await world.settled()
-    assert await to_the_end(world, eraser) == "verified"
+    assert await to_the_end(world, world.eraser()) == "verified"
 
 
 def after_one_batch(eraser: Eraser, world: World) -> None:
@@ -117,11 +117,11 @@ def after_one_batch(eraser: Eraser, world: World) -> None:
     put_in(eraser.batches, "mask", mask)
 
 
-@pytest.mark.parametrize("bucket", [BUCKET, None])
+@pytest.mark.parametrize("of_bucket", [BUCKET, None])
 async def test_a_record_in_quarantine_stops_its_bucket_until_somebody_releases_it(
-    world: World, bucket: int | None
+    world: World, of_bucket: int | None
 ) -> None:
-    record = aside(bucket)
+    record = aside(of_bucket)
     await world.sketch(1)
     await world.accept(world.requested())
     await set_aside(world, record)

@@ -76,7 +76,7 @@ def show(job_id: Id, *, as_json: Json = False) -> None:
         return
     table = Table(show_header=False, box=None)
     for name, value in document.items():
-        table.add_row(name.replace("_", " "), _text(value))
+        table.add_row(name.replace("_", " "), _shown(value))
     Console().print(table)
 
 
@@ -135,7 +135,7 @@ def list_quarantine(*, as_json: Json = False) -> None:
         return
     table = Table("record", "bucket", "event id", "reason", "set aside at")
     for document in documents:
-        table.add_row(*(_text(value) for value in document.values()))
+        table.add_row(*(_shown(value) for value in document.values()))
     Console().print(table)
 
 
@@ -273,7 +273,7 @@ def _table(found: list[Job]) -> Table:
     return table
 
 
-def _text(value: object) -> str:
+def _shown(value: object) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else json.dumps(value)
