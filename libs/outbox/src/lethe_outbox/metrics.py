@@ -13,7 +13,7 @@ class RelayMetrics:
         outbox, topic = ["outbox"], ["outbox", "topic"]
         self.rows = Gauge(
             "outbox_rows",
-            "Rows by status, without the sent ones (sampled; NaN is unknown)",
+            "Rows by status, the sent ones as estimated by the database (sampled; NaN is unknown)",
             ["outbox", "status"],
             registry=registry,
         )
@@ -26,6 +26,42 @@ class RelayMetrics:
         self.sample_timestamp_seconds = Gauge(
             "outbox_sample_timestamp_seconds",
             "When the sampled figures were taken",
+            outbox,
+            registry=registry,
+        )
+        self.size_bytes = Gauge(
+            "outbox_size_bytes",
+            "All partitions of the outbox with their indexes (sampled; NaN is unknown)",
+            outbox,
+            registry=registry,
+        )
+        self.dead_tuples = Gauge(
+            "outbox_dead_tuples",
+            "Row versions that vacuum has not removed, estimated (sampled; NaN is unknown)",
+            outbox,
+            registry=registry,
+        )
+        self.default_rows = Gauge(
+            "outbox_default_rows",
+            "Rows of the default partition, counted up to 10,000 (sampled; NaN is unknown)",
+            outbox,
+            registry=registry,
+        )
+        self.overdue_partitions = Gauge(
+            "outbox_overdue_partitions",
+            "Partitions that ended longer ago than retention (sampled; NaN is unknown)",
+            outbox,
+            registry=registry,
+        )
+        self.janitor_timestamp_seconds = Gauge(
+            "outbox_janitor_timestamp_seconds",
+            "When the janitor last completed a run (sampled; NaN is unknown)",
+            outbox,
+            registry=registry,
+        )
+        self.writer_open_seconds = Gauge(
+            "outbox_writer_open_seconds",
+            "Age of the oldest open transaction that writes the outbox (sampled; NaN is unknown)",
             outbox,
             registry=registry,
         )
@@ -100,6 +136,18 @@ class ConsumerMetrics:
         self.offsets_lost = Gauge(
             "outbox_consumer_offsets_lost",
             "1 after the group's offsets were found missing or out of range",
+            ["group"],
+            registry=registry,
+        )
+        self.inbox_ahead_seconds = Gauge(
+            "outbox_inbox_ahead_seconds",
+            "Until the partitions of the inbox that were made ahead end; 0 is now",
+            ["group"],
+            registry=registry,
+        )
+        self.inbox_overdue_partitions = Gauge(
+            "outbox_inbox_overdue_partitions",
+            "Partitions of the inbox that are past keeping and still there",
             ["group"],
             registry=registry,
         )

@@ -122,8 +122,8 @@ async def partitions(
     """
     if isinstance(connection, AsyncEngine):
         async with connection.begin() as opened:
-            return await opened.run_sync(_partitions, table)
-    return await connection.run_sync(_partitions, table)
+            return await opened.run_sync(list_partitions, table)
+    return await connection.run_sync(list_partitions, table)
 
 
 async def make_ahead(
@@ -218,7 +218,8 @@ def alone(connection: Connection, table: PartitionedTable) -> bool:
     return bool(connection.scalar(_ALONE, {"what": f"partitions of {table.quoted}"}))
 
 
-def _partitions(connection: Connection, table: PartitionedTable) -> list[Partition]:
+def list_partitions(connection: Connection, table: PartitionedTable) -> list[Partition]:
+    """List the partitions of a table, on a connection in use; see `partitions`."""
     connection.execute(text("set local timezone = 'UTC'"))
     rows = connection.execute(_LIST, {"parent": table.quoted})
     return [
@@ -234,7 +235,7 @@ def _make(
     now: datetime,
     on_moved: OnMoved | None,
 ) -> Outcome:
-    present = _partitions(connection, table)
+    present = list_partitions(connection, table)
     if span not in missing(present, span.start, 0):
         # Somebody made it since we looked.
         return Outcome.DONE

@@ -93,7 +93,8 @@ class DockerStack:
         self._containers = {
             "postgres": DockerContainer(_POSTGRES)
             .with_bind_ports(5432, postgres)
-            .with_envs(POSTGRES_USER="lethe", POSTGRES_PASSWORD=password),
+            .with_envs(POSTGRES_USER="lethe", POSTGRES_PASSWORD=password)
+            .with_command(["postgres", "-c", "max_prepared_transactions=8"]),
             "kafka": DockerContainer(_KAFKA)
             .with_bind_ports(9092, kafka)
             .with_envs(**_KAFKA_ENVIRONMENT, KAFKA_ADVERTISED_LISTENERS=advertised),

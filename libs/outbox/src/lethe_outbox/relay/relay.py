@@ -1,9 +1,9 @@
 """The relay: from outbox rows to Kafka records, at least once and in order per key.
 
 One database session at a time carries a fetcher, a publisher per lane, an acknowledger, the keeper
-of the leases, a sweeper and a sampler. Whatever fails in the database ends the session; the next
-one starts from what the database says. What the broker has and the database does not know yet
-survives in between.
+of the leases, a sweeper, a sampler and a janitor. Whatever fails in the database ends the session;
+the next one starts from what the database says. What the broker has and the database does not know
+yet survives in between.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.bury import Undertaker
 from lethe_outbox.relay.crew import Crew
 from lethe_outbox.relay.fetch import Fetcher
+from lethe_outbox.relay.janitor import Janitor
 from lethe_outbox.relay.lease_storage import LeaseStorage, Terms
 from lethe_outbox.relay.looks import Looks
 from lethe_outbox.relay.producer import Producers
@@ -137,11 +138,12 @@ class Relay:
             room=outlet.room,
             hint=self._hint or asyncio.Event(),
         )
-        sampler = Sampler(
-            self._name, self._dsn, self._schema, self._metrics, settings.sample_seconds
-        )
+        sampler = Sampler(self._name, self._dsn, self._schema, self._metrics, settings)
+        janitor = Janitor(self._name, self._dsn, self._schema, settings)
         # What takes on more work ends first; deliveries are acknowledged to the last.
-        taking = _tasks([fetcher.run(), fetcher.sweep(), crew.run(), sampler.run(crew.lanes)])
+        taking = _tasks(
+            [fetcher.run(), fetcher.sweep(), crew.run(), sampler.run(crew.lanes), janitor.run()]
+        )
         marking = _tasks([acknowledger.run(storage, crew.lost)])
         try:
             await _first([*taking, *marking, crew.failed], stop)

@@ -37,6 +37,13 @@ class RelaySettings:
         sweep_seconds: how often rows below the low-water marks are looked for.
         sweep_rows: how many ids one sweep covers.
         sample_seconds: how often the gauges are taken.
+        retention_seconds: how long sent rows stay at least; a month's partition goes when its
+            newest row is that old.
+        janitor_seconds: how often partitions are made and dropped, by one relay at a time; 0 leaves
+            that to somebody else.
+        janitor_lock_seconds: longest wait of the janitor for a lock on the table; business
+            transactions that come meanwhile wait behind it.
+        months_ahead: monthly partitions made after the current month's.
 
     Raises:
         RelaySettingsError: a publish could outlive its lease, or a number makes no sense.
@@ -63,6 +70,10 @@ class RelaySettings:
     sweep_seconds: float = 30
     sweep_rows: int = 200_000
     sample_seconds: float = 10
+    retention_seconds: float = 30 * 86_400
+    janitor_seconds: float = 600
+    janitor_lock_seconds: float = 0.2
+    months_ahead: int = 2
 
     def __post_init__(self) -> None:
         if self.lanes < 1 or BUCKETS % self.lanes:
@@ -85,9 +96,14 @@ class RelaySettings:
             self.sweep_seconds,
             self.sweep_rows,
             self.sample_seconds,
+            self.retention_seconds,
+            self.janitor_lock_seconds,
+            self.months_ahead,
         )
         if min(numbers) <= 0:
             raise RelaySettingsError("every number must be positive")
+        if self.janitor_seconds < 0:
+            raise RelaySettingsError("janitor_seconds must not be negative")
         if self.poll_max_seconds < self.poll_min_seconds:
             raise RelaySettingsError("poll_max_seconds must not be below poll_min_seconds")
 
