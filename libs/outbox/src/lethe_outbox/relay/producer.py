@@ -56,6 +56,10 @@ class RefusedError(Exception):
         self.error_class = error_class
 
 
+class TopicRefusedError(RefusedError):
+    """The broker answers and will not take any record for a topic."""
+
+
 class BrokenError(Exception):
     """It is not known whether the broker has the records; a new producer must send them again."""
 
@@ -68,6 +72,8 @@ class BrokenError(Exception):
 
 def judge(error: BaseException) -> RefusedError | BrokenError:
     """Say what an error of aiokafka means for the records it was about."""
+    if isinstance(error, BrokenError):
+        return error
     for refusal, reason in REFUSALS.items():
         if isinstance(error, refusal):
             return RefusedError(reason, type(error).__name__)
@@ -95,7 +101,7 @@ class Producer:
         """Give how many partitions a topic has.
 
         Raises:
-            RefusedError: the topic's name is not legal, it may not be written, or a broker that
+            TopicRefusedError: its name is not legal, it may not be written, or a broker that
                 answers does not know it for `unknown_topic_seconds`.
             BrokenError: no broker answers.
         """
@@ -104,7 +110,7 @@ class Producer:
         if known:
             return len(known)
         if not _LEGAL_TOPIC.fullmatch(topic) or topic in {".", ".."}:
-            raise RefusedError("invalid_topic", "InvalidTopicError")
+            raise TopicRefusedError("invalid_topic", "InvalidTopicError")
         since = self._unknown_since.setdefault(topic, time.monotonic())
         self._kafka.client.add_topic(topic)
         while True:
@@ -114,9 +120,9 @@ class Producer:
                 self._unknown_since.pop(topic, None)
                 return len(known)
             if topic in cluster.unauthorized_topics:
-                raise RefusedError("not_authorised", "TopicAuthorizationFailedError")
+                raise TopicRefusedError("not_authorised", "TopicAuthorizationFailedError")
             if time.monotonic() - since > self._settings.unknown_topic_seconds:
-                raise RefusedError("unknown_topic", "UnknownTopicOrPartitionError")
+                raise TopicRefusedError("unknown_topic", "UnknownTopicOrPartitionError")
             await asyncio.sleep(_FIRST_PAUSE)
 
     async def hand_over(

@@ -8,8 +8,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +18,14 @@ from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.batches import Batch, build, by_partition, by_topic
 from lethe_outbox.relay.bury import Undertaker
 from lethe_outbox.relay.lane import Fetched, Lane, Row
-from lethe_outbox.relay.producer import BrokenError, Producer, Producers, RefusedError, judge
+from lethe_outbox.relay.producer import (
+    BrokenError,
+    Producer,
+    Producers,
+    RefusedError,
+    TopicRefusedError,
+    judge,
+)
 from lethe_outbox.relay.settings import RelaySettings
 
 _LARGE_BYTES: Final = 4 * 1024 * 1024
@@ -115,7 +122,7 @@ class LanePublisher:
         groups: dict[tuple[str, int], Sequence[Fetched]] = {}
         for topic, of_topic in by_topic(rows).items():
             try:
-                partitions = await self._partitions(topic)
+                partitions = await self._partitions(self._outlet.producers, topic)
             except RefusedError as refused:
                 yield [Batch(topic, 0, [row], refused=refused) for row in of_topic]
                 continue
@@ -125,27 +132,25 @@ class LanePublisher:
         for batches in build(producer, groups, self._settings.largest_record_bytes):
             yield batches
 
-    async def _partitions(self, topic: str) -> int:
+    async def _partitions(self, pool: Producers, topic: str) -> int:
         while True:
-            producer = await self._outlet.producers.current()
+            producer = await pool.current()
             try:
                 return await producer.partitions(topic)
             except BrokenError as broken:
-                self._outlet.producers.discard(producer, broken.error_class)
+                pool.discard(producer, broken.error_class)
 
     async def _hand_over(self, batch: Batch) -> _Flight:
-        while True:
-            producer = await self._outlet.producers.current()
-            await self._lease()
-            try:
-                sent = await producer.hand_over(
-                    batch.kafka, batch.topic, batch.partition, self._holds
-                )
-            except BrokenError as broken:
-                self._outlet.producers.discard(producer, broken.error_class)
-                continue
-            sent.add_done_callback(_seen)
-            return _Flight(batch, producer, sent, time.monotonic())
+        producer = await self._outlet.producers.current()
+        await self._lease()
+        sent: asyncio.Future[Any]
+        try:
+            sent = await producer.hand_over(batch.kafka, batch.topic, batch.partition, self._holds)
+        except BrokenError as broken:
+            sent = asyncio.get_running_loop().create_future()
+            sent.set_exception(broken)
+        sent.add_done_callback(_seen)
+        return _Flight(batch, producer, sent, time.monotonic())
 
     async def _land(self) -> None:
         """Wait for everything that flies; what did not arrive is sent again or buried."""
@@ -161,6 +166,8 @@ class LanePublisher:
                 self._outlet.producers.discard(flight.producer, broken.error_class)
                 try:
                     await self._deliver(self._outlet.producers, flight.batch)
+                except TopicRefusedError as topic_refused:
+                    refused.append(replace(flight.batch, refused=topic_refused))
                 except RefusedError:
                     refused.append(flight.batch)
             self._flying.pop(0)
@@ -188,25 +195,19 @@ class LanePublisher:
             self._arrived(flight.batch, flight.at)
 
     async def _deliver(self, pool: Producers, batch: Batch) -> None:
-        """Send rows of one partition until a broker has them.
+        """Send rows of one topic until a broker has them.
 
         Raises:
+            TopicRefusedError: it will take nothing for that topic.
             RefusedError: it will not take them, at least not together.
         """
         answers = 0
-        groups = {(batch.topic, batch.partition): batch.rows}
         while True:
+            # Asked each time: the topic may be another one than before, or gone.
+            partitions = await self._partitions(pool, batch.topic)
             producer = await pool.current()
             try:
-                for (fresh,) in build(producer, groups, self._settings.largest_record_bytes):
-                    if fresh.refused is not None:
-                        raise fresh.refused
-                    await self._lease()
-                    sent = await producer.hand_over(
-                        fresh.kafka, fresh.topic, fresh.partition, self._holds
-                    )
-                    sent.add_done_callback(_seen)
-                    await self._arrive(_Flight(fresh, producer, sent, time.monotonic()))
+                await self._deliver_by(producer, batch.topic, by_partition(batch.rows, partitions))
             except RefusedError:
                 if pool is self._outlet.producers:
                     pool.retire(producer)
@@ -218,6 +219,21 @@ class LanePublisher:
                     raise RefusedError("rejected", broken.error_class) from broken
             else:
                 return
+
+    async def _deliver_by(
+        self, producer: Producer, topic: str, rows: Mapping[int, Sequence[Fetched]]
+    ) -> None:
+        groups = {(topic, partition): of_partition for partition, of_partition in rows.items()}
+        for batches in build(producer, groups, self._settings.largest_record_bytes):
+            for batch in batches:
+                if batch.refused is not None:
+                    raise batch.refused
+                await self._lease()
+                sent = await producer.hand_over(
+                    batch.kafka, batch.topic, batch.partition, self._holds
+                )
+                sent.add_done_callback(_seen)
+                await self._arrive(_Flight(batch, producer, sent, time.monotonic()))
 
     async def _split_all(self, refused: Sequence[Batch]) -> None:
         held: set[tuple[str, bytes]] = set()
