@@ -19,11 +19,11 @@ from lethe_contracts.keyring import KeyRing
 from lethe_contracts.topics import EVENTS, PARTITIONS, TOPICS, dead_letter_topic
 from lethe_outbox import (
     PartitionCountError,
-    TopicSpec,
     check_partitions,
     ensure_topics,
     initialise_group,
 )
+from lethe_relay.topics import specs
 from tests.support.waiting import until
 
 GROUP = "lethe-intake"
@@ -49,7 +49,7 @@ def environment(database_url: str, kafka: str, redis_url: str = "") -> dict[str,
 async def prepare_kafka(kafka: str) -> None:
     """Make the topics and the group, as `lethe migrate` does."""
     names = [name for topic in TOPICS for name in (topic, dead_letter_topic(topic))]
-    await ensure_topics(kafka, [TopicSpec(name, PARTITIONS) for name in names])
+    await ensure_topics(kafka, specs(replication_factor=1))
     await until(lambda: _visible(kafka, names), what="the topics")
     await initialise_group(kafka, GROUP, [EVENTS])
 

@@ -17,8 +17,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from lethe_contracts.events import BatchErased, Event, TypeTotals
-from lethe_contracts.topics import PARTITIONS, TOPICS, dead_letter_topic
-from lethe_outbox import TopicSpec, ensure_topics
+from lethe_outbox import ensure_topics
+from lethe_relay.topics import specs
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import NOTHING, OTHER, SUBJECT, World, until_state
 from tests.support.waiting import until
@@ -31,8 +31,7 @@ async def environment(
     world: World, kafka: str, database_url: str, redis_url: str, s3: S3Address, tmp_path: Path
 ) -> Mapping[str, str]:
     """What a process of this world needs; topics and the group exist."""
-    names = [*TOPICS, *(dead_letter_topic(topic) for topic in TOPICS)]
-    await ensure_topics(kafka, [TopicSpec(name, PARTITIONS) for name in names])
+    await ensure_topics(kafka, specs(replication_factor=1))
     ours = {
         "DATABASE_URL": database_url,
         "KAFKA_BOOTSTRAP": kafka,

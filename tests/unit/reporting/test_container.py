@@ -30,6 +30,7 @@ async def test_every_provider_builds_without_reaching_out(monkeypatch: pytest.Mo
         "http",
         "consumer",
         "dead-letters",
+        "inbox",
         "database",
         "kafka",
         "redis",

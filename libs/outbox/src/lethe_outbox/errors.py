@@ -41,6 +41,14 @@ class TopicMissingError(PartitionCountError):
     """A topic is not there yet; a migration creates it."""
 
 
+class DeadLetterTopicError(LetheOutboxError):
+    """A dead-letter topic takes smaller records than the largest dead letter may be."""
+
+
+class RetentionError(LetheOutboxError):
+    """A topic keeps records for longer than the inbox remembers that they were handled."""
+
+
 class OffsetsLostError(LetheOutboxError):
     """A group's offsets are missing or out of the log's range; going on would skip records.
 

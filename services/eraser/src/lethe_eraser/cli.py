@@ -43,6 +43,7 @@ def run() -> None:
         {
             "http": container.server().run,
             "consumer": container.consumer().run,
+            "inbox": container.inbox_keeper().run,
             "executor": container.checked_executor().run,
             "database": container.database_watch().run,
             "s3": container.s3_watch().run,

@@ -4,6 +4,7 @@ Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
 """
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from dependency_injector import containers, providers
 from prometheus_client import CollectorRegistry
@@ -39,7 +40,9 @@ from lethe_outbox import (
     Outbox,
     TopicsProbe,
 )
+from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
 from lethe_outbox.redis_fast_path import RedisFastPath
+from lethe_outbox.topic_settings import TopicSettingsProbe
 from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer, ops_app
@@ -112,6 +115,11 @@ def _runner(
         after_commit=after_commit,
         on_state=on_state,
     )
+
+
+def _keeper(settings: EraserSettings, engine: AsyncEngine, metrics: ConsumerMetrics) -> InboxKeeper:
+    keep = timedelta(days=settings.inbox_keep_days)
+    return InboxKeeper(engine, GROUP, metrics, schema=SCHEMA, settings=KeeperSettings(keep=keep))
 
 
 class EraserContainer(containers.DeclarativeContainer):
@@ -192,21 +200,33 @@ class EraserContainer(containers.DeclarativeContainer):
         readiness=readiness,
     )
     acceptance = providers.Singleton(Acceptance, cipher, announcer, window, clock)
+    consumer_metrics = providers.Singleton(ConsumerMetrics, registry)
     runner = providers.Singleton(
         _runner,
         settings,
         engine,
         readiness,
-        providers.Singleton(ConsumerMetrics, registry),
+        consumer_metrics,
         acceptance,
         assignment,
     )
     topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, _AGREED)
+    topic_settings_probe = providers.Singleton(
+        TopicSettingsProbe,
+        settings.provided.kafka_bootstrap,
+        TOPICS,
+        providers.Factory(timedelta, days=settings.provided.inbox_keep_days),
+    )
     gates = providers.List(
         providers.Factory(Gate, "kafka", topics_probe.provided.ask, TopicsProbe.TRANSIENT),
+        providers.Factory(
+            Gate, "kafka", topic_settings_probe.provided.ask, TopicSettingsProbe.TRANSIENT
+        ),
         providers.Factory(Gate, "database", probe.provided.ask, DatabaseProbe.TRANSIENT),
     )
     consumer = providers.Singleton(Gated, runner.provided.run, gates, readiness)
+    keeper = providers.Singleton(_keeper, settings, engine, consumer_metrics)
+    inbox_keeper = providers.Singleton(Gated, keeper.provided.run, gates, readiness)
     previewer = providers.Singleton(
         Previewer,
         engine=engine,

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from lethe_contracts.errors import KeyRingError
 from lethe_contracts.keyring import KeyRing
+from lethe_contracts.topics import RETENTION_DAYS
 from lethe_eraser.window import Window, WindowError
 from lethe_runtime.settings import DatabaseUrl, ServiceSettings
 
@@ -32,6 +33,8 @@ class EraserSettings(ServiceSettings):
     kafka_bootstrap: str
     redis_url: SecretStr | None = None
     """Makes recognising repeated events faster; everything works without."""
+    inbox_keep_days: Annotated[int, Field(gt=RETENTION_DAYS, le=3650)] = 35
+    """How long an event that was handled is recognised; longer than any topic keeps its records."""
     catalog: FilePath
     """What the product's tables, buckets and hosts are (YAML)."""
     subject_cipher_keys: Annotated[SecretStr, AfterValidator(_key_ring)]

@@ -35,6 +35,7 @@ def run() -> None:
         {
             "http": container.server().run,
             "consumer": container.consumer().run,
+            "inbox": container.inbox_keeper().run,
             "database": container.watch().run,
             "sample": container.sampler().run,
             "watermark": container.watermarks().run,

@@ -3,6 +3,7 @@
 Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
 """
 
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 from dependency_injector import containers, providers
@@ -23,7 +24,9 @@ from lethe_intake.settings import IntakeSettings
 from lethe_intake.storage import MIGRATIONS, VERSION_TABLE, IntakeStorage
 from lethe_intake.watermark import Watermarks
 from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, TopicsProbe
+from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
 from lethe_outbox.redis_fast_path import RedisFastPath
+from lethe_outbox.topic_settings import TopicSettingsProbe
 from lethe_runtime.database import SCHEMA, DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer
@@ -64,6 +67,11 @@ def _runner(
         metrics=metrics,
         on_state=on_state,
     )
+
+
+def _keeper(settings: IntakeSettings, engine: AsyncEngine, metrics: ConsumerMetrics) -> InboxKeeper:
+    keep = timedelta(days=settings.inbox_keep_days)
+    return InboxKeeper(engine, GROUP, metrics, schema=SCHEMA, settings=KeeperSettings(keep=keep))
 
 
 class IntakeContainer(containers.DeclarativeContainer):
@@ -111,15 +119,25 @@ class IntakeContainer(containers.DeclarativeContainer):
         settings.provided.http_port,
         drain_seconds=settings.provided.drain_seconds,
     )
-    runner = providers.Singleton(
-        _runner, settings, engine, readiness, providers.Singleton(ConsumerMetrics, registry)
-    )
+    consumer_metrics = providers.Singleton(ConsumerMetrics, registry)
+    runner = providers.Singleton(_runner, settings, engine, readiness, consumer_metrics)
     topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, _AGREED)
+    topic_settings_probe = providers.Singleton(
+        TopicSettingsProbe,
+        settings.provided.kafka_bootstrap,
+        TOPICS,
+        providers.Factory(timedelta, days=settings.provided.inbox_keep_days),
+    )
     gates = providers.List(
         providers.Factory(Gate, "database", probe.provided.ask, DatabaseProbe.TRANSIENT),
         providers.Factory(Gate, "kafka", topics_probe.provided.ask, TopicsProbe.TRANSIENT),
+        providers.Factory(
+            Gate, "kafka", topic_settings_probe.provided.ask, TopicSettingsProbe.TRANSIENT
+        ),
     )
     consumer = providers.Singleton(Gated, runner.provided.run, gates, readiness)
+    keeper = providers.Singleton(_keeper, settings, engine, consumer_metrics)
+    inbox_keeper = providers.Singleton(Gated, keeper.provided.run, gates, readiness)
     watch = providers.Singleton(
         Watch,
         "database",

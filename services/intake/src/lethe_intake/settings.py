@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from lethe_contracts.keyring import KeyRing
+from lethe_contracts.topics import RETENTION_DAYS
 from lethe_runtime.settings import DatabaseUrl, ServiceSettings
 
 
@@ -38,6 +39,8 @@ class IntakeSettings(ServiceSettings):
     """`host:port`, several separated by commas."""
     redis_url: SecretStr | None = None
     """The inbox's fast path; without it consuming is slower and as right."""
+    inbox_keep_days: Annotated[int, Field(gt=RETENTION_DAYS, le=3650)] = 35
+    """How long an event that was handled is recognised; longer than any topic keeps its records."""
     subject_ref_keys: KeyRingText
     """Keys that turn a subject into its `subject_ref`; the same in every service."""
     subject_cipher_keys: KeyRingText

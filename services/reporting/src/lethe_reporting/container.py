@@ -5,6 +5,7 @@ Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from dependency_injector import containers, providers
 from prometheus_client import CollectorRegistry
@@ -15,7 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import PARTITIONS, TOPICS
 from lethe_outbox import ConsumerMetrics, ConsumerRunner, DeadLetterReader, Inbox, TopicsProbe
+from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
 from lethe_outbox.redis_fast_path import RedisFastPath
+from lethe_outbox.topic_settings import TopicSettingsProbe
 from lethe_reporting.api import create_app
 from lethe_reporting.consumer import (
     DEAD_LETTER_GROUP,
@@ -104,6 +107,13 @@ def _reader(
     )
 
 
+def _keeper(
+    settings: ReportingSettings, engine: AsyncEngine, metrics: ConsumerMetrics
+) -> InboxKeeper:
+    keep = timedelta(days=settings.inbox_keep_days)
+    return InboxKeeper(engine, GROUP, metrics, schema=SCHEMA, settings=KeeperSettings(keep=keep))
+
+
 class ReportingContainer(containers.DeclarativeContainer):
     """Reporting, put together."""
 
@@ -139,9 +149,18 @@ class ReportingContainer(containers.DeclarativeContainer):
         drain_seconds=settings.provided.drain_seconds,
     )
     topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, _AGREED)
+    topic_settings_probe = providers.Singleton(
+        TopicSettingsProbe,
+        settings.provided.kafka_bootstrap,
+        TOPICS,
+        providers.Factory(timedelta, days=settings.provided.inbox_keep_days),
+    )
     gates = providers.List(
         providers.Factory(Gate, "database", probe.provided.ask, DatabaseProbe.TRANSIENT),
         providers.Factory(Gate, "kafka", topics_probe.provided.ask, TopicsProbe.TRANSIENT),
+        providers.Factory(
+            Gate, "kafka", topic_settings_probe.provided.ask, TopicSettingsProbe.TRANSIENT
+        ),
     )
     projector = providers.Singleton(Projector, metrics)
     fast_path = providers.Singleton(_fast_path, settings.provided.redis_url, consumer_metrics)
@@ -151,6 +170,8 @@ class ReportingContainer(containers.DeclarativeContainer):
     consumer = providers.Singleton(Gated, runner.provided.run, gates, readiness)
     reader = providers.Singleton(_reader, settings, engine, readiness, consumer_metrics)
     dead_letter_consumer = providers.Singleton(Gated, reader.provided.run, gates, readiness)
+    keeper = providers.Singleton(_keeper, settings, engine, consumer_metrics)
+    inbox_keeper = providers.Singleton(Gated, keeper.provided.run, gates, readiness)
     database_watch = providers.Singleton(
         Watch,
         "database",
@@ -183,6 +204,7 @@ def loops(container: ReportingContainer) -> dict[str, Loop]:
         "http": container.server().run,
         "consumer": container.consumer().run,
         "dead-letters": container.dead_letter_consumer().run,
+        "inbox": container.inbox_keeper().run,
         "database": container.database_watch().run,
         "kafka": container.kafka_watch().run,
         "sample": container.sampler().run,

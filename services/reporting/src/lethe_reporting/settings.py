@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from lethe_contracts.topics import RETENTION_DAYS
 from lethe_runtime.settings import DatabaseUrl, ServiceSettings
 
 
@@ -19,4 +20,6 @@ class ReportingSettings(ServiceSettings):
     """`host:port`, several separated by commas."""
     redis_url: SecretStr | None = None
     """The inbox's fast path; without it consuming is slower and as right."""
+    inbox_keep_days: Annotated[int, Field(gt=RETENTION_DAYS, le=3650)] = 35
+    """How long an event that was handled is recognised; longer than any topic keeps its records."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8083

@@ -1,0 +1,114 @@
+"""Settings of live topics that a promise rests on, compared with what was promised."""
+
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Final
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
+
+from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
+from lethe_outbox.errors import DeadLetterTopicError, RetentionError, TopicMissingError
+
+_MAX_BYTES: Final = "max.message.bytes"
+_RETENTION: Final = "retention.ms"
+_NAME, _VALUE = 0, 1
+
+
+class TopicSettingsProbe:
+    """Asks whether the live topics can hold what consumers promise.
+
+    Args:
+        bootstrap: the brokers.
+        topics: what is consumed; each has its dead-letter topic.
+        inbox_keeps: how long the consumers' inbox remembers.
+    """
+
+    TRANSIENT: Final = (KafkaError, OSError, TimeoutError, TopicMissingError)
+    """What `ask` raises while there is something to wait for."""
+
+    def __init__(self, bootstrap: str, topics: Collection[str], inbox_keeps: timedelta) -> None:
+        self._bootstrap = bootstrap
+        self._topics = tuple(topics)
+        self._inbox_keeps = inbox_keeps
+
+    async def ask(self) -> None:
+        """Compare the live settings with what is needed.
+
+        Raises:
+            DeadLetterTopicError: a dead letter might not fit its dead-letter topic.
+            RetentionError: a topic keeps records for longer than the inbox remembers them.
+            TopicMissingError, KafkaError, OSError, TimeoutError: see `TRANSIENT`.
+        """
+        names = [name for topic in self._topics for name in (topic, dead_letter_topic(topic))]
+        found = await topic_settings(self._bootstrap, names, (_MAX_BYTES, _RETENTION))
+        check_dead_letter_topics(found, self._topics)
+        check_retention(found, self._topics, self._inbox_keeps)
+
+
+def check_dead_letter_topics(
+    found: Mapping[str, Mapping[str, str]], topics: Collection[str]
+) -> None:
+    """Check that a record of each topic's greatest size fits its dead-letter topic with headers.
+
+    Raises:
+        DeadLetterTopicError: it would not.
+    """
+    for topic in topics:
+        dead = dead_letter_topic(topic)
+        largest, limit = int(found[topic][_MAX_BYTES]), int(found[dead][_MAX_BYTES])
+        if limit < largest + HEADROOM_BYTES:
+            raise DeadLetterTopicError(
+                f"{dead} takes {limit} bytes; a record of {topic} may have {largest}, and a dead "
+                f"letter {HEADROOM_BYTES} more: set its max.message.bytes to "
+                f"{largest + HEADROOM_BYTES}"
+            )
+
+
+def check_retention(
+    found: Mapping[str, Mapping[str, str]], topics: Collection[str], inbox_keeps: timedelta
+) -> None:
+    """Check that whatever a topic still holds, the inbox still remembers.
+
+    Raises:
+        RetentionError: a record could be consumed again after the inbox has forgotten it.
+    """
+    for topic in topics:
+        milliseconds = int(found[topic][_RETENTION])
+        if milliseconds < 0 or timedelta(milliseconds=milliseconds) >= inbox_keeps:
+            kept = "for ever" if milliseconds < 0 else f"{milliseconds / 86_400_000:g} days"
+            raise RetentionError(
+                f"topic {topic} keeps records {kept}, the inbox remembers them for "
+                f"{inbox_keeps / timedelta(days=1):g} days: keep the inbox longer than the topic"
+            )
+
+
+async def topic_settings(
+    bootstrap: str, topics: Collection[str], names: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """Read settings of topics as the brokers apply them, defaults included.
+
+    Raises:
+        TopicMissingError: a topic does not exist.
+        KafkaError: the brokers do not answer, or do not let us ask (it takes DescribeConfigs).
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        answers = await admin.describe_configs(
+            [
+                ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(names))
+                for topic in topics
+            ]
+        )
+    finally:
+        await admin.close()
+    found: dict[str, dict[str, str]] = {}
+    for code, _, _, topic, entries in (one for answer in answers for one in answer.resources):
+        if code == UnknownTopicOrPartitionError.errno:
+            raise TopicMissingError(f"topic {topic} does not exist; the migration creates it")
+        if code != 0:
+            raise for_code(code)
+        found[topic] = {entry[_NAME]: entry[_VALUE] for entry in entries}
+    return found

@@ -1,0 +1,116 @@
+"""What a live topic must be like for the promises of its consumers, asked of a real broker."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
+
+from lethe_outbox import (
+    PoisonError,
+    Record,
+    TopicSpec,
+    dead_letter_topic,
+    ensure_topics,
+    initialise_group,
+)
+from lethe_outbox.errors import DeadLetterTopicError, RetentionError, TopicMissingError
+from lethe_outbox.message import EVENT_ID_HEADER
+from lethe_outbox.topic_settings import TopicSettingsProbe
+from tests.integration.outbox.conftest import ReadAll
+from tests.integration.outbox.consuming import Harness, running
+from tests.support.waiting import until
+
+LIMIT = 100_000
+HEADROOM = 65_536
+DAY = timedelta(days=1)
+
+
+async def made(kafka: str, *, dead: int | None, retention: timedelta | None = 7 * DAY) -> str:
+    name = f"orders.{uuid4().hex}"
+    kept = "-1" if retention is None else str(int(retention.total_seconds() * 1000))
+    config = {"max.message.bytes": str(LIMIT), "retention.ms": kept}
+    specs = [TopicSpec(name, 1, config)]
+    if dead is not None:
+        specs.append(TopicSpec(dead_letter_topic(name), 1, {"max.message.bytes": str(dead)}))
+    await ensure_topics(kafka, specs)
+    return name
+
+
+async def test_topics_as_agreed_are_let_through(kafka: str) -> None:
+    name = await made(kafka, dead=LIMIT + HEADROOM)
+    await TopicSettingsProbe(kafka, [name], 8 * DAY).ask()
+
+
+async def test_a_dead_letter_topic_that_is_a_byte_too_small_is_refused(kafka: str) -> None:
+    name = await made(kafka, dead=LIMIT + HEADROOM - 1)
+    with pytest.raises(DeadLetterTopicError, match=str(LIMIT + HEADROOM)):
+        await TopicSettingsProbe(kafka, [name], 8 * DAY).ask()
+
+
+@pytest.mark.parametrize("retention", [8 * DAY, None], ids=["as long", "for ever"])
+async def test_a_topic_that_outlives_the_inbox_is_refused(
+    kafka: str, retention: timedelta | None
+) -> None:
+    name = await made(kafka, dead=LIMIT + HEADROOM, retention=retention)
+    with pytest.raises(RetentionError, match="8 days"):
+        await TopicSettingsProbe(kafka, [name], 8 * DAY).ask()
+
+
+async def test_a_topic_that_is_not_there_yet_is_waited_for(kafka: str) -> None:
+    name = await made(kafka, dead=None)
+    assert TopicMissingError in TopicSettingsProbe.TRANSIENT
+    with pytest.raises(TopicMissingError):
+        await TopicSettingsProbe(kafka, [name], 8 * DAY).ask()
+
+
+async def test_the_largest_poison_record_fits_its_dead_letter_topic(
+    engine: AsyncEngine, kafka: str, read_all: ReadAll
+) -> None:
+    async def refuse(connection: AsyncConnection, records: Sequence[Record]) -> None:
+        del connection, records
+        raise PoisonError("r" * 1000)
+
+    name = await made(kafka, dead=LIMIT + HEADROOM)
+    harness = Harness(engine, kafka, name)
+    await initialise_group(kafka, harness.group, [name])
+    value = await publish_largest(kafka, name)
+    async with running(harness.runner(refuse)):
+        await until(lambda: harness.count("dead_lettered") == 1)
+    (dead,) = await read_all(dead_letter_topic(name))
+    assert (dead.value, dead.key) == (value, b"k")
+    headers = dict(dead.headers)
+    assert headers["error-reason"] == b"r" * 256  # cut to what always fits
+    assert headers["theirs"] == b"h" * 1000
+
+
+async def publish_largest(kafka: str, name: str) -> bytes:
+    """Publish a record that its topic takes and that would be refused with one byte more."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, max_request_size=2 * LIMIT)
+    await producer.start()
+    headers = [(EVENT_ID_HEADER, str(uuid7()).encode()), ("theirs", b"h" * 1000)]
+    elsewhere = await made(kafka, dead=None)
+
+    async def is_too_large(size: int) -> bool:
+        try:
+            await producer.send_and_wait(elsewhere, b"x" * size, key=b"k", headers=headers)
+        except MessageSizeTooLargeError:
+            return True
+        return False
+
+    try:
+        fits, too_large = 1, LIMIT
+        while too_large - fits > 1:
+            middle = (fits + too_large) // 2
+            if await is_too_large(middle):
+                too_large = middle
+            else:
+                fits = middle
+        await producer.send_and_wait(name, b"x" * fits, key=b"k", headers=headers)
+    finally:
+        await producer.stop()
+    return b"x" * fits
