@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Program
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from lethe_outbox.dead_letter_topic import DeadLetterProducer
+from lethe_outbox import tracing
+from lethe_outbox.dead_letter_topic import DeadLetterProducer, DeadLetterSender
 from lethe_outbox.errors import PoisonError
 from lethe_outbox.inbox import Inbox
 from lethe_outbox.metrics import ConsumerMetrics
@@ -92,6 +93,7 @@ class ConsumerRunner:
         on_state: told when the broker is found well or away.
         after_commit: called with the records whose effect was just committed; must not fail.
         on_dead_letter: see `OnDeadLetter`.
+        dead_letters: sends the dead letters; None for a producer of its own.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class ConsumerRunner:
         on_state: OnState | None = None,
         after_commit: AfterCommit | None = None,
         on_dead_letter: OnDeadLetter | None = None,
+        dead_letters: DeadLetterSender | None = None,
     ) -> None:
         self._engine = engine
         self._group = group
@@ -119,12 +122,14 @@ class ConsumerRunner:
         self._settings = settings or ConsumerSettings()
         self._transient: tuple[type[Exception], ...] = (*TRANSIENT, *transient)
         self._after_commit = after_commit
-        self._quarantine = Quarantine(group, engine, DeadLetterProducer(bootstrap), on_dead_letter)
+        self._quarantine = Quarantine(
+            group, engine, dead_letters or DeadLetterProducer(bootstrap), on_dead_letter
+        )
         self._poller = GroupPoller(
             bootstrap,
             group,
             topics,
-            self._work,
+            self.work,
             metrics,
             settings=self._settings,
             on_assigned=on_assigned,
@@ -142,9 +147,10 @@ class ConsumerRunner:
         finally:
             await self._quarantine.close()
 
-    async def _work(
+    async def work(
         self, polled: Mapping[TopicPartition, Sequence[Any]]
     ) -> Mapping[TopicPartition, Progress]:
+        """Deal with what was polled, records as aiokafka gives them; says how far that came."""
         outcome = _Outcome()
         read = {
             partition: [(one, Record.of(one)) for one in polled[partition]] for partition in polled
@@ -221,7 +227,8 @@ class ConsumerRunner:
                 fresh = await self._inbox.handled(connection, ids, self._group)
                 new = [record for record in unknown if record.event_id in fresh]
                 if new:
-                    await self._handler(connection, new)
+                    with tracing.processing(self._group, new):
+                        await self._handler(connection, new)
         outcome.handled.extend(unknown)
         kept = {id(record) for record in new}
         for record in records:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -86,6 +86,28 @@ class Failure:
 def original_headers(headers: ConsumedHeaders) -> ConsumedHeaders:
     """Return the headers a record had before it became a dead letter."""
     return tuple(header for header in headers if header[0] not in ERROR_HEADERS)
+
+
+class DeadLetterSender(Protocol):
+    """Sends dead letters, each waited for."""
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+    ) -> None:
+        """Send one record and wait until the brokers have it.
+
+        Raises:
+            KafkaError, OSError, TimeoutError: it is not certain that they have it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        ...
 
 
 class DeadLetterProducer:

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox.dead_letter_topic import (
-    DeadLetterProducer,
+    DeadLetterSender,
     Failure,
     dead_letter_topic,
     original_headers,
@@ -69,7 +69,7 @@ class Quarantine:
 
     group: str
     engine: AsyncEngine
-    producer: DeadLetterProducer
+    producer: DeadLetterSender
     on_dead_letter: OnDeadLetter | None = None
     blocked: set[TopicPartition] = field(default_factory=set)
     _tries: dict[tuple[str, int, int], Tries] = field(default_factory=dict)
