@@ -12,7 +12,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import backlog, erasure, floors, product_latency, relay, relays
+from benchmarks import (
+    append,
+    backlog,
+    consumer,
+    erasure,
+    floors,
+    latency,
+    product_latency,
+    relay,
+    relays,
+)
 from benchmarks.harness import report
 from benchmarks.harness.machine import facts
 from benchmarks.harness.model import Bench, Figure, Options
@@ -24,6 +34,9 @@ FIGURES: dict[str, Callable[[Options], Figure]] = {
     "relay": relay.figure,
     "relays": relays.figure,
     "backlog": backlog.figure,
+    "latency": latency.figure,
+    "append": append.figure,
+    "consumer": consumer.figure,
     "product_latency": product_latency.figure,
     "erasure": erasure.figure,
 }
@@ -34,6 +47,7 @@ Name = StrEnum("Name", {name: name for name in FIGURES})  # type: ignore[misc] #
 
 
 def main(
+    *,
     only: Annotated[list[Name] | None, typer.Option(help="These figures instead of all.")] = None,
     rows: Annotated[int, typer.Option(min=1000, help="Rows of the backlog.")] = _PLAIN.rows,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each case.")] = _PLAIN.repeats,

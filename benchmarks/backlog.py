@@ -13,7 +13,7 @@ _SAME = at_least(0.9)
 
 def figure(options: Options) -> Figure:
     """Drain backlogs of growing size; those of the full run take minutes each."""
-    sizes = FULL_SIZES if options.full else SIZES
+    sizes: tuple[int, ...] = FULL_SIZES if options.full else SIZES
     if options.quick:
         sizes = (1_000, 2_000)
     cases = [Case(_name(size), partial(_run, Backlog(size)), 3) for size in sizes]

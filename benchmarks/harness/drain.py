@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.harness.machine import Meter
 from benchmarks.harness.model import Bench, Sample
@@ -39,22 +40,30 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class _Team:
+class Team:
     """Relays at work."""
 
     workers: Sequence[Worker]
     progress: Sequence[Progress]
 
     def done(self) -> int:
+        """How many rows are marked as sent."""
         return sum(one.get()[1] for one in self.progress)
 
+    def end(self) -> list[dict[str, Any]]:
+        """Stop all of them and give what each tells of its counters."""
+        for worker in self.workers:
+            worker.say("end")
+        return [worker.hear() for worker in self.workers]
+
     def settled(self) -> bool:
-        """Whether all buckets are owned, in fair shares."""
+        """Whether all buckets are owned, in about fair shares."""
         owned = [one.get()[0] for one in self.progress]
         fair = BUCKETS / len(owned)
         return sum(owned) == BUCKETS and all(abs(one - fair) < fair / 2 for one in owned)
 
     def wait(self, until: Callable[[], bool], seconds: float, look: float) -> None:
+        """Look every `look` seconds whether something holds, for at most `seconds`."""
         deadline = time.monotonic() + seconds
         while not until():
             if time.monotonic() > deadline:
@@ -75,14 +84,11 @@ def drain(bench: Bench, backlog: Backlog) -> Sample:
             write(connection, name, backlog.rows, first=0)
             with database.connect() as another:
                 another.execute("CHECKPOINT")
-            with _relays(bench, database, backlog.relays) as team:
+            with relays(bench, database, backlog.relays) as team:
                 values, shares, memory = _measure(
                     bench, team, lambda: connection.execute("COMMIT"), backlog.rows
                 )
-                told = []
-                for worker in team.workers:
-                    worker.say("end")
-                    told.append(worker.hear())
+                told = team.end()
         values["hot_share"] = database.hot_share()
         values["pending"] = database.pending()
         verdict = read_back(kafka, name, backlog.rows)
@@ -91,7 +97,8 @@ def drain(bench: Bench, backlog: Backlog) -> Sample:
 
 
 @contextlib.contextmanager
-def _relays(bench: Bench, database: OutboxDatabase, count: int) -> Iterator[_Team]:
+def relays(bench: Bench, database: OutboxDatabase, count: int) -> Iterator[Team]:
+    """Start relays and wait until they share the buckets."""
     with progress_files(count) as paths, contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(
@@ -101,13 +108,13 @@ def _relays(bench: Bench, database: OutboxDatabase, count: int) -> Iterator[_Tea
         ]
         for worker in workers:
             worker.hear()
-        team = _Team(workers, stack.enter_context(reading(paths)))
+        team = Team(workers, stack.enter_context(reading(paths)))
         team.wait(team.settled, 60, 0.05)
         yield team
 
 
 def _measure(
-    bench: Bench, team: _Team, commit: Callable[[], object], rows: int
+    bench: Bench, team: Team, commit: Callable[[], object], rows: int
 ) -> tuple[dict[str, float], list[float], list[float]]:
     """Give the values, each relay's share of the rows, and resident memory over time."""
     meter = Meter(bench.addresses, [worker.pid for worker in team.workers])

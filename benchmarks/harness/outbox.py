@@ -13,8 +13,11 @@ from sqlalchemy import create_engine
 from benchmarks.harness.records import HEADERS, KEY_SQL, KEYS, TRACEPARENT, VALUE_SQL
 from benchmarks.harness.servers import database
 from lethe_outbox import Status, bucket_of
-from lethe_outbox.migrations import create_outbox
+from lethe_outbox.migrations import create_inbox, create_outbox, create_outbox_upkeep
 from lethe_sandbox.stack import Addresses
+
+BUSINESS = "CREATE TABLE business (id bigserial PRIMARY KEY, v int NOT NULL)"
+"""The table of whoever appends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,10 @@ def outbox(addresses: Addresses) -> Iterator[OutboxDatabase]:
     with database(addresses) as name:
         engine = create_engine(addresses.database_url(name))
         with engine.begin() as connection:
-            create_outbox(Operations(MigrationContext.configure(connection)))
+            operations = Operations(MigrationContext.configure(connection))
+            create_outbox(operations)
+            create_outbox_upkeep(operations)
+            create_inbox(operations)
         engine.dispose()
         yield OutboxDatabase(addresses.database_url(name), addresses.database_url(name, driver=""))
 

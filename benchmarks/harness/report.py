@@ -129,13 +129,18 @@ def show(console: Console, made: Sequence[Line]) -> None:
             line.figure,
             line.row.work,
             f"{_range(line.value)} {line.row.unit}",
-            line.row.against or "",
+            _against(line.row),
             "" if line.ratio is None else _range(line.ratio),
             goal_in_words(line.row.goal, line.row.unit),
             {None: "", True: "[green]reached[/]", False: "[red]missed[/]"}[line.reached],
             end_section=last,
         )
     console.print(table)
+
+
+def _against(row: Row) -> str:
+    """Name what is compared with: another case, or another value of this one."""
+    return (row.base if row.against == row.case else row.against) or ""
 
 
 def goal_in_words(goal: Goal | None, unit: str) -> str:

@@ -8,7 +8,8 @@ import asyncio
 import json
 import struct
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,13 +22,17 @@ def say(**told: Any) -> None:
     print(json.dumps(told), flush=True)
 
 
+def hear_now() -> str:
+    """Wait for the other end's next word, whatever else there is to do; empty when it is gone."""
+    return sys.stdin.readline().strip()
+
+
 async def hear() -> str:
-    """Wait for the other end's next word; empty when it is gone."""
-    line = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    return line.strip()
+    """Wait for the other end's next word while other tasks go on."""
+    return await asyncio.get_running_loop().run_in_executor(None, hear_now)
 
 
-async def answer(work: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+async def answer(work: Callable[[], Coroutine[Any, Any, Mapping[str, Any]]]) -> None:
     """Say ready, wait for the word, work, tell what came of it, and wait for the end."""
     say(ready=True)
     await hear()
@@ -64,3 +69,14 @@ class Progress:
     ) -> None:
         """Close the file."""
         self._file.close()
+
+
+async def at_rate(
+    one: Callable[[int], Coroutine[Any, Any, None]], numbers: Iterable[int], rate: float
+) -> None:
+    """Start `one` for every number, `rate` of them per second however long each takes."""
+    started = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for place, number in enumerate(numbers):
+            await asyncio.sleep(max(0.0, started + place / rate - time.monotonic()))
+            group.create_task(one(number))

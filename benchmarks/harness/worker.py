@@ -97,7 +97,7 @@ class Worker:
 @contextmanager
 def progress_files(count: int) -> Iterator[list[Path]]:
     """Give `count` files in which measured processes tell how far they are."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # noqa: S108 - memory, no disk
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         paths = [Path(folder) / str(n) for n in range(count)]
         for path in paths:
             path.write_bytes(bytes(PROGRESS.size))

@@ -1,6 +1,7 @@
 """A relay with every guarantee on, which tells at any time what it owns and has acknowledged."""
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ _LOOK_SECONDS = 0.004
 
 async def main(database_url: str, bootstrap: str, progress_path: Path) -> None:
     """Run until the word `end`; the word `go` wakes it, as a hint would."""
+    logging.basicConfig(level=logging.WARNING)
     registry = CollectorRegistry()
     metrics = RelayMetrics(registry)
     relay = Relay("bench", database_url, bootstrap, metrics=metrics)
