@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check lint types format up down bench lock clean
+.PHONY: help install demo test check lint types format up down bench soak lock clean
 
 BOOTSTRAP := @sandbox/bootstrap.sh
 BIN := .venv/bin
@@ -45,6 +45,10 @@ down: install ## Stop what `make up` or `lethe demo --keep` left running
 bench: install ## The benchmarks (ONLY=relay, ROWS=...)
 	$(BOOTSTRAP) servers
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+
+soak: install ## The fault suite's long version, judged at the end (N=10000000, ARGS="--help")
+	$(BOOTSTRAP) servers
+	@$(BIN)/python -m tests.soak $(if $(N),--rows $(N)) $(ARGS)
 
 lock: ## Write requirements.lock anew (ARGS="--upgrade")
 	$(BOOTSTRAP) lock $(ARGS)

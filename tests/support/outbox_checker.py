@@ -300,14 +300,17 @@ class StreamedOrder:
 
     refused: Mapping[str, Collection[int]] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
+    partitions: dict[str, int] = field(default_factory=dict)
     records: int = 0
     repetitions: int = 0
     gaps: list[str] = field(default_factory=list)
     published_refusals: int = 0
+    torn: int = 0
 
-    def see(self, key: str, number: int) -> None:
+    def see(self, key: str, number: int, partition: int = 0) -> None:
         """Take in one record, in the order of its partition."""
         self.records += 1
+        self.torn += self.partitions.setdefault(key, partition) != partition
         last = self.last.get(key, 0)
         refused = self.refused.get(key, ())
         if number in refused:
@@ -326,6 +329,8 @@ class StreamedOrder:
         problems = []
         if self.gaps:
             problems.append(f"lost or out of order, e.g. {self.gaps[:SHOWN]}")
+        if self.torn:
+            problems.append(f"{self.torn} records of keys in several partitions")
         if self.published_refusals:
             problems.append(f"{self.published_refusals} refused but published")
         short = [key for key, count in written.items() if self._expected(key, count)]

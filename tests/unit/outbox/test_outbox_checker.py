@@ -187,3 +187,10 @@ def test_what_was_refused_is_missing_in_a_stream_and_nothing_else() -> None:
     assert streamed(("a", 1), ("a", 3), ("b", 1), refused={"a": {2}}) == []
     assert streamed(("a", 1), ("a", 2), ("b", 1), refused={"a": {3}}) == []
     assert "refused but published" in streamed(*CLEAN, refused={"a": {2}})[0]
+
+
+def test_a_stream_with_a_key_in_two_partitions_is_seen() -> None:
+    order = StreamedOrder()
+    order.see("a", 1, 0)
+    order.see("a", 2, 1)
+    assert order.judge({"a": 2}) == ["1 records of keys in several partitions"]
