@@ -8,10 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner, Result
 
-from lethe_outbox import Message
+from lethe_outbox import Message, ReorderError
 from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli import app
 from lethe_runtime.database import DatabaseAwayError, NotMigratedError
+from tests.support.outbox_upkeep import make_month, months_ago, put
 from tests.support.outbox_world import append, statuses
 
 
@@ -103,3 +104,198 @@ async def test_what_cannot_be_asked_is_one_sentence(
     assert isinstance(shown.exception, DatabaseAwayError)
     assert "secret" not in str(shown.exception)
     del database_url
+
+
+SUBJECT = "acct-000017"
+
+
+async def rows_of(*arguments: str) -> list[dict[str, object]]:
+    shown = await lethe_outbox("list", "--outbox", "intake", "--json", *arguments)
+    assert shown.exit_code == 0, shown.output
+    found: list[dict[str, object]] = json.loads(shown.stdout)
+    return found
+
+
+async def ids_of(*arguments: str) -> list[object]:
+    return [row["id"] for row in await rows_of(*arguments)]
+
+
+@pytest.fixture
+async def many_rows(three_rows: AsyncEngine) -> AsyncEngine:
+    """Beside the three: one of another key and topic, one that was sent, and one of long ago."""
+    engine = three_rows
+    await make_month(engine, months_ago(3))
+    await append(engine, Message("other", "k", b"12345"), Message("t", "k", b""))
+    async with engine.begin() as connection:
+        await put(connection, months_ago(3), Message("t", "k", b""))
+        await connection.execute(
+            text("update lethe.outbox set status = 1, sent_at = now() where id = 5")
+        )
+    return engine
+
+
+async def test_list_filters_by_status_topic_key_and_age(many_rows: AsyncEngine) -> None:
+    del many_rows
+    assert await ids_of() == [1, 2, 3, 4, 6]
+    assert await ids_of("--status", "pending", "--status", "sent") == [1, 4, 5, 6]
+    assert await ids_of("--status", "dlt_failed") == [3]
+    assert await ids_of("--topic", "other") == [4]
+    assert await ids_of("--key", "k") == [4, 6]
+    assert await ids_of("--older-than", "30d") == [6]
+    assert await ids_of("--newer-than", "30d", "--key", SUBJECT) == [1, 2, 3]
+    assert await ids_of("--status", "sent", "--older-than", "1h") == []
+    assert await ids_of("--limit", "2") == [1, 2]
+
+
+async def test_list_tells_what_waits_and_no_key_and_no_payload(many_rows: AsyncEngine) -> None:
+    del many_rows
+    found = {row["id"]: row for row in await rows_of("--status", "pending", "--status", "sent")}
+    assert {number: row["held"] for number, row in found.items()} == {
+        1: True,
+        4: False,
+        5: False,
+        6: False,
+    }
+    assert found[4]["bytes"] == 5
+    assert found[5]["sent_at"] is not None
+    shown = await lethe_outbox("list", "--outbox", "intake")
+    assert shown.exit_code == 0
+    assert "waits" in shown.output
+    assert "held back" in shown.output
+    for output in (shown.output, json.dumps(list(found.values()))):
+        assert SUBJECT not in output
+        assert "12345" not in output
+    shown = await lethe_outbox("list", "--outbox", "intake", "--topic", "nobody's")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+
+
+async def test_show_gives_key_and_headers_and_the_payload_only_when_asked(
+    many_rows: AsyncEngine,
+) -> None:
+    async with many_rows.connect() as connection:
+        event_id = str(
+            await connection.scalar(text("select event_id from lethe.outbox where id = 4"))
+        )
+    shown = await lethe_outbox("show", "4", "--outbox", "intake", "--json")
+    found = json.loads(shown.stdout)
+    assert (found["event_id"], found["key"], found["headers"]) == (
+        event_id,
+        "k",
+        [["ce_id", event_id]],
+    )
+    assert "payload_base64" not in found
+    shown = await lethe_outbox("show", event_id, "--outbox", "intake", "--payload")
+    assert shown.exit_code == 0
+    assert event_id in shown.output
+    assert "12345" in shown.output
+    assert "12345" not in (await lethe_outbox("show", "4", "--outbox", "intake")).output
+    shown = await lethe_outbox("show", "3", "--outbox", "intake", "--json", "--payload")
+    found = json.loads(shown.stdout)
+    assert (found["status"], found["held"], found["payload_base64"]) == ("DLT_FAILED", True, "")
+    assert found["died_at"] is not None
+
+
+async def test_show_keeps_what_was_written_from_being_read_as_markup(
+    three_rows: AsyncEngine,
+) -> None:
+    message = Message("t", "k", b"[bold]\x1b[2J", (("h", b"[/nothing]"),))
+    await append(three_rows, message)
+    shown = await lethe_outbox("show", "4", "--outbox", "intake", "--payload")
+    assert "[bold]\\x1b[2J" in shown.output
+    assert "[/nothing]" in shown.output
+
+
+async def test_requeue_can_be_tried_first(three_rows: AsyncEngine) -> None:
+    shown = await lethe_outbox("requeue", "--outbox", "intake", "--dry-run")
+    assert shown.output == "1 rows of intake would be pending again\n"
+    assert (await statuses(three_rows)).count(Status.PENDING) == 1
+    shown = await lethe_outbox("requeue", "--outbox", "intake", "--json")
+    assert json.loads(shown.stdout) == {"requeued": 1, "would_requeue": 1, "dry_run": False}
+
+
+async def test_requeue_behind_later_events_must_be_accepted(three_rows: AsyncEngine) -> None:
+    async with three_rows.begin() as connection:
+        await connection.execute(text("update lethe.outbox_dead set held = false"))
+    shown = await lethe_outbox("requeue", "--outbox", "intake", "--id", "2")
+    assert isinstance(shown.exception, ReorderError)
+    assert (await statuses(three_rows)).count(Status.PENDING) == 1
+    shown = await lethe_outbox("requeue", "--outbox", "intake", "--id", "2", "--accept-reorder")
+    assert shown.exit_code == 0
+    assert (await statuses(three_rows)).count(Status.PENDING) == 2
+
+
+PURGE = ("purge", "--outbox", "intake", "--approve-by", "Kim Minji", "--older-than", "7d")
+
+
+async def age_the_dead(engine: AsyncEngine, *ids: int) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "update lethe.outbox_dead set died_at = now() - interval '8 days'"
+                " where id = any (:ids)"
+            ),
+            {"ids": list(ids)},
+        )
+
+
+async def test_purge_removes_what_is_old_when_confirmed_and_notes_who_when_and_what(
+    three_rows: AsyncEngine,
+) -> None:
+    await age_the_dead(three_rows, 3)
+    shown = await lethe_outbox(*PURGE)
+    assert (shown.exit_code, shown.output) == (
+        0,
+        "1 rows of intake would be removed; nothing was (--confirm does it)\n",
+    )
+    assert len(await statuses(three_rows)) == 3
+    shown = await lethe_outbox(*PURGE, "--confirm", "--json")
+    document = json.loads(shown.stdout)
+    assert (document["confirmed"], len(document["purged"])) == (True, 1)
+    assert await statuses(three_rows) == [Status.PENDING, Status.DEAD_LETTERED]
+    async with three_rows.connect() as connection:
+        (noted,) = (await connection.execute(text("select * from lethe.outbox_purged"))).mappings()
+        assert str(noted["event_id"]) == document["purged"][0]
+        assert (noted["approved_by"], noted["older_than_seconds"]) == ("Kim Minji", 7 * 86_400)
+        assert (noted["status"], noted["reason"]) == (Status.DLT_FAILED, "too_large")
+        assert noted["database_user"]
+        assert SUBJECT not in str(dict(noted))
+    shown = await lethe_outbox(*PURGE, "--confirm")
+    assert shown.output == "0 rows of intake are removed\n"
+    async with three_rows.connect() as connection:
+        assert await connection.scalar(text("select count(*) from lethe.outbox_purged")) == 1
+
+
+async def test_purge_takes_more_than_one_transaction_holds(
+    three_rows: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lethe_outbox.purge.AT_ONCE", 1)
+    await age_the_dead(three_rows, 2, 3)
+    shown = await lethe_outbox(*PURGE, "--confirm")
+    assert shown.output == "2 rows of intake are removed\n"
+    assert await statuses(three_rows) == [Status.PENDING]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("purge", "--outbox", "intake", "--older-than", "7d", "--confirm"),
+        ("purge", "--outbox", "intake", "--approve-by", "Kim", "--confirm"),
+        ("purge", "--outbox", "intake", "--approve-by", " ", "--older-than", "7d"),
+        ("purge", "--outbox", "intake", "--approve-by", "Kim", "--older-than", "0d"),
+        ("purge", "--outbox", "intake", "--approve-by", "Kim", "--older-than", "week"),
+        ("list", "--outbox", "nowhere"),
+        ("list",),
+        ("show", "none", "--outbox", "intake"),
+    ],
+    ids=" ".join,
+)
+async def test_wrong_usage_ends_with_2(environment: None, arguments: tuple[str, ...]) -> None:
+    del environment
+    assert (await lethe_outbox(*arguments)).exit_code == 2
+
+
+async def test_a_row_that_is_not_there_ends_with_1(three_rows: AsyncEngine) -> None:
+    del three_rows
+    for identity in ("99", "01890000-0000-7000-8000-000000000000"):
+        shown = await lethe_outbox("show", identity, "--outbox", "intake")
+        assert (shown.exit_code, shown.stdout) == (1, "")

@@ -68,5 +68,13 @@ class UnsafeDatabaseError(LetheOutboxError):
     """The outbox's tables are not such that a relay could keep its promise."""
 
 
+class ApprovalError(LetheOutboxError, ValueError):
+    """A removal nobody answers for, or of no age."""
+
+
+class RowGoneError(LetheOutboxError):
+    """A refused row is not in the outbox any more, so it cannot be brought back."""
+
+
 class ReorderError(LetheOutboxError):
     """Bringing a row back would publish it behind later events of its key."""

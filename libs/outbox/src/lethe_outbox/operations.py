@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, lateral, select, text, true, update
+from sqlalchemy import Connection, Row, Select, func, lateral, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from lethe_outbox.errors import ReorderError
+from lethe_outbox.errors import ReorderError, RowGoneError
+from lethe_outbox.rewinding import rewind
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
 
 MOST_PENDING_PER_BUCKET: Final = 2000
@@ -115,7 +116,9 @@ async def requeue(
         schema: of the outbox.
 
     Raises:
-        ReorderError: there are such later events and that was not accepted; nothing is changed.
+        ReorderError: there are such later events, or may have been in a partition that was dropped,
+            and that was not accepted; nothing is changed.
+        RowGoneError: a row is not in the outbox any more; nothing is changed.
     """
     return await connection.run_sync(_requeue, OutboxTables(schema), ids, accept_reorder)
 
@@ -172,7 +175,7 @@ def _requeue(
     ids: Collection[int] | None,
     accept_reorder: bool,  # noqa: FBT001 - run_sync passes by position
 ) -> int:
-    dead, outbox, bucket = tables.dead, tables.outbox, tables.bucket
+    dead, outbox = tables.dead, tables.outbox
     chosen = dead.c.id.in_(ids) if ids is not None else dead.c.status == int(Status.DLT_FAILED)
     rows = connection.execute(
         select(dead).where(chosen).order_by(dead.c.bucket, dead.c.id).with_for_update()
@@ -185,25 +188,19 @@ def _requeue(
                 "published; accept_reorder brings them back behind those"
             )
     for row in rows:
-        connection.execute(
+        done = connection.execute(
             update(outbox)
-            .where(outbox.c.id == row.id, outbox.c.created_at == row.created_at)
+            # The row may have moved to a newer partition than its creation says.
+            .where(outbox.c.bucket == row.bucket, outbox.c.id == row.id)
             .values(status=int(Status.PENDING), last_error=None)
         )
+        if not done.rowcount:
+            raise RowGoneError(f"row {row.id} is not in the outbox any more; nothing was changed")
     connection.execute(dead.delete().where(dead.c.id.in_([row.id for row in rows])))
     lowest: dict[int, int] = {}
     for row in rows:
         lowest[row.bucket] = min(row.id, lowest.get(row.bucket, row.id))
-    for number in sorted(lowest):
-        connection.execute(
-            update(bucket)
-            .where(bucket.c.bucket == bindparam("number"))
-            .values(
-                low_water=func.least(bucket.c.low_water, lowest[number] - 1),
-                rewinds=bucket.c.rewinds + 1,
-            ),
-            {"number": number},
-        )
+    rewind(connection, tables, lowest)
     return len(rows)
 
 
@@ -219,4 +216,13 @@ def _has_later(connection: Connection, tables: OutboxTables, row: Row[Any]) -> b
         )
         .limit(1)
     )
-    return found is not None
+    return found is not None or _has_moved(connection, tables, row)
+
+
+def _has_moved(connection: Connection, tables: OutboxTables, row: Row[Any]) -> bool:
+    """Say whether the partition was dropped in which later events of the key may have been."""
+    outbox = tables.outbox
+    written = connection.scalar(
+        select(outbox.c.created_at).where(outbox.c.bucket == row.bucket, outbox.c.id == row.id)
+    )
+    return bool(written is not None and written != row.created_at)

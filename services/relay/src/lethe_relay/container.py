@@ -48,7 +48,12 @@ def _relay(
         settings.kafka_bootstrap,
         metrics=metrics,
         schema=SCHEMA,
-        settings=LibrarySettings(hold_back_topics=frozenset({REQUESTS})),
+        settings=LibrarySettings(
+            hold_back_topics=frozenset({REQUESTS}),
+            retention_seconds=settings.sent_retention_days * 86_400,
+            janitor_seconds=settings.janitor_seconds,
+            months_ahead=settings.months_ahead,
+        ),
         on_state=on_state,
     )
 

@@ -22,3 +22,11 @@ class RelaySettings(ServiceSettings):
     kafka_replication_factor: Annotated[int, Field(ge=1, le=9)] = 1
     """Copies of the topics that `lethe migrate` creates; 3 wherever a broker's loss must lose
     nothing (`docs/guarantees.md`)."""
+    sent_retention_days: Annotated[float, Field(gt=0, le=3650)] = 30
+    """How long sent rows stay in an outbox at least, in days; a month's partition goes when its
+    newest row is that old."""
+    janitor_seconds: Annotated[float, Field(ge=0, le=86_400)] = 600
+    """How often the partitions of the outboxes are made and dropped, in seconds; 0 leaves that to
+    somebody else."""
+    months_ahead: Annotated[int, Field(ge=1, le=24)] = 2
+    """Monthly partitions that are made after the current month's."""

@@ -1,0 +1,287 @@
+"""Looking at single rows of an outbox: which there are, and what one of them carries.
+
+Nothing here gives a payload unless it is asked for it, and no list gives a key: a key may name
+somebody.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    exists,
+    false,
+    func,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_outbox.message import bucket_of, unpack_headers
+from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
+
+UNSENT: Final = frozenset({Status.PENDING, Status.DEAD_LETTERED, Status.DLT_FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which rows are wanted; what is None does not matter.
+
+    Attributes:
+        statuses: in one of these.
+        topic: for this topic.
+        key: of this key.
+        older_than: written longer ago.
+        newer_than: written since.
+        most: so many at most; of sent rows the newest, of others the oldest.
+    """
+
+    statuses: Collection[Status] = UNSENT
+    topic: str | None = None
+    key: str | None = None
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+    most: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A row, without what it carries.
+
+    Attributes:
+        id: of the row.
+        event_id: what its record carries.
+        topic: where it goes.
+        status: where it stands.
+        bytes: of its payload.
+        created_at: when it was written; of a refused row, when the event was.
+        sent_at: when Kafka had it, if it has.
+        attempts: how often it was refused.
+        reason: why it was refused, a short code.
+        held: of a refused row, whether its key waits for it; of a pending one, whether it waits.
+    """
+
+    id: int
+    event_id: UUID
+    topic: str
+    status: Status
+    bytes: int
+    created_at: datetime
+    sent_at: datetime | None
+    attempts: int
+    reason: str | None
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRow:
+    """A row with everything it carries.
+
+    Attributes:
+        row: see there.
+        key: of the record.
+        bucket: of the key.
+        dlt_attempts: how often its dead-letter topic refused it.
+        died_at: when it was refused, if it was and nobody has dealt with it.
+        headers: of the record; None if the stored value is not readable as headers.
+        payload: of the record; None unless it was asked for.
+    """
+
+    row: OutboxRow
+    key: str
+    bucket: int
+    dlt_attempts: int
+    died_at: datetime | None
+    headers: list[tuple[str, bytes]] | None
+    payload: bytes | None
+
+
+async def rows(
+    engine: AsyncEngine, wanted: Wanted, schema: str | None = DEFAULT_SCHEMA
+) -> list[OutboxRow]:
+    """List rows by id."""
+    async with engine.connect() as connection:
+        return await connection.run_sync(_rows, OutboxTables(schema), wanted)
+
+
+async def row(
+    engine: AsyncEngine,
+    identity: int | UUID,
+    schema: str | None = DEFAULT_SCHEMA,
+    *,
+    payload: bool = False,
+) -> WholeRow | None:
+    """Give the row of an id or an event id; None if there is none (any more).
+
+    An event id stands in no index: unless the row waits or was refused, everything is read.
+    """
+    async with engine.connect() as connection:
+        return await connection.run_sync(_row, OutboxTables(schema), identity, payload)
+
+
+def _rows(connection: Connection, tables: OutboxTables, wanted: Wanted) -> list[OutboxRow]:
+    # A plan of the days when the table was empty would read it whole.
+    connection.execute(text("set local enable_seqscan = off"))
+    found: list[OutboxRow] = []
+    for status in sorted(set(wanted.statuses)):
+        found += map(_outbox_row, connection.execute(_of_status(tables, wanted, status)).mappings())
+    return sorted(found, key=lambda one: one.id)[: wanted.most]
+
+
+def _of_status(tables: OutboxTables, wanted: Wanted, status: Status) -> Select[Any]:
+    match status:
+        case Status.PENDING:
+            return _pending(tables, wanted)
+        case Status.SENT:
+            return _sent(tables, wanted)
+        case _:
+            return _refused(tables, wanted, status)
+
+
+def _refused(tables: OutboxTables, wanted: Wanted, status: Status) -> Select[Any]:
+    outbox, dead = tables.outbox, tables.dead
+    return (
+        _columns(tables, dead.c.created_at, dead.c.held)
+        .join(dead, (dead.c.bucket == outbox.c.bucket) & (dead.c.id == outbox.c.id))
+        .where(outbox.c.status == int(status), *_conditions(tables, wanted, dead.c.created_at))
+        .order_by(outbox.c.id)
+        .limit(wanted.most)
+    )
+
+
+def _pending(tables: OutboxTables, wanted: Wanted) -> Select[Any]:
+    outbox, dead, bucket = tables.outbox, tables.dead, tables.bucket
+    waits = exists().where(
+        dead.c.held,
+        dead.c.bucket == outbox.c.bucket,
+        dead.c.key == outbox.c.key,
+        dead.c.topic == outbox.c.topic,
+    )
+    # Everything that waits is above its bucket's low-water mark.
+    each = (
+        _columns(tables, outbox.c.created_at, waits)
+        .where(
+            outbox.c.status == int(Status.PENDING),
+            outbox.c.bucket == bucket.c.bucket,
+            outbox.c.id > bucket.c.low_water,
+            *_conditions(tables, wanted, outbox.c.created_at),
+        )
+        .order_by(outbox.c.id)
+        .limit(wanted.most)
+        .correlate(bucket)
+        .lateral()
+    )
+    everywhere = select(*each.c).select_from(bucket.join(each, true()))
+    return everywhere.order_by(each.c.id).limit(wanted.most)
+
+
+def _sent(tables: OutboxTables, wanted: Wanted) -> Select[Any]:
+    outbox = tables.outbox
+    return (
+        _columns(tables, outbox.c.created_at, false())
+        .where(
+            outbox.c.status == int(Status.SENT),
+            *_conditions(tables, wanted, outbox.c.created_at),
+        )
+        .order_by(outbox.c.id.desc())
+        .limit(wanted.most)
+    )
+
+
+def _columns(
+    tables: OutboxTables, created_at: ColumnElement[Any], held: ColumnElement[bool]
+) -> Select[Any]:
+    outbox = tables.outbox
+    return select(
+        outbox.c.id,
+        outbox.c.event_id,
+        outbox.c.topic,
+        outbox.c.status,
+        func.length(outbox.c.payload).label("bytes"),
+        created_at.label("created_at"),
+        outbox.c.sent_at,
+        outbox.c.attempts,
+        outbox.c.last_error.label("reason"),
+        held.label("held"),
+    )
+
+
+def _conditions(
+    tables: OutboxTables, wanted: Wanted, created_at: ColumnElement[Any]
+) -> Iterator[ColumnElement[bool]]:
+    outbox = tables.outbox
+    if wanted.topic is not None:
+        yield outbox.c.topic == wanted.topic
+    if wanted.key is not None:
+        yield outbox.c.bucket == bucket_of(wanted.key)
+        yield outbox.c.key == wanted.key
+    if wanted.older_than is not None:
+        yield created_at <= func.now() - wanted.older_than
+    if wanted.newer_than is not None:
+        yield created_at >= func.now() - wanted.newer_than
+
+
+def _row(
+    connection: Connection,
+    tables: OutboxTables,
+    identity: int | UUID,
+    payload: bool,  # noqa: FBT001 - run_sync passes by position
+) -> WholeRow | None:
+    outbox, dead = tables.outbox, tables.dead
+    if isinstance(identity, UUID):
+        number = connection.scalar(select(dead.c.id).where(dead.c.event_id == identity))
+        chosen = outbox.c.event_id == identity if number is None else outbox.c.id == number
+    else:
+        chosen = outbox.c.id == identity
+    found = connection.execute(
+        select(
+            outbox,
+            dead.c.died_at,
+            dead.c.created_at.label("event_created_at"),
+            func.coalesce(dead.c.held, false()).label("held"),
+        )
+        .outerjoin(dead, (dead.c.bucket == outbox.c.bucket) & (dead.c.id == outbox.c.id))
+        .where(chosen)
+        .order_by(outbox.c.id)
+        .limit(1)
+    ).first()
+    if found is None:
+        return None
+    return WholeRow(
+        row=OutboxRow(
+            id=found.id,
+            event_id=found.event_id,
+            topic=found.topic,
+            status=Status(found.status),
+            bytes=len(found.payload),
+            created_at=found.event_created_at or found.created_at,
+            sent_at=found.sent_at,
+            attempts=found.attempts,
+            reason=found.last_error,
+            held=found.held,
+        ),
+        key=found.key,
+        bucket=found.bucket,
+        dlt_attempts=found.dlt_attempts,
+        died_at=found.died_at,
+        headers=_headers(found.headers),
+        payload=found.payload if payload else None,
+    )
+
+
+def _headers(packed: bytes) -> list[tuple[str, bytes]] | None:
+    try:
+        return unpack_headers(packed)
+    except ValueError:
+        return None
+
+
+def _outbox_row(found: RowMapping) -> OutboxRow:
+    return OutboxRow(**{**found, "status": Status(found["status"])})

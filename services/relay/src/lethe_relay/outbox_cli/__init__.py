@@ -1,0 +1,258 @@
+"""The group `lethe outbox`: how the outboxes stand, single rows, and what becomes of refused ones.
+
+It works on the databases of the relay's settings, whether a relay runs or not. No list shows a key
+or a payload. Exit codes: 0 done, or shown what would be done; 1 refused, or a database does not
+answer, or there is no such row; 2 wrong usage or settings.
+"""
+
+import json
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_outbox.figures import figures
+from lethe_outbox.listing import UNSENT, Wanted, row, rows
+from lethe_outbox.operations import refused, requeue, status
+from lethe_outbox.plain_sql import ALL_PARTS, schema_sql
+from lethe_outbox.purge import Approval, purge, purgeable
+from lethe_outbox.schema import Status
+from lethe_relay.outbox_cli.asking import Age, AsJson, Name, Outbox, age, ask, progress, settings
+from lethe_relay.outbox_cli.shown import (
+    Stand,
+    overview,
+    refused_table,
+    row_document,
+    rows_table,
+    status_document,
+    whole_document,
+    whole_table,
+)
+from lethe_runtime.database import SCHEMA
+
+_AT_ONCE: Final = 500
+_MOST_REFUSED: Final = 1_000_000
+
+app = typer.Typer(help="Looks at the outboxes and brings rows back.", no_args_is_help=True)
+
+
+class OneStatus(StrEnum):
+    """Where a row stands, as `list` takes it."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    DEAD_LETTERED = "dead_lettered"
+    DLT_FAILED = "dlt_failed"
+
+
+class Part(StrEnum):
+    """What `lethe outbox schema` prints alone."""
+
+    OUTBOX = "outbox"
+    INBOX = "inbox"
+    DEAD_LETTER = "dead-letter"
+
+
+@app.command("status")
+def show_status(*, as_json: AsJson = False) -> None:
+    """Show rows by status, sizes, who publishes and writes, and what was refused."""
+    seconds = settings().sent_retention_days * 86_400
+
+    async def look(engine: AsyncEngine) -> Stand:
+        size = await figures(engine, SCHEMA, retention_seconds=seconds)
+        return await status(engine, SCHEMA), size, await refused(engine, SCHEMA)
+
+    found = {name: ask(name, look) for name in Name}
+    if as_json:
+        _print({name: status_document(*stand) for name, stand in found.items()})
+        return
+    console = Console()
+    console.print(overview(found))
+    for name, (_, _, dead) in found.items():
+        if dead:
+            console.print(refused_table(name, dead))
+
+
+@app.command("list")
+def list_rows(
+    *,
+    outbox: Outbox,
+    statuses: Annotated[
+        list[OneStatus] | None,
+        typer.Option("--status", help="Repeat it for more. Default: all that are not sent."),
+    ] = None,
+    topic: Annotated[str | None, typer.Option(help="Only for this topic.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only of this key.")] = None,
+    older_than: Age = None,
+    newer_than: Age = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List rows without what they carry: of sent ones the newest, of others the oldest."""
+    wanted = Wanted(
+        statuses=[Status[one.name] for one in statuses] if statuses else UNSENT,
+        topic=topic,
+        key=key,
+        older_than=older_than,
+        newer_than=newer_than,
+        most=limit,
+    )
+    found = ask(outbox, lambda engine: rows(engine, wanted, SCHEMA))
+    if as_json:
+        _print([row_document(each) for each in found])
+    elif found:
+        Console().print(rows_table(outbox, found))
+    else:
+        typer.echo("there are none", err=True)
+
+
+@app.command("show")
+def show_row(
+    identity: Annotated[str, typer.Argument(metavar="ID|EVENT_ID")],
+    *,
+    outbox: Outbox,
+    payload: Annotated[bool, typer.Option("--payload", help="Its payload too, in clear.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one row with its key and headers; by its event id it may take a while."""
+    wanted = _identity(identity)
+    with progress() as shown:
+        shown.add_task("looking", total=None)
+        found = ask(outbox, lambda engine: row(engine, wanted, SCHEMA, payload=payload))
+    if found is None:
+        typer.echo(f"{outbox} has no such row (any more)", err=True)
+        raise typer.Exit(1)
+    if as_json:
+        _print(whole_document(found))
+    else:
+        Console().print(whole_table(found))
+
+
+@app.command("requeue")
+def bring_back(
+    *,
+    outbox: Outbox,
+    ids: Annotated[
+        list[int] | None,
+        typer.Option("--id", help="A refused row; repeat it for more. Default: all DLT_FAILED."),
+    ] = None,
+    accept_reorder: Annotated[
+        bool, typer.Option(help="Also behind later events of the same key.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make refused rows pending again, so that the relay publishes them."""
+
+    async def again(engine: AsyncEngine) -> int:
+        chosen = sorted(set(ids)) if ids is not None else await _failed(engine)
+        count = 0
+        with progress() as shown:
+            task = shown.add_task("requeue", total=len(chosen))
+            for at in range(0, len(chosen), _AT_ONCE):
+                some = chosen[at : at + _AT_ONCE]
+                async with engine.begin() as connection:
+                    count += await requeue(
+                        connection, some, accept_reorder=accept_reorder, schema=SCHEMA
+                    )
+                    if dry_run:
+                        await connection.rollback()
+                shown.advance(task, len(some))
+        return count
+
+    count = ask(outbox, again)
+    if as_json:
+        _print({"requeued": 0 if dry_run else count, "would_requeue": count, "dry_run": dry_run})
+    elif dry_run:
+        typer.echo(f"{count} rows of {outbox} would be pending again")
+    else:
+        typer.echo(f"{count} rows of {outbox} are pending again")
+
+
+@app.command("purge")
+def remove(
+    *,
+    outbox: Outbox,
+    older_than: Annotated[
+        timedelta, typer.Option(parser=age, metavar="AGE", help="Refused longer ago: 7d, 12h.")
+    ],
+    approve_by: Annotated[
+        str, typer.Option(metavar="NAME", help="Who answers for it; kept for good.")
+    ],
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Do it; without this only say what would be done.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove refused rows for good, and note who, when and which; keys held back go on."""
+    approval = _approval(older_than, approve_by)
+
+    async def gone(engine: AsyncEngine) -> tuple[int, list[UUID]]:
+        total = await purgeable(engine, older_than, SCHEMA)
+        removed: list[UUID] = []
+        with progress() as shown:
+            task = shown.add_task("purge", total=total)
+            while confirm:
+                async with engine.begin() as connection:
+                    some = await purge(connection, approval, SCHEMA)
+                if not some:
+                    break
+                removed += some
+                shown.advance(task, len(some))
+        return total, removed
+
+    total, removed = ask(outbox, gone)
+    if as_json:
+        _print(
+            {
+                "confirmed": confirm,
+                "would_purge": 0 if confirm else total,
+                "purged": [str(event_id) for event_id in removed],
+            }
+        )
+    elif confirm:
+        typer.echo(f"{len(removed)} rows of {outbox} are removed")
+    else:
+        typer.echo(f"{total} rows of {outbox} would be removed; nothing was (--confirm does it)")
+
+
+@app.command("schema")
+def print_schema(
+    *,
+    schema: Annotated[str, typer.Option(help="Where the tables go.")] = SCHEMA,
+    only: Annotated[list[Part] | None, typer.Option(help="A part; repeat it for more.")] = None,
+) -> None:
+    """Print the SQL that creates the library's tables, for databases migrated without Alembic."""
+    typer.echo(schema_sql(schema, only or ALL_PARTS), nl=False)
+
+
+async def _failed(engine: AsyncEngine) -> list[int]:
+    """Give the ids of every row that its dead-letter topic refused too."""
+    dead = await refused(engine, SCHEMA, most=_MOST_REFUSED)
+    return [each.id for each in dead if each.status is Status.DLT_FAILED]
+
+
+def _identity(text: str) -> int | UUID:
+    if text.isascii() and text.isdigit():
+        number = int(text)
+        if number < 2**63:
+            return number
+    try:
+        return UUID(text)
+    except ValueError:
+        raise typer.BadParameter("an id is a number, an event id a UUID") from None
+
+
+def _approval(older_than: timedelta, name: str) -> Approval:
+    try:
+        return Approval(older_than, name)
+    except ValueError as wrong:
+        raise typer.BadParameter(str(wrong)) from None
+
+
+def _print(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2))

@@ -1,0 +1,178 @@
+"""How outboxes and their rows are shown: documents for programs, tables for people."""
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from lethe_outbox.figures import Figures
+from lethe_outbox.listing import OutboxRow, WholeRow
+from lethe_outbox.operations import OutboxStatus, RefusedRow
+from lethe_outbox.schema import Status
+from lethe_relay.outbox_cli.asking import Name
+
+Stand = tuple[OutboxStatus, Figures, list[RefusedRow]]
+
+
+def status_document(stand: OutboxStatus, size: Figures, rows: list[RefusedRow]) -> dict[str, Any]:
+    """Describe how an outbox stands."""
+    return {
+        **asdict(stand),
+        "oldest_pending": _iso(stand.oldest_pending),
+        "oldest_pending_seconds": round(stand.oldest_pending_seconds, 3),
+        "taken_at": _iso(stand.taken_at),
+        "size_bytes": size.size_bytes,
+        "rows_estimated": size.rows,
+        "dead_tuples_estimated": size.dead_tuples,
+        "default_rows": size.default_rows,
+        "overdue_partitions": size.overdue_partitions,
+        "janitor_at": _iso(size.janitor_at),
+        "writers": [
+            {"transaction": writer, "open_since": _iso(since)}
+            for writer, since in size.writers.items()
+        ],
+        "refused": [
+            {
+                **asdict(row),
+                "event_id": str(row.event_id),
+                "status": row.status.name,
+                "died_at": _iso(row.died_at),
+            }
+            for row in rows
+        ],
+    }
+
+
+def row_document(row: OutboxRow) -> dict[str, Any]:
+    """Describe a row without what it carries."""
+    return {
+        **asdict(row),
+        "event_id": str(row.event_id),
+        "status": row.status.name,
+        "created_at": _iso(row.created_at),
+        "sent_at": _iso(row.sent_at),
+    }
+
+
+def whole_document(found: WholeRow) -> dict[str, Any]:
+    """Describe a row with its headers, and its payload if that was asked for."""
+    document = {
+        **row_document(found.row),
+        "key": found.key,
+        "bucket": found.bucket,
+        "dlt_attempts": found.dlt_attempts,
+        "died_at": _iso(found.died_at),
+        "headers": None
+        if found.headers is None
+        else [[name, value.decode(errors="replace")] for name, value in found.headers],
+    }
+    if found.payload is not None:
+        document["payload_base64"] = base64.b64encode(found.payload).decode()
+    return document
+
+
+def overview(stands: Mapping[Name, Stand]) -> Table:
+    """Show how outboxes stand."""
+    table = Table("outbox", "pending", "oldest", "dead-lettered", "DLT_FAILED", "relays", "buckets")
+    for column in ("size", "longest writer", "janitor"):
+        table.add_column(column)
+    for name, (stand, size, _) in stands.items():
+        table.add_row(
+            name,
+            str(stand.pending),
+            f"{stand.oldest_pending_seconds:.1f} s" if stand.oldest_pending else "-",
+            str(stand.dead_lettered),
+            str(stand.dlt_failed),
+            str(stand.relays),
+            f"{stand.owned_buckets}/256",
+            f"{size.size_bytes / 2**20:.1f} MiB",
+            _longest(size),
+            _moment(size.janitor_at),
+        )
+    return table
+
+
+def refused_table(name: Name, rows: Iterable[RefusedRow]) -> Table:
+    """Show the refused rows of an outbox."""
+    table = Table(
+        "id", "event", "topic", "status", "reason", "key", "refused at", title=f"refused: {name}"
+    )
+    for row in rows:
+        table.add_row(
+            str(row.id),
+            str(row.event_id),
+            _plain(row.topic),
+            row.status.name,
+            _plain(row.reason),
+            _held(row.status, held=row.held),
+            _moment(row.died_at),
+        )
+    return table
+
+
+def rows_table(name: Name, rows: Iterable[OutboxRow]) -> Table:
+    """Show rows of an outbox."""
+    table = Table("id", "event", "topic", "status", "reason", "key", "bytes", "written", "sent")
+    table.title = f"rows: {name}"
+    for row in rows:
+        table.add_row(
+            str(row.id),
+            str(row.event_id),
+            _plain(row.topic),
+            row.status.name,
+            _plain(row.reason or "-"),
+            _held(row.status, held=row.held),
+            str(row.bytes),
+            _moment(row.created_at),
+            _moment(row.sent_at),
+        )
+    return table
+
+
+def whole_table(found: WholeRow) -> Table:
+    """Show one row, property by property."""
+    table = Table("property", "value", title=f"row {found.row.id}", show_lines=False)
+    document = whole_document(found)
+    headers = document.pop("headers")
+    document.pop("payload_base64", None)
+    for name, value in document.items():
+        table.add_row(name, _plain("-" if value is None else str(value)))
+    if headers is None:
+        table.add_row("headers", "not readable")
+    for name, value in headers or []:
+        table.add_row(_plain(f"header {name}"), _plain(value))
+    if found.payload is not None:
+        table.add_row("payload", _plain(found.payload.decode(errors="backslashreplace")))
+    return table
+
+
+def _plain(value: str) -> Text:
+    """Keep what came from somewhere else from being read as markup or moving the cursor."""
+    return Text("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in value))
+
+
+def _held(status: Status, *, held: bool) -> str:
+    if status is Status.PENDING:
+        return "waits" if held else "-"
+    if status is Status.SENT:
+        return "-"
+    return "held back" if held else "goes on"
+
+
+def _longest(size: Figures) -> str:
+    known = [since for since in size.writers.values() if since is not None]
+    if not known:
+        return "unknown" if size.writers else "-"
+    return f"{max(0.0, (size.taken_at - min(known)).total_seconds()):.1f} s"
+
+
+def _moment(moment: datetime | None) -> str:
+    return "-" if moment is None else moment.isoformat(timespec="seconds")
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
