@@ -1,0 +1,88 @@
+"""aiokafka's known traps: each ends in a rebuilt producer, and nothing is lost or turned round."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_outbox.relay.producer import Producer
+from tests.support.factories import TopicFactory
+from tests.support.outbox_world import append_apart, drained, events, problems, running
+from tests.support.relays import KEYS
+
+Manager = Any
+"""aiokafka's state of an idempotent producer."""
+
+EPOCHS = 3
+
+
+def skip_sequences(manager: Manager) -> None:
+    for place in list(manager._sequence_numbers):
+        manager._sequence_numbers[place] += 7
+
+
+def grow_old(manager: Manager) -> None:
+    """Become a later incarnation of this producer, which the broker takes note of."""
+    now = manager._pid_and_epoch
+    manager._pid_and_epoch = now._replace(epoch=now.epoch + EPOCHS)
+    manager._sequence_numbers.clear()
+
+
+def be_young_again(manager: Manager) -> None:
+    now = manager._pid_and_epoch
+    manager._pid_and_epoch = now._replace(epoch=now.epoch - EPOCHS)
+
+
+SPOILING = {
+    "OutOfOrderSequenceNumber": {20: skip_sequences},
+    "ProducerFenced": {20: grow_old, 40: be_young_again},
+}
+"""By what the broker answers, however often it is asked: at which hand-over what is done."""
+
+
+class Spoiled:
+    """Hand over as always, but spoil the first producer's state before some of the calls."""
+
+    def __init__(self, spoiling: Mapping[int, Callable[[Manager], None]]) -> None:
+        self._spoiling = spoiling
+        self._calls = 0
+        self._hand_over = Producer.hand_over
+        self.used: list[Producer] = []
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        spoiled = self
+
+        async def hand_over(producer: Producer, *arguments: Any) -> "asyncio.Future[Any]":
+            if producer not in spoiled.used:
+                spoiled.used.append(producer)
+            spoiled._calls += 1
+            if spoil := spoiled._spoiling.get(spoiled._calls):
+                assert producer is spoiled.used[0]
+                spoil(producer._kafka._txn_manager)
+            return await spoiled._hand_over(producer, *arguments)
+
+        monkeypatch.setattr(Producer, "hand_over", hand_over)
+
+
+@pytest.mark.parametrize("answer", SPOILING)
+async def test_a_producer_that_the_broker_will_not_hear_again_is_replaced(
+    engine: AsyncEngine,
+    database_url: str,
+    kafka: str,
+    topic: TopicFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+) -> None:
+    name = await topic()
+    spoiled = Spoiled(SPOILING[answer])
+    spoiled.install(monkeypatch)
+    async with running(database_url, kafka) as relay:
+        for _ in range(5):
+            await append_apart(engine, *events(name, KEYS, 2))
+            await drained(engine)
+        assert ("kafka", "away", answer) in relay.states
+        assert relay.value("relay_dead_lettered_total", topic=name) is None
+    assert len(spoiled.used) > 1
+    assert await problems(engine, kafka, [name]) == []
