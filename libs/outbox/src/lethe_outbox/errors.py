@@ -33,6 +33,10 @@ class PoisonError(LetheOutboxError):
         self.reason = reason
 
 
+class ArgumentError(LetheOutboxError, ValueError):
+    """An argument or setting is outside its range."""
+
+
 class PartitionCountError(LetheOutboxError):
     """A topic has another number of partitions than agreed, or is missing."""
 
@@ -60,7 +64,7 @@ class LeaseError(LetheOutboxError):
     """A bucket's lease is not held (any more); nothing of it may be published or acknowledged."""
 
 
-class RelaySettingsError(LetheOutboxError, ValueError):
+class RelaySettingsError(ArgumentError):
     """A relay's settings contradict each other, e.g. a publish could outlive its lease."""
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from lethe_outbox.errors import ArgumentError
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.names import for_text, qualified
 from lethe_outbox.partition_storage import Outcome, PartitionedTable, drop, make_ahead, partitions
@@ -37,7 +38,7 @@ class KeeperSettings:
     """How an inbox is kept.
 
     Raises:
-        ValueError: a value is out of range.
+        ArgumentError: a value is out of range.
     """
 
     keep: timedelta = DEFAULT_KEEP
@@ -51,9 +52,9 @@ class KeeperSettings:
 
     def __post_init__(self) -> None:
         if self.keep <= timedelta(0) or self.months_ahead < 1:
-            raise ValueError("keep must be positive and months_ahead at least 1")
+            raise ArgumentError("keep must be positive and months_ahead at least 1")
         if self.interval_seconds <= 0 or self.most_deleted < 1:
-            raise ValueError("interval_seconds and most_deleted must be positive")
+            raise ArgumentError("interval_seconds and most_deleted must be positive")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from lethe_outbox.errors import ArgumentError
 from lethe_outbox.names import qualified
 from lethe_outbox.partitions import (
     Partition,
@@ -118,7 +119,7 @@ async def partitions(
     """List the partitions of a table.
 
     Raises:
-        ValueError: one is not of a range of one column that carries time.
+        ArgumentError: one is not of a range of one column that carries time.
     """
     if isinstance(connection, AsyncEngine):
         async with connection.begin() as opened:
@@ -164,7 +165,7 @@ async def drop(
     moment of the drop only.
     """
     if partition.span is None:
-        raise ValueError("the default partition is never dropped")
+        raise ArgumentError("the default partition is never dropped")
     try:
         async with engine.connect() as connection, connection.begin() as transaction:
             if not await connection.run_sync(alone, table):

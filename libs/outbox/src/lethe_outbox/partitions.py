@@ -13,6 +13,8 @@ from itertools import count, pairwise
 from typing import Final
 from uuid import UUID
 
+from lethe_outbox.errors import ArgumentError
+
 _BOUNDS: Final = re.compile(r"^FOR VALUES FROM \((.+)\) TO \((.+)\)$")
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
@@ -114,13 +116,13 @@ def parse_bounds(expression: str | None, key: PartitionKey) -> Span | None:
     """Read what `pg_get_expr(relpartbound, oid)` gives; None for a default partition.
 
     Raises:
-        ValueError: the partition is not of a range of one column that carries time.
+        ArgumentError: the partition is not of a range of one column that carries time.
     """
     if expression is None or expression == "DEFAULT":
         return None
     found = _BOUNDS.match(expression)
     if found is None:
-        raise ValueError("not a range partition")
+        raise ArgumentError("not a range partition")
     start, end = found.groups()
     return Span(_bound(start, key), _bound(end, key))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -16,9 +16,13 @@ from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_exponential
 
+from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 from lethe_outbox.errors import PartitionCountError, TopicMissingError
 
 _NO_ERROR: Final = 0
+_MAX_BYTES: Final = "max.message.bytes"
+_DEFAULT_MAX_BYTES: Final = 1_048_588
+"""Kafka's own default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,22 @@ class TopicSpec:
     config: Mapping[str, str] = field(default_factory=dict)
     replication_factor: int = 1
     """Copies of each partition; 3 wherever a broker's loss must lose nothing."""
+
+
+def with_dead_letters(spec: TopicSpec) -> tuple[TopicSpec, TopicSpec]:
+    """Describe a topic and the dead-letter topic it needs.
+
+    That has as many partitions, keeps its records until they are dealt with, and takes a record of
+    the origin's greatest size with the headers that a dead letter adds.
+    """
+    largest = int(spec.config.get(_MAX_BYTES, _DEFAULT_MAX_BYTES))
+    config = {
+        **spec.config,
+        _MAX_BYTES: str(largest + HEADROOM_BYTES),
+        "retention.ms": "-1",
+        "cleanup.policy": "delete",
+    }
+    return spec, replace(spec, name=dead_letter_topic(spec.name), config=config)
 
 
 async def ensure_topics(

@@ -28,6 +28,7 @@ from aiokafka.errors import (
     UnsupportedForMessageFormatError,
 )
 
+from lethe_outbox.errors import LetheOutboxError
 from lethe_outbox.relay.settings import RelaySettings
 
 REFUSALS: Final[dict[type[BaseException], str]] = {
@@ -47,7 +48,7 @@ _LEGAL_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _log = logging.getLogger(__name__)
 
 
-class RefusedError(Exception):
+class RefusedError(LetheOutboxError):
     """The broker answers and will not take a record, however often it is asked."""
 
     def __init__(self, reason: str, error_class: str) -> None:
@@ -60,7 +61,7 @@ class TopicRefusedError(RefusedError):
     """The broker answers and will not take any record for a topic."""
 
 
-class BrokenError(Exception):
+class BrokenError(LetheOutboxError):
     """It is not known whether the broker has the records; a new producer must send them again."""
 
     def __init__(self, error_class: str, *, answered: bool = False) -> None:
