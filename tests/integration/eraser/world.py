@@ -26,6 +26,7 @@ from lethe_eraser.catalog import Catalog
 from lethe_eraser.catalog import load as load_catalog
 from lethe_eraser.consumer import Acceptance
 from lethe_eraser.execute.batch import Batches
+from lethe_eraser.execute.references import References
 from lethe_eraser.execute.rounds import Rounds
 from lethe_eraser.execute.worker import Assignment, Executor, utc_now
 from lethe_eraser.fence import Fence
@@ -198,6 +199,7 @@ class World:
             fence=fence,
             metrics=metrics,
             batch_rows=batch_rows,
+            references=References(self.catalog.look_ups),
         )
         verification = Verification(
             engine=self.engine,
@@ -429,9 +431,16 @@ NOTHING: Final = dict.fromkeys(
 )
 
 
-def make_catalog(folder: Path, buckets: Mapping[str, str]) -> Catalog:
+def make_catalog(
+    folder: Path, buckets: Mapping[str, str], changes: Mapping[str, str] | None = None
+) -> Catalog:
+    """Write the world's catalog, with each of `changes` put in where it says, and load it."""
+    written = CATALOG.format(**buckets)
+    for before, after in (changes or {}).items():
+        assert before in written
+        written = written.replace(before, after)
     path = folder / "catalog.yaml"
-    path.write_text(CATALOG.format(**buckets))
+    path.write_text(written)
     return load_catalog(path)
 
 

@@ -1,0 +1,194 @@
+"""Whose object is it? Another person's result stays; what nobody names any more goes."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lethe_eraser.catalog import CatalogError
+from lethe_eraser.check import check_schema
+from lethe_eraser.execute.references import References
+from tests.integration.eraser.world import (
+    NOTHING,
+    OTHER,
+    SUBJECT,
+    Killed,
+    World,
+    make_catalog,
+    put_in,
+    to_the_end,
+)
+
+OTHER_REF: Final = "1.07her"
+COUNTED: Final = {
+    'ownership: {owned_under: "uploads/{client_key}/"}': "ownership: if_unreferenced",
+    "features:\n": """look_ups:
+  options:
+    table: sketch_feature
+    expression: "(option ->> 'key')"
+features:
+""",
+}
+PICTURE: Final = "common/picture.png"
+
+
+@pytest.fixture
+async def counted(world: World, tmp_path: Path) -> World:
+    """The world, in which an input goes with the last reference to it."""
+    await world.write("create index on sketch_feature ((option ->> 'key'))")
+    world.catalog = make_catalog(tmp_path, world.buckets, COUNTED)
+    world.put("uploads", PICTURE)
+    return world
+
+
+def option(world: World, key: str = PICTURE) -> Mapping[str, str]:
+    return {"bucket": world.buckets["uploads"], "key": key}
+
+
+async def both_requested(world: World) -> None:
+    await world.accept(world.requested())
+    await world.accept(world.requested(ref=OTHER_REF, subject=OTHER), ref=OTHER_REF)
+
+
+async def states(world: World) -> list[str]:
+    return [row.state for row in await world.rows("select state from lethe.job order by 1")]
+
+
+async def test_another_persons_result_as_an_input_stays(world: World) -> None:
+    """Across tables: B's result is what A had upscaled, and A is erased."""
+    await world.sketch(1, subject=OTHER)
+    theirs = "public/" + f"{OTHER}-1.png"
+    named = {"bucket": world.buckets["results"], "key": theirs}
+    await world.sketch(1, option=named)
+    await world.accept(world.requested())
+    await world.eraser().until_idle()
+    assert await world.state() == "verified"
+    assert await world.left_of(SUBJECT) == NOTHING
+    assert world.keys("results") == {theirs}
+
+
+async def test_another_persons_file_in_a_manifest_stays(world: World, tmp_path: Path) -> None:
+    world.catalog = make_catalog(
+        tmp_path,
+        world.buckets,
+        {
+            f"in_bucket: {world.buckets['documents']}, ownership: owned}}\nfeatures": (
+                f"in_bucket: {world.buckets['documents']},"
+                ' ownership: {owned_under: "files/{client_key}/"}}\nfeatures'
+            )
+        },
+    )
+    await world.document(1, subject=OTHER)
+    await world.document(1)
+    mine, theirs = f"files/{SUBJECT}/1/0.png", f"files/{OTHER}/1/0.png"
+    manifest = json.dumps({"fileKeyList": [mine, theirs]}).encode()
+    world.put("documents", f"manifests/{SUBJECT}-1.json", manifest)
+    await world.accept(world.requested())
+    await world.eraser().until_idle()
+    assert await world.state() == "verified"
+    # The older version of the manifest named a second file of the person.
+    left = world.keys("documents") - {f"files/{SUBJECT}/1/1.png"}
+    assert left == {f"manifests/{OTHER}-1.json", theirs, f"files/{OTHER}/1/1.png"}
+
+
+async def test_an_object_goes_with_the_last_reference_to_it(counted: World) -> None:
+    await counted.sketch(1, option=option(counted))
+    await counted.sketch(2, option=option(counted))
+    await counted.sketch(1, subject=OTHER, option=option(counted))
+    await counted.accept(counted.requested())
+    await counted.eraser(batch_rows=1).until_idle()
+    assert await states(counted) == ["verified"]
+    assert PICTURE in counted.keys("uploads")
+    assert await counted.left_of(SUBJECT) == NOTHING
+
+    await counted.accept(counted.requested(ref=OTHER_REF, subject=OTHER), ref=OTHER_REF)
+    await counted.eraser().until_idle()
+    assert await states(counted) == ["verified", "verified"]
+    assert PICTURE not in counted.keys("uploads")
+    assert await counted.value("select count(*) from lethe.journal") == 0
+    [last] = [e.event for e in await counted.said() if e.subject_ref == OTHER_REF][-1:]
+    assert last.totals["sketch"].objects_gone == 2
+
+
+async def test_two_people_let_go_of_one_object_at_the_same_moment(
+    counted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have masked and neither has counted: whoever counts last takes the object."""
+    await counted.sketch(1, option=option(counted))
+    await counted.sketch(1, subject=OTHER, option=option(counted))
+    await both_requested(counted)
+    masked = asyncio.Barrier(2)
+    let_go = References.let_go
+
+    async def together(self: References, connection: AsyncConnection, *rest: Any) -> Any:
+        if any(row.unless_referenced for row in rest[-1]):
+            await masked.wait()
+        return await let_go(self, connection, *rest)
+
+    monkeypatch.setattr(References, "let_go", together)
+    eraser = counted.eraser(concurrency=2)
+    stop = asyncio.Event()
+    async with asyncio.timeout(60):
+        await asyncio.gather(eraser.executor.run_next(stop), eraser.executor.run_next(stop))
+    assert await states(counted) == ["verified", "verified"]
+    assert PICTURE not in counted.keys("uploads")
+
+
+async def test_killed_before_the_pending_delete_it_is_still_deleted(counted: World) -> None:
+    await counted.sketch(1, option=option(counted))
+    await counted.accept(counted.requested())
+    dying = counted.eraser()
+    delete = dying.batches.delete
+
+    async def killed(intent: Any) -> Any:
+        if intent.if_unreferenced:
+            raise Killed
+        return await delete(intent)
+
+    put_in(dying.batches, "delete", killed)
+    with pytest.raises(Killed):
+        await dying.until_idle()
+    assert PICTURE in counted.keys("uploads")
+    assert await to_the_end(counted, counted.eraser()) == "verified"
+    assert PICTURE not in counted.keys("uploads")
+
+
+async def test_an_object_that_is_named_again_before_the_pending_delete_stays(
+    counted: World,
+) -> None:
+    await counted.sketch(1, option=option(counted))
+    await counted.accept(counted.requested())
+    eraser = counted.eraser()
+    delete = eraser.batches.finish
+
+    async def named_again(job: Any, intent: Any, **rest: Any) -> Any:
+        if intent.if_unreferenced:
+            await counted.sketch(9, subject=OTHER, option=option(counted))
+        return await delete(job, intent, **rest)
+
+    put_in(eraser.batches, "finish", named_again)
+    assert await to_the_end(counted, eraser) == "verified"
+    assert PICTURE in counted.keys("uploads")
+
+
+async def test_a_look_up_without_its_index_refuses_the_start(counted: World) -> None:
+    async with counted.engine.connect() as connection:
+        assert await check_schema(connection, counted.catalog) == ()
+    await counted.write("drop index sketch_feature_expr_idx")
+    async with counted.engine.connect() as connection:
+        with pytest.raises(CatalogError, match="no index serves it"):
+            await check_schema(connection, counted.catalog)
+
+
+async def test_a_look_up_that_is_no_expression_of_its_table_refuses_the_start(
+    counted: World, tmp_path: Path
+) -> None:
+    changes = {before: after.replace("'key'", "key") for before, after in COUNTED.items()}
+    catalog = make_catalog(tmp_path, counted.buckets, changes)
+    async with counted.engine.connect() as connection:
+        with pytest.raises(CatalogError, match='column "key" does not exist'):
+            await check_schema(connection, catalog)
