@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -25,9 +26,10 @@ from benchmarks import (
 )
 from benchmarks.harness import report
 from benchmarks.harness.machine import facts
-from benchmarks.harness.model import Bench, Figure, Options
+from benchmarks.harness.model import Bench, Figure, Kept, Options
 from benchmarks.harness.run import run
 from benchmarks.harness.servers import servers
+from benchmarks.peers import debezium, faststream_outbox, txoutbox
 
 FIGURES: dict[str, Callable[[Options], Figure]] = {
     "floors": floors.figure,
@@ -40,10 +42,15 @@ FIGURES: dict[str, Callable[[Options], Figure]] = {
     "product_latency": product_latency.figure,
     "erasure": erasure.figure,
 }
+PEERS: dict[str, Callable[[Options], Figure]] = {
+    "txoutbox": txoutbox.figure,
+    "faststream_outbox": faststream_outbox.figure,
+    "debezium": debezium.figure,
+}
 
 _PLAIN = Options()
 QUICK = Options(rows=2_000, repeats=1, seconds=2, scale=0.01, quick=True)
-Name = StrEnum("Name", {name: name for name in FIGURES})  # type: ignore[misc] # the figures' names
+Name = StrEnum("Name", {name: name for name in (*FIGURES, *PEERS)})  # type: ignore[misc] # the figures' names
 
 
 def main(
@@ -54,17 +61,21 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, help="Of timed cases.")] = _PLAIN.seconds,
     scale: Annotated[float, typer.Option(min=0.001, help="Of the heavy person.")] = _PLAIN.scale,
     full: Annotated[bool, typer.Option(help="The largest backlogs too.")] = False,
+    peers: Annotated[bool, typer.Option(help="The peers instead; see benchmarks/peers.")] = False,
     quick: Annotated[bool, typer.Option(help="Only show that it works.")] = False,
     output: Annotated[Path, typer.Option(help="The file.")] = report.RESULTS / "latest.json",
 ) -> None:
     """Measure, each figure beside its base in the same run."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     options = QUICK if quick else Options(rows, repeats, seconds, scale, full)
-    figures = [FIGURES[name](options) for name in (only or FIGURES)]
+    known = {**FIGURES, **PEERS}
+    figures = [known[name](options) for name in (only or (PEERS if peers else FIGURES))]
     started = time.monotonic()
-    with servers(console) as addresses:
+    needs_peers = any(figure.name in PEERS for figure in figures)
+    with servers(console, logical=needs_peers) as addresses, ExitStack() as stack:
         machine = facts(addresses)
-        samples = run(figures, Bench(addresses, options, console.print))
+        bench = Bench(addresses, options, console.print, Kept(stack))
+        samples = run(figures, bench)
     made = report.lines(figures, samples)
     content = report.document(made, samples, machine=machine, options=dataclasses.asdict(options))
     report.write(output, content)

@@ -32,6 +32,7 @@ def _name(rate: int, *, hint: bool) -> str:
 
 
 def _run(rate: int, hint: bool, bench: Bench) -> Sample:  # noqa: FBT001 - bound by name above
+    del hint
     count = int(rate * bench.options.seconds)
     kafka = bench.addresses.kafka
     with topic(kafka, dead_letters=True) as name, outbox(bench.addresses) as database:

@@ -6,10 +6,13 @@ same run where there is something to compare with, and a *goal*.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lethe_sandbox.stack import Addresses
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,21 @@ class Sample:
     """Written to the file for whoever wants to know more."""
 
 
+class Kept:
+    """What cases of one run share because it takes long to start; ended with the run."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._found: dict[str, Any] = {}
+
+    def get(self, name: str, make: Callable[[], AbstractContextManager[T]]) -> T:
+        """Give what is kept under `name`, made now if nobody asked before."""
+        if name not in self._found:
+            self._found[name] = self._stack.enter_context(make())
+        found: T = self._found[name]
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What a case works with."""
@@ -67,6 +85,7 @@ class Bench:
     addresses: Addresses
     options: Options
     say: Callable[[str], None]
+    kept: Kept
 
 
 @dataclass(frozen=True, slots=True)

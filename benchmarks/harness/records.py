@@ -30,5 +30,5 @@ def number_of(found: bytes) -> int:
 VALUE_SQL = f"convert_to(lpad(g::text, {DIGITS}, '0') || repeat('x', {SIZE - DIGITS}), 'UTF8')"
 """The value of record `g` as PostgreSQL writes it."""
 
-KEY_SQL = f"'k' || (g % {KEYS})"
+KEY_SQL = f"'k' || mod(g, {KEYS})"
 """Its key."""

@@ -8,8 +8,7 @@ import asyncio
 import json
 import struct
 import sys
-import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,14 +68,3 @@ class Progress:
     ) -> None:
         """Close the file."""
         self._file.close()
-
-
-async def at_rate(
-    one: Callable[[int], Coroutine[Any, Any, None]], numbers: Iterable[int], rate: float
-) -> None:
-    """Start `one` for every number, `rate` of them per second however long each takes."""
-    started = time.monotonic()
-    async with asyncio.TaskGroup() as group:
-        for place, number in enumerate(numbers):
-            await asyncio.sleep(max(0.0, started + place / rate - time.monotonic()))
-            group.create_task(one(number))

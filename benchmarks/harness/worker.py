@@ -70,6 +70,15 @@ class Worker:
         if self._process.poll() is not None:
             raise WorkerError(f"{self._module} ended by itself")
 
+    def finish(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            WorkerError: it failed.
+        """
+        if self._process.wait(_PATIENCE_SECONDS):
+            raise WorkerError(f"{self._module} failed")
+
     def __enter__(self) -> Self:
         """Use it until the end of the block."""
         return self

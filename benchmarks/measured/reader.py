@@ -32,6 +32,8 @@ async def main(bootstrap: str, topic: str, first: int, count: int, silence: floa
                 break
             for records in polled.values():
                 for record in records:
+                    if record.key is None:  # sent to warm up
+                        continue
                     number = number_of(record.value)
                     missing -= number >= first and number not in seen
                     seen.setdefault(number, now)

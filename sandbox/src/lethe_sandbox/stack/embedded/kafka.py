@@ -71,7 +71,7 @@ class Kafka(Server):
 
     def install(self) -> None:
         """Bring the jars through Maven, once."""
-        _find_java()
+        find_java()
         with exclusive(self.folders.base / "kafka.lock"):
             if self._jars.is_dir():
                 return
@@ -133,7 +133,7 @@ class Kafka(Server):
         )
 
     def _java(self, *options: str) -> list[str]:
-        return [_find_java(), *options, "-cp", f"{self._jars}/*"]
+        return [find_java(), *options, "-cp", f"{self._jars}/*"]
 
     def answers(self) -> bool:
         """Ask for the cluster as a client does."""
@@ -141,8 +141,12 @@ class Kafka(Server):
 
 
 @cache
-def _find_java() -> str:
-    """Find a Java that is new enough, also when an older one is the machine's default."""
+def find_java() -> str:
+    """Find a Java that is new enough, also when an older one is the machine's default.
+
+    Raises:
+        StackError: there is none.
+    """
     chosen = Path(os.environ.get("JAVA_HOME", "/nowhere")) / "bin" / "java"
     for java in [chosen, shutil.which("java"), *sorted(Path("/usr/lib/jvm").glob("*/bin/java"))]:
         if java is None or not Path(java).exists():
