@@ -22,6 +22,7 @@ from lethe_eraser.window import Window
 from lethe_outbox import PoisonError
 from tests.integration.eraser.world import (
     NOTHING,
+    OTHER,
     SUBJECT,
     Eraser,
     World,
@@ -410,3 +411,55 @@ async def test_an_object_that_s3_does_not_delete_blocks_its_row_alone(world: Wor
 def _retyped(record: Any, name: str) -> Any:
     headers = tuple((k, name.encode() if k == "ce_type" else v) for k, v in record.headers)
     return replace(record, headers=headers)
+
+
+async def test_whoever_is_more_urgent_goes_first_at_the_next_batch(world: World) -> None:
+    for number in range(4):
+        await world.sketch(number)
+    await world.sketch(1, subject=OTHER)
+    await world.accept(world.requested(days=5))
+    eraser = world.eraser(batch_rows=1, concurrency=1)
+
+    async def somebody_urgent() -> None:
+        await world.accept(world.requested(ref="1.urgent", subject=OTHER, days=1), ref="1.urgent")
+        await eraser.executor.look_ahead()
+
+    after_batch(eraser, 1, somebody_urgent)
+    await eraser.until_idle()
+    verified = [one.subject_ref for one in await world.said() if isinstance(one.event, Verified)]
+    assert verified == ["1.urgent", REF]
+    assert await world.left_of(SUBJECT) == NOTHING
+
+
+async def test_a_job_that_had_its_turn_lets_others_have_theirs(world: World) -> None:
+    for number in range(3):
+        await world.sketch(number)
+    await world.sketch(1, subject=OTHER)
+    await world.accept(world.requested(days=1))
+    await world.write("update lethe.job set batches = 32")
+    eraser = world.eraser(batch_rows=1, concurrency=1)
+
+    async def somebody_small() -> None:
+        await world.accept(world.requested(ref="1.small", subject=OTHER, days=5), ref="1.small")
+        await eraser.executor.look_ahead()
+
+    after_batch(eraser, 1, somebody_small)
+    await eraser.until_idle()
+    verified = [one.subject_ref for one in await world.said() if isinstance(one.event, Verified)]
+    assert verified == ["1.small", REF]
+
+
+async def test_nobody_makes_room_while_a_worker_is_free(world: World) -> None:
+    for number in range(2):
+        await world.sketch(number)
+    await world.accept(world.requested(days=5))
+    eraser = world.eraser(batch_rows=1, concurrency=2)
+
+    async def somebody_urgent() -> None:
+        await world.accept(world.requested(ref="1.urgent", subject=OTHER, days=1), ref="1.urgent")
+        await eraser.executor.look_ahead()
+
+    after_batch(eraser, 1, somebody_urgent)
+    await eraser.executor.run_next(asyncio.Event())
+    verified = [one.subject_ref for one in await world.said() if isinstance(one.event, Verified)]
+    assert verified == [REF]

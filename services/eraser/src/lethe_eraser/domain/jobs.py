@@ -28,7 +28,13 @@ MAX_ATTEMPTS: Final = 5
 MAX_ROUNDS: Final = 5
 """Passes over a person's rows before what still changes is blocked as `still_writing`."""
 
+TURN_BATCHES: Final = 32
+"""Batches after which a job lets those go first that had none of theirs: an ordinary person is
+erased within them, and nobody waits for the whole of somebody heavy."""
+
 Totals = Mapping[str, TypeTotals]
+Urgency = tuple[bool, datetime, datetime, UUID]
+"""Orders jobs; the smallest goes first."""
 
 
 class TransitionError(Exception):
@@ -139,6 +145,11 @@ class Job:
         """The earliest deadline of the requests it works for."""
         working_for = [request for request in self.requests.values() if not request.cancelled]
         return min(request.deadline for request in working_for or self.requests.values())
+
+    @property
+    def urgency(self) -> Urgency:
+        """Its place among those that wait: who had no turn yet, then the earliest deadline."""
+        return (self.batches >= TURN_BATCHES, self.deadline, self.created_at, self.job_id)
 
     def to(self, state: JobState) -> "Job":
         """Move to `state`; the subject is forgotten with the states that need it no more.

@@ -7,6 +7,7 @@ anywhere and begun again by anybody.
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -27,7 +28,7 @@ from lethe_eraser.verify import Verification
 ROUND_PAUSE: Final = timedelta(seconds=5)
 """Pause before the second round; it doubles with every further one, so that writers can finish."""
 
-MayGoOn = Callable[[], bool]
+MayGoOn = Callable[[Job], bool]
 
 _log = structlog.get_logger(__name__)
 
@@ -81,12 +82,12 @@ class Rounds:
         going: Job | None = job
         if job.state is JobState.ACCEPTED:
             going = await self._start(job)
-        while going is not None and not going.state.is_final and may_go_on():
+        while going is not None and not going.state.is_final and may_go_on(going):
             before = going
             if going.state is JobState.RUNNING:
                 going = await self._round(going, subject, may_go_on)
             else:
-                going = await self._verification.run(going, subject, may_go_on)
+                going = await self._verification.run(going, subject, partial(may_go_on, going))
             if going is None or going.state is before.state or going.round != before.round:
                 return going
         return going
@@ -108,7 +109,7 @@ class Rounds:
         async with self._engine.connect() as connection:
             pending = await self._journal.pending(connection, job.job_id)
         for intent in pending:
-            if going is None or not may_go_on():
+            if going is None or not may_go_on(going):
                 return going
             going = await self._batches.finish(going, intent)
             if going is not None and going.state is not JobState.RUNNING:
@@ -139,7 +140,7 @@ class Rounds:
         """Work through one type of one source; says whether it came to its end."""
         page: Page | None = first
         while page is not None:
-            if not may_go_on():
+            if not may_go_on(job):
                 return job, False
             outcome = await self._batches.erase(job, subject, page)
             if outcome is None:

@@ -1,4 +1,8 @@
-"""Takes jobs of this instance's buckets, earliest deadline first, in the window only."""
+"""Takes jobs of this instance's buckets, the most urgent first, in the window only.
+
+While every worker is busy, somebody looks whether a more urgent job waits; the next one that comes
+to a batch boundary makes room for it.
+"""
 
 import asyncio
 import time
@@ -12,7 +16,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import PARTITIONS
-from lethe_eraser.domain import MAX_ATTEMPTS, TRANSITIONS, Job, JobState, say
+from lethe_eraser.domain import MAX_ATTEMPTS, TRANSITIONS, Job, JobState, Urgency, say
 from lethe_eraser.execute.rounds import Rounds
 from lethe_eraser.objects import ObjectStoreUnavailableError
 from lethe_eraser.storage import jobs
@@ -27,6 +31,9 @@ from lethe_runtime.waiting import pause
 
 IDLE_SECONDS: Final = 1.0
 """How often a worker without work looks for some, unless it is woken."""
+
+LOOK_AHEAD_SECONDS: Final = 1.0
+"""How often it is asked whether a more urgent job waits."""
 
 LONGEST_BACKOFF: Final = 30.0
 RETRY: Final = timedelta(seconds=5)
@@ -116,12 +123,14 @@ class Executor:
         self._claiming = asyncio.Lock()
         self._running: set[UUID] = set()
         self._left_to_others: dict[UUID, float] = {}
+        self._waiting: Urgency | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take and run jobs until `stop`; running jobs then stop at their next batch boundary."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._concurrency):
                 group.create_task(self._work(stop))
+            group.create_task(self._look_ahead(stop))
 
     async def run_next(self, stop: asyncio.Event) -> bool:
         """Take one job and run it; False if there is none to run now."""
@@ -137,7 +146,36 @@ class Executor:
         return True
 
     def _may_go_on(self, job: Job, stop: asyncio.Event) -> bool:
-        return not stop.is_set() and (job.run_now or self._window.is_open(self._clock()))
+        if stop.is_set() or not (job.run_now or self._window.is_open(self._clock())):
+            return False
+        # A verification scan that makes room would begin anew.
+        if self._waiting is None or job.state is JobState.ERASED or job.urgency < self._waiting:
+            return True
+        self._waiting = None
+        return False
+
+    async def look_ahead(self) -> None:
+        """See whether somebody more urgent waits than those who run."""
+        self._waiting = None
+        if len(self._running) < self._concurrency:
+            return
+        async with self._engine.connect() as connection:
+            job = await jobs.most_urgent(
+                connection,
+                self._assignment.buckets,
+                control_fresh=self._control_fresh,
+                in_window=self._window.is_open(self._clock()),
+                without=self._running | self._left_to_others.keys(),
+            )
+        self._waiting = job.urgency if job is not None else None
+
+    async def _look_ahead(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await pause(LOOK_AHEAD_SECONDS, stop)
+            try:
+                await self.look_ahead()
+            except TRANSIENT as error:
+                _log.debug("not looked ahead", error_class=error_class(error))
 
     async def _work(self, stop: asyncio.Event) -> None:
         backoff = 0.0
@@ -177,7 +215,7 @@ class Executor:
 
     async def _run(self, job: Job, stop: asyncio.Event) -> None:
         try:
-            await self._rounds.run(job, lambda: self._may_go_on(job, stop))
+            await self._rounds.run(job, lambda now: self._may_go_on(now, stop))
         except TakenOverError:
             self._left_to_others[job.job_id] = time.monotonic() + COOL_SECONDS
             _log.info("job taken over", job_id=str(job.job_id), subject_ref=job.subject_ref)

@@ -6,13 +6,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, exists, func, literal, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    Select,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.events import TypeTotals
 from lethe_contracts.states import BlockReason
-from lethe_eraser.domain import RUNNABLE, UNFINISHED, Job, JobState, Request
+from lethe_eraser.domain import RUNNABLE, TURN_BATCHES, UNFINISHED, Job, JobState, Request
 from lethe_eraser.storage.control import is_fresh
 from lethe_eraser.storage.tables import hold, job, job_request
 
@@ -32,17 +43,56 @@ async def claim(
     in_window: bool = True,
     without: Collection[UUID] = (),
 ) -> Job | None:
-    """Take the runnable job of `buckets` with the earliest deadline, fencing off who had it before.
+    """Take the most urgent runnable job of `buckets`, fencing off who had it before.
 
     A person's later job waits for the earlier one; a job that is held or paused, is to be tried
     again later, or of whose person something may be stuck, is not runnable. Outside the window only
     jobs are that somebody wants to run now. Jobs of `without` are passed over.
     """
+    candidate = (
+        _runnable(buckets, control_fresh=control_fresh, in_window=in_window, without=without)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=job)
+    )
+    taken = (
+        update(job)
+        .where(job.c.job_id == candidate.scalar_subquery())
+        .values(generation=job.c.generation + 1)
+        .returning(job)
+    )
+    row = (await connection.execute(taken)).mappings().one_or_none()
+    return None if row is None else await _with_requests(connection, row)
+
+
+async def most_urgent(
+    connection: AsyncConnection,
+    buckets: Collection[int],
+    *,
+    control_fresh: timedelta,
+    in_window: bool = True,
+    without: Collection[UUID] = (),
+) -> Job | None:
+    """Give the job that `claim` would take, and leave it."""
+    candidate = _runnable(
+        buckets, control_fresh=control_fresh, in_window=in_window, without=without
+    ).limit(1)
+    ids = list((await connection.execute(candidate)).scalars())
+    return next(iter((await of_ids(connection, ids)).values()), None)
+
+
+def _runnable(
+    buckets: Collection[int],
+    *,
+    control_fresh: timedelta,
+    in_window: bool,
+    without: Collection[UUID],
+) -> Select[UUID]:
+    """Select the ids of jobs that may run now, in the order of `Job.urgency`."""
     due: ColumnElement[bool] = job.c.run_now
     if in_window:
         due = or_(job.c.run_now, job.c.not_before <= func.now())
     earlier = job.alias()
-    candidate = (
+    return (
         select(job.c.job_id)
         .where(
             job.c.bucket.in_(sorted(buckets)),
@@ -59,18 +109,8 @@ async def claim(
                 earlier.c.state.in_(UNFINISHED),
             ),
         )
-        .order_by(job.c.deadline, job.c.created_at, job.c.job_id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=job)
+        .order_by(job.c.batches >= TURN_BATCHES, job.c.deadline, job.c.created_at, job.c.job_id)
     )
-    taken = (
-        update(job)
-        .where(job.c.job_id == candidate.scalar_subquery())
-        .values(generation=job.c.generation + 1)
-        .returning(job)
-    )
-    row = (await connection.execute(taken)).mappings().one_or_none()
-    return None if row is None else await _with_requests(connection, row)
 
 
 async def lock(connection: AsyncConnection, job_id: UUID, generation: int) -> Job:
