@@ -14,7 +14,12 @@ from uuid_utils.compat import uuid7
 
 from lethe_outbox import initialise_group
 from lethe_outbox.message import EVENT_ID_HEADER
-from lethe_outbox.migrations import create_dead_letter, create_inbox, create_outbox
+from lethe_outbox.migrations import (
+    create_dead_letter,
+    create_dead_letter_decisions,
+    create_inbox,
+    create_outbox,
+)
 from lethe_outbox.topics import partition_counts
 from tests.integration.outbox.consuming import Harness, dead_letter_topic_for
 from tests.support.factories import TopicFactory
@@ -31,6 +36,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
         create_outbox(op)
         create_inbox(op)
         create_dead_letter(op)
+        create_dead_letter_decisions(op)
         connection.execute(text("CREATE TABLE effect (event_id uuid, value text)"))
     sync.dispose()
     found = create_async_engine(database_url)

@@ -9,12 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lethe_outbox import (
     ConsumerMetrics,
     DeadLetterReader,
+    Fate,
     OutboxTables,
+    ReplayOptions,
+    Which,
     dead_letter_topic,
     initialise_group,
     replay,
 )
-from lethe_outbox.dead_letters import open_ids
+from lethe_outbox.deciding import find
 from lethe_outbox.polling import PollSettings
 from tests.integration.outbox.conftest import Publish, ReadAll
 from tests.support.factories import TopicFactory
@@ -90,11 +93,14 @@ async def test_a_replay_publishes_the_original_once(
                 "payload": b"original \x00 bytes",
             },
         )
-        ids = await open_ids(connection)
-    both = await asyncio.gather(*(replay(engine, kafka, ids) for _ in range(2)))
-    assert sorted(len(one.replayed) for one in both) == [0, 1]
+        ids = await find(connection, Which(state="open"))
+    both = await asyncio.gather(
+        *(replay(engine, kafka, ids, ReplayOptions(by="test")) for _ in range(2))
+    )
+    fates = sorted(fate for one in both for fate in one.values())
+    assert fates == [Fate.REPLAYED, Fate.REPLAYED_BEFORE]
     (record,) = await read_all(origin)
     assert (record.key, record.value) == (b"k", b"original \x00 bytes")
     assert tuple(record.headers) == (("ce_id", b"1"), ("h", None))
     async with engine.connect() as connection:
-        assert await open_ids(connection) == []
+        assert await find(connection, Which(state="open")) == []

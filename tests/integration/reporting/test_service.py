@@ -195,4 +195,4 @@ async def test_migrating_makes_the_tables_and_the_groups_and_may_be_repeated(
     service.environment["LETHE_REPORTING_DATABASE_URL"] = database_url
     for _ in range(2):
         code, out, err = await service.lethe("migrate", "--only", "reporting")
-        assert (code, out) == (0, "reporting: at 0001\n"), err
+        assert (code, out) == (0, "reporting: at 0002\n"), err

@@ -1,9 +1,12 @@
 """What `lethe dlt` refuses before it reaches for any server."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from typer.testing import CliRunner
 
 from lethe_reporting.dlt_cli import app
+from lethe_reporting.dlt_cli.times import moment
 
 
 @pytest.mark.parametrize(
@@ -18,8 +21,36 @@ from lethe_reporting.dlt_cli import app
         ["list", "--topic", "nothing.DLT"],
         ["list", "--state", "opened"],
         ["list", "--limit", "0"],
+        ["list", "--since", "yesterday"],
+        ["list", "--event-id", "17"],
+        ["show"],
+        ["replay", "--all", "1"],
+        ["replay", "--all", "--rate", "0"],
+        ["replay", "1", "--since", "2h"],
+        ["discard", "1"],
+        ["discard", "1", "--by", "Kim"],
+        ["discard", "1", "--by", "Kim", "--reason", " "],
+        ["discard", "--by", "Kim", "--reason", "junk"],
     ],
     ids=" ".join,
 )
 def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90m", NOON - timedelta(minutes=90)),
+        ("2h", NOON - timedelta(hours=2)),
+        ("1w", NOON - timedelta(weeks=1)),
+        ("2026-11-20T12:00", NOON),
+        ("2026-11-20T21:00+09:00", NOON),
+        ("2026-11-20", NOON.replace(hour=0)),
+    ],
+)
+def test_moments_are_read_as_people_write_them(text: str, expected: datetime) -> None:
+    assert moment(text, NOON) == expected

@@ -2,9 +2,13 @@
 
 from lethe_outbox.consumer import ConsumerRunner, ConsumerSettings
 from lethe_outbox.dead_letter_topic import dead_letter_topic
-from lethe_outbox.dead_letters import DeadLetterReader, Replayed, replay
+from lethe_outbox.dead_letters import DeadLetterReader
+from lethe_outbox.deciding import Fate, ReplayOptions, Which, discard, replay
 from lethe_outbox.errors import (
+    ApprovalError,
+    ArgumentError,
     ConnectionKindError,
+    DeadLetterTopicError,
     LeaseError,
     LetheOutboxError,
     MessageError,
@@ -13,6 +17,8 @@ from lethe_outbox.errors import (
     PoisonError,
     RelaySettingsError,
     ReorderError,
+    RetentionError,
+    RowGoneError,
     TopicMissingError,
     TransactionError,
     UnsafeDatabaseError,
@@ -20,6 +26,7 @@ from lethe_outbox.errors import (
 )
 from lethe_outbox.groups import initialise_group
 from lethe_outbox.inbox import FastPath, Inbox
+from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
 from lethe_outbox.message import BUCKETS, EVENT_ID_HEADER, Message, bucket_of
 from lethe_outbox.metrics import ConsumerMetrics, RelayMetrics
 from lethe_outbox.operations import OutboxStatus, RefusedRow, refused, requeue, status
@@ -29,19 +36,32 @@ from lethe_outbox.record import Record
 from lethe_outbox.relay import Relay, RelaySettings
 from lethe_outbox.schema import OutboxTables, Status
 from lethe_outbox.settled import settled_until
-from lethe_outbox.topics import TopicSpec, TopicsProbe, check_partitions, ensure_topics
+from lethe_outbox.topic_settings import TopicSettingsProbe
+from lethe_outbox.topics import (
+    TopicSpec,
+    TopicsProbe,
+    check_partitions,
+    ensure_topics,
+    with_dead_letters,
+)
 
 __all__ = [
     "BUCKETS",
     "EVENT_ID_HEADER",
+    "ApprovalError",
+    "ArgumentError",
     "ConnectionKindError",
     "ConsumerMetrics",
     "ConsumerRunner",
     "ConsumerSettings",
     "DeadLetterReader",
+    "DeadLetterTopicError",
     "DeadRecord",
     "FastPath",
+    "Fate",
     "Inbox",
+    "InboxKeeper",
+    "KeeperSettings",
     "LeaseError",
     "LetheOutboxError",
     "Message",
@@ -59,17 +79,22 @@ __all__ = [
     "RelaySettings",
     "RelaySettingsError",
     "ReorderError",
-    "Replayed",
+    "ReplayOptions",
+    "RetentionError",
+    "RowGoneError",
     "Status",
     "TopicMissingError",
+    "TopicSettingsProbe",
     "TopicSpec",
     "TopicsProbe",
     "TransactionError",
     "UnsafeDatabaseError",
     "UnsupportedDatabaseError",
+    "Which",
     "bucket_of",
     "check_partitions",
     "dead_letter_topic",
+    "discard",
     "ensure_topics",
     "initialise_group",
     "refused",
@@ -77,4 +102,5 @@ __all__ = [
     "requeue",
     "settled_until",
     "status",
+    "with_dead_letters",
 ]

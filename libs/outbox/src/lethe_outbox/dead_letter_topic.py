@@ -28,6 +28,7 @@ REFUSED_BY: Final = "error-refused-by"
 ORIGIN_TOPIC: Final = "origin-topic"
 ORIGIN_PARTITION: Final = "origin-partition"
 ORIGIN_OFFSET: Final = "origin-offset"
+ORIGIN_ROW: Final = "origin-row"
 FIRST_FAILED: Final = "error-first-at"
 LAST_FAILED: Final = "error-last-at"
 ERROR_HEADERS: Final = frozenset(
@@ -39,10 +40,14 @@ ERROR_HEADERS: Final = frozenset(
         ORIGIN_TOPIC,
         ORIGIN_PARTITION,
         ORIGIN_OFFSET,
+        ORIGIN_ROW,
         FIRST_FAILED,
         LAST_FAILED,
     }
 )
+
+RELAY_PREFIX: Final = "relay-"
+"""A relay refuses as `relay-<outbox>`; no consumer group may be called so."""
 
 
 def dead_letter_topic(topic: str) -> str:
@@ -64,6 +69,9 @@ class Failure:
     origin_topic: str
     origin_partition: int | None = None
     origin_offset: int | None = None
+    """None if it was never published."""
+    origin_row: int | None = None
+    """The id of its row in the relay's outbox."""
 
     def headers(self) -> list[tuple[str, bytes]]:
         """Write it as headers, each cut to a bounded length."""
@@ -76,10 +84,12 @@ class Failure:
             (LAST_FAILED, self.last_failed_at.astimezone(UTC).isoformat()),
             (ORIGIN_TOPIC, self.origin_topic),
         ]
-        if self.origin_partition is not None:
-            found.append((ORIGIN_PARTITION, self.origin_partition))
-        if self.origin_offset is not None:
-            found.append((ORIGIN_OFFSET, self.origin_offset))
+        numbers = (
+            (ORIGIN_PARTITION, self.origin_partition),
+            (ORIGIN_OFFSET, self.origin_offset),
+            (ORIGIN_ROW, self.origin_row),
+        )
+        found += [(name, number) for name, number in numbers if number is not None]
         return [(name, str(value).encode()[:_LONGEST_TEXT]) for name, value in found]
 
 

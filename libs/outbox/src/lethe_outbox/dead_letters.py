@@ -1,4 +1,4 @@
-"""The dead letters of topics in a table: recorded by a reader, brought back by `replay`.
+"""The dead letters of topics in a table: recorded by a reader, decided about in `deciding`.
 
 The reader itself never dead-letters: what it reads is recorded as it is, whatever it is.
 """
@@ -6,15 +6,13 @@ The reader itself never dead-letters: what it reads is recorded as it is, whatev
 import asyncio
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from aiokafka import TopicPartition
-from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.consumer import TRANSIENT
 from lethe_outbox.dead_letter_topic import (
@@ -27,8 +25,6 @@ from lethe_outbox.dead_letter_topic import (
     ORIGIN_TOPIC,
     REASON,
     REFUSED_BY,
-    DeadLetterProducer,
-    original_headers,
 )
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.polling import Again, Done, GroupPoller, OnState, PollSettings, Progress
@@ -113,77 +109,6 @@ class DeadLetterReader:
                 group=self._group, topic=partition.topic, outcome="handled"
             ).inc(len(records))
         return {one: Done(records[-1].offset + 1) for one, records in polled.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """What `replay` did."""
-
-    replayed: tuple[int, ...]
-    left: tuple[int, ...]
-    """Not open (any more), unknown, or without a topic to go back to."""
-
-
-async def open_ids(
-    connection: AsyncConnection, *, schema: str | None = DEFAULT_SCHEMA, topic: str | None = None
-) -> list[int]:
-    """List the open dead letters in the order they were recorded; of one topic, if named."""
-    table = OutboxTables(schema).dead_letter
-    query = select(table.c.id).where(table.c.state == OPEN).order_by(table.c.id)
-    if topic is not None:
-        query = query.where(table.c.topic == topic)
-    return list((await connection.execute(query)).scalars())
-
-
-async def replay(
-    engine: AsyncEngine,
-    bootstrap: str,
-    ids: Iterable[int],
-    *,
-    schema: str | None = DEFAULT_SCHEMA,
-) -> Replayed:
-    """Publish dead letters again where they came from: same event id, original bytes, in order.
-
-    Each is published and then noted as replayed under a lock of its row, so two replays publish it
-    once. A crash between the two publishes it again later, which the consumers' inbox makes
-    harmless.
-
-    Raises:
-        KafkaError, OSError, TimeoutError: the broker did not take one; those before it are done.
-    """
-    producer = DeadLetterProducer(bootstrap)
-    replayed: list[int] = []
-    left: list[int] = []
-    try:
-        for letter in sorted(set(ids)):
-            async with engine.begin() as connection:
-                done = await _replay_one(connection, producer, letter, schema)
-            (replayed if done else left).append(letter)
-    finally:
-        await producer.close()
-    return Replayed(tuple(replayed), tuple(left))
-
-
-async def _replay_one(
-    connection: AsyncConnection, producer: DeadLetterProducer, letter: int, schema: str | None
-) -> bool:
-    table = OutboxTables(schema).dead_letter
-    found = await connection.execute(
-        select(table.c.origin_topic, table.c.key, table.c.payload, table.c.headers)
-        .where(table.c.id == letter, table.c.state == OPEN)
-        .with_for_update()
-    )
-    row = found.one_or_none()
-    if row is None or row.origin_topic is None:
-        return False
-    headers = original_headers(unpack_any_headers(row.headers))
-    await producer.send(row.origin_topic, row.key, row.payload, headers)
-    await connection.execute(
-        update(table)
-        .where(table.c.id == letter)
-        .values(state=REPLAYED, state_changed_at=func.clock_timestamp())
-    )
-    return True
 
 
 def pack_any_headers(headers: ConsumedHeaders) -> bytes:

@@ -113,6 +113,16 @@ def drop_dead_letter(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     op.execute(DropTable(OutboxTables(schema).dead_letter))
 
 
+def create_dead_letter_decisions(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
+    """Create what replays and discards write down, beside the dead letters."""
+    _create(op, OutboxTables(schema).dead_letter_decision)
+
+
+def drop_dead_letter_decisions(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
+    """Drop what `create_dead_letter_decisions` made: who decided what is forgotten."""
+    op.execute(DropTable(OutboxTables(schema).dead_letter_decision))
+
+
 def _create_schema(op: Any, schema: str | None) -> None:
     if schema is not None:
         _run(op, f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
@@ -135,6 +145,6 @@ def _spans() -> list[tuple[datetime, datetime]]:
 PARTS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
     "outbox": (create_outbox, create_outbox_upkeep),
     "inbox": (create_inbox,),
-    "dead-letter": (create_dead_letter,),
+    "dead-letter": (create_dead_letter, create_dead_letter_decisions),
 }
 """Everything that is created, in the order in which it must be; what `plain_sql` prints."""

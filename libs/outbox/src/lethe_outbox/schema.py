@@ -56,7 +56,7 @@ class Status(IntEnum):
 
 
 class OutboxTables:
-    """The tables `outbox[_dead|_bucket|_relay|_upkeep|_purged]`, `inbox` and `dead_letter`."""
+    """The tables `outbox[_dead|_bucket|_relay|_upkeep|_purged]`, `inbox` and `dead_letter[...]`."""
 
     def __init__(
         self, schema: str | None = DEFAULT_SCHEMA, metadata: MetaData | None = None
@@ -71,6 +71,7 @@ class OutboxTables:
         self.purged = self._purged()
         self.inbox = self._inbox()
         self.dead_letter = self._dead_letter()
+        self.dead_letter_decision = self._dead_letter_decision()
 
     def _outbox(self) -> Table:
         return Table(
@@ -213,5 +214,26 @@ class OutboxTables:
             Column("state_changed_at", DateTime(timezone=True)),
             UniqueConstraint("topic", "partition", "offset"),
             Index("dead_letter_open", "id", postgresql_where=text("state = 'open'")),
+            schema=self.schema,
+        )
+
+    def _dead_letter_decision(self) -> Table:
+        return Table(
+            "dead_letter_decision",
+            self.metadata,
+            Column("id", BigInteger, Identity(always=True), primary_key=True),
+            # No foreign key: what was decided outlives the letter.
+            Column("letter", BigInteger, nullable=False),
+            Column("topic", Text, nullable=False),
+            Column("partition", Integer, nullable=False),
+            Column("offset", BigInteger, nullable=False),
+            Column("event_id", Uuid),
+            Column("decision", Text, nullable=False),
+            Column("decided_by", Text, nullable=False),
+            Column("reason", Text),
+            Column(
+                "decided_at", DateTime(timezone=True), nullable=False, server_default=func.now()
+            ),
+            Index("dead_letter_decision_letter", "letter"),
             schema=self.schema,
         )

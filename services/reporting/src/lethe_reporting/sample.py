@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from lethe_reporting.consumer import GROUP
 from lethe_reporting.metrics import ReportingMetrics
 from lethe_reporting.storage.dead_letters import DeadLetters
 from lethe_reporting.storage.requests import Requests
@@ -54,8 +55,12 @@ class Sampler:
     async def _sample(self) -> None:
         try:
             figures = await self._requests.figures()
+            # What the relay was refused and published after all waits for nobody.
+            closed = await self._letters.close_published(GROUP)
             letters = await self._letters.open()
         except TRANSIENT as error:
             _log.warning("read model not sampled", error_class=error_class(error))
             return
+        if closed:
+            _log.info("dead letters closed, their outbox published them", count=closed)
         self._metrics.sampled(figures, letters, time.time())

@@ -9,7 +9,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Final
 
-from lethe_outbox.dead_letter_topic import Failure, dead_letter_topic
+from lethe_outbox.dead_letter_topic import RELAY_PREFIX, Failure, dead_letter_topic
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.batches import headers_of
 from lethe_outbox.relay.lane import Lane, LaneLostError, Row
@@ -71,12 +71,13 @@ class Undertaker:
         failure = Failure(
             reason=refusal.reason,
             error_class=refusal.error_class,
-            refused_by=f"relay-{self._outbox}",
+            refused_by=f"{RELAY_PREFIX}{self._outbox}",
             attempts=1,
             first_failed_at=now,
             last_failed_at=now,
             origin_topic=topic,
             origin_partition=partition,
+            origin_row=row.id,
         )
         headers = [*_headers(row), *failure.headers()]
         failures = 0

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from lethe_outbox import Which
 from lethe_reporting.api import cursors
 from lethe_reporting.storage.dead_letters import DeadLetter, DeadLetters, State, Wanted
 from lethe_runtime.problems import responses
@@ -103,8 +104,7 @@ def routes(letters: DeadLetters) -> APIRouter:
     async def listed(query: Annotated[ListQuery, Query()]) -> DeadLetterPage:
         found = await letters.page(
             Wanted(
-                state=None if query.state == "all" else query.state,
-                topic=query.topic,
+                Which(state=None if query.state == "all" else query.state.value, topic=query.topic),
                 before=None if query.cursor is None else cursors.dead_letter_of(query.cursor),
                 # One more than is shown tells whether there is another page.
                 limit=query.limit + 1,

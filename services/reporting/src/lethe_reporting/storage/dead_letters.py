@@ -11,8 +11,10 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import TOPICS, dead_letter_topic
-from lethe_outbox import OutboxTables
-from lethe_outbox.dead_letters import open_ids
+from lethe_outbox import OutboxTables, Which
+from lethe_outbox.dead_letter_topic import ORIGIN_ROW
+from lethe_outbox.dead_letters import unpack_any_headers
+from lethe_outbox.deciding import Decision, close_published, decisions, find
 from lethe_runtime.database import SCHEMA
 
 DEAD_LETTER_TOPICS: Final = tuple(dead_letter_topic(topic) for topic in TOPICS)
@@ -57,13 +59,12 @@ _SELECT: Final = select(*(_TABLE.c[each.name] for each in fields(DeadLetter)))
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which dead letters are wanted; None means all."""
+    """A page of dead letters, the newest first."""
 
-    state: State | None = None
-    topic: str | None = None
+    which: Which
+    limit: int
     before: int | None = None
-    """Only those recorded before this id."""
-    limit: int = 50
+    """Only with a smaller id; None begins at the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +87,36 @@ class DeadLetters:
 
     async def page(self, wanted: Wanted) -> list[DeadLetter]:
         """List up to `limit` dead letters, the newest first."""
-        query = _SELECT
-        if wanted.state is not None:
-            query = query.where(_TABLE.c.state == wanted.state.value)
-        if wanted.topic is not None:
-            query = query.where(_TABLE.c.topic == wanted.topic)
+        query = _SELECT.where(wanted.which.condition(_TABLE))
         if wanted.before is not None:
             query = query.where(_TABLE.c.id < wanted.before)
         return await self._read(query.order_by(_TABLE.c.id.desc()).limit(wanted.limit))
 
-    async def named(self, ids: Sequence[int]) -> list[DeadLetter]:
-        """Look up dead letters by id; unknown ids are left out."""
-        return await self._read(_SELECT.where(_TABLE.c.id.in_(ids)).order_by(_TABLE.c.id))
-
-    async def open_ids(self, topic: str | None) -> list[int]:
-        """List the open ones in the order they were recorded; of one topic, if named."""
+    async def chosen(self, which: Which) -> list[int]:
+        """List the ids of those that are meant, in the order they were recorded."""
         async with self._engine.connect() as connection:
-            return await open_ids(connection, schema=SCHEMA, topic=topic)
+            return await find(connection, which, schema=SCHEMA)
+
+    async def decided(self, letter: int) -> list[Decision]:
+        """List what was decided about one, the oldest first."""
+        async with self._engine.connect() as connection:
+            return await decisions(connection, letter, schema=SCHEMA)
+
+    async def outbox_rows(self, ids: Sequence[int]) -> dict[int, int]:
+        """Give the ids of the outbox rows that dead letters of the relay come from."""
+        query = select(_TABLE.c.id, _TABLE.c.headers).where(Which(ids=ids).condition(_TABLE))
+        found: dict[int, int] = {}
+        async with self._engine.connect() as connection:
+            for letter, packed in await connection.execute(query):
+                number = dict(unpack_any_headers(packed)).get(ORIGIN_ROW) or b""
+                if number.isdigit():
+                    found[letter] = int(number)
+        return found
+
+    async def close_published(self, consumer: str) -> int:
+        """Close what was refused to the relay once and is known to `consumer` since."""
+        async with self._engine.begin() as connection:
+            return await close_published(connection, consumer, schema=SCHEMA)
 
     async def open(self) -> OpenLetters:
         """Count the open ones; every dead-letter topic of the contract is named."""

@@ -1,0 +1,414 @@
+"""Deciding about dead letters: which are meant, sending them back, or giving them up for good.
+
+A dead letter is open until it is replayed or discarded, and every such decision leaves a row that
+says who, when and why. A replay publishes and then commits: killed in between it stays open, and
+the next replay publishes the same event id again, which the consumers' inbox makes harmless.
+
+What the relay was refused is still a row of its outbox, which may hold its key back. There it is
+brought back in order (`operations.requeue`), so it is not sent from here unless that is asked for;
+`close_published` closes it here once its event was seen in its topic.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    Table,
+    and_,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from lethe_outbox.dead_letter_topic import RELAY_PREFIX, DeadLetterProducer, original_headers
+from lethe_outbox.dead_letters import OPEN, REPLAYED, State, unpack_any_headers
+from lethe_outbox.errors import ArgumentError
+from lethe_outbox.partitions import BY_UUID7
+from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables
+
+DISCARDED: Final[State] = "discarded"
+
+_CHUNK: Final = 500
+_UUID7: Final = 7
+
+
+class Fate(StrEnum):
+    """What became of a dead letter that somebody decided about. The names are a contract."""
+
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+    REPLAYED_BEFORE = "replayed_before"
+    DISCARDED_BEFORE = "discarded_before"
+    UNKNOWN = "unknown"
+    """There is no such dead letter."""
+    WITHOUT_ORIGIN = "without_origin"
+    """It names no topic to go back to, or one that is not allowed."""
+    IN_OUTBOX = "in_outbox"
+    """The relay was refused: its row is still in the outbox and is to be brought back there."""
+    TOO_OLD = "too_old"
+    """Who handled its event may have forgotten it, and would handle it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which dead letters are meant: all that meet everything given here."""
+
+    ids: Collection[int] | None = None
+    state: State | None = None
+    topic: str | None = None
+    """The dead-letter topic."""
+    key: bytes | None = None
+    event_id: UUID | None = None
+    reason: str | None = None
+    refused_by: str | None = None
+    since: datetime | None = None
+    """Recorded at or after."""
+    until: datetime | None = None
+    """Recorded before."""
+
+    def condition(self, table: Table) -> ColumnElement[bool]:
+        """Write it as a condition on `OutboxTables.dead_letter`."""
+        c = table.c
+        found = [
+            column == value
+            for column, value in (
+                (c.state, self.state),
+                (c.topic, self.topic),
+                (c.key, self.key),
+                (c.event_id, self.event_id),
+                (c.reason, self.reason),
+                (c.refused_by, self.refused_by),
+            )
+            if value is not None
+        ]
+        if self.ids is not None:
+            found.append(c.id == func.any(list(self.ids)))
+        if self.since is not None:
+            found.append(c.recorded_at >= self.since)
+        if self.until is not None:
+            found.append(c.recorded_at < self.until)
+        return and_(true(), *found)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """How dead letters are sent back.
+
+    Raises:
+        ArgumentError: `per_second` is not positive.
+    """
+
+    by: str
+    """Who decided."""
+    origins: Collection[str] | None = None
+    """Topics that may be written; None for whatever a dead letter names as its origin."""
+    inbox_keeps: timedelta | None = None
+    """Refuse events older than consumers remember them; None replays whatever its age."""
+    from_outbox_too: bool = False
+    """Also what the relay was refused, out of the order in which its outbox would publish it."""
+    per_second: float | None = None
+    """At most so many; None for as fast as it goes."""
+
+    def __post_init__(self) -> None:
+        if self.per_second is not None and self.per_second <= 0:
+            raise ArgumentError("per_second must be positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What somebody decided about a dead letter."""
+
+    letter: int
+    decision: State
+    decided_by: str
+    reason: str | None
+    decided_at: datetime
+
+
+OnFate = Callable[[int, Fate], None]
+
+
+def refused_by_relay(refused_by: str | None, origin_offset: int | None) -> bool:
+    """Say whether a dead letter was never published: the relay was refused, not a consumer."""
+    return (refused_by or "").startswith(RELAY_PREFIX) and origin_offset is None
+
+
+async def find(
+    connection: AsyncConnection, which: Which, *, schema: str | None = DEFAULT_SCHEMA
+) -> list[int]:
+    """List the ids of dead letters in the order in which they were recorded."""
+    table = OutboxTables(schema).dead_letter
+    query = select(table.c.id).where(which.condition(table)).order_by(table.c.id)
+    return list((await connection.execute(query)).scalars())
+
+
+async def judge(
+    engine: AsyncEngine,
+    ids: Iterable[int],
+    options: ReplayOptions | None,
+    *,
+    schema: str | None = DEFAULT_SCHEMA,
+) -> dict[int, Fate]:
+    """Say what `replay` would do with each, or `discard` if no options are given; do nothing."""
+    table = OutboxTables(schema).dead_letter
+    chosen = sorted(set(ids))
+    fates: dict[int, Fate] = {}
+    async with engine.connect() as connection:
+        for chunk in _chunks(chosen):
+            rows = await _rows(connection, table, chunk)
+            for one in chunk:
+                if options is None:
+                    fates[one] = _closed(rows.get(one)) or Fate.DISCARDED
+                else:
+                    fates[one] = _fate(rows.get(one), options) or Fate.REPLAYED
+    return fates
+
+
+async def replay(
+    engine: AsyncEngine,
+    bootstrap: str,
+    ids: Iterable[int],
+    options: ReplayOptions,
+    *,
+    schema: str | None = DEFAULT_SCHEMA,
+    on_fate: OnFate | None = None,
+) -> dict[int, Fate]:
+    """Publish dead letters again where they came from: same event id, original bytes, in order.
+
+    Each is published and then noted as replayed under a lock of its row, so two replays publish it
+    once. Safe to repeat: what was replayed is not sent again.
+
+    Raises:
+        KafkaError, OSError, TimeoutError: the broker did not take one; those before it are done.
+    """
+    table = OutboxTables(schema)
+    producer = DeadLetterProducer(bootstrap)
+    pace = _Pace(options.per_second)
+    fates: dict[int, Fate] = {}
+    try:
+        for letter in sorted(set(ids)):
+            async with engine.begin() as connection:
+                fates[letter] = await _replay_one(
+                    connection, producer, letter, options, table, pace
+                )
+            if on_fate is not None:
+                on_fate(letter, fates[letter])
+    finally:
+        await producer.close()
+    return fates
+
+
+async def discard(
+    engine: AsyncEngine,
+    ids: Iterable[int],
+    *,
+    by: str,
+    reason: str,
+    schema: str | None = DEFAULT_SCHEMA,
+    on_fate: OnFate | None = None,
+) -> dict[int, Fate]:
+    """Give dead letters up for good; `by` and `reason` are kept. Only open ones are discarded.
+
+    Raises:
+        ArgumentError: `by` or `reason` is empty.
+    """
+    if not by.strip() or not reason.strip():
+        raise ArgumentError("a discard needs somebody's name and a reason")
+    tables = OutboxTables(schema)
+    fates: dict[int, Fate] = {}
+    for chunk in _chunks(sorted(set(ids))):
+        async with engine.begin() as connection:
+            rows = await _rows(connection, tables.dead_letter, chunk, lock=True)
+            found = {one: _closed(rows.get(one)) or Fate.DISCARDED for one in chunk}
+            done = [one for one, fate in found.items() if fate is Fate.DISCARDED]
+            await _close(connection, tables, done, DISCARDED, by, reason)
+        for one, fate in found.items():
+            fates[one] = fate
+            if on_fate is not None:
+                on_fate(one, fate)
+    return fates
+
+
+async def close_published(
+    connection: AsyncConnection, consumer: str, *, schema: str | None = DEFAULT_SCHEMA
+) -> int:
+    """Close what the relay was refused once and `consumer` has handled since; gives how many.
+
+    Its event was in its topic, so its outbox row was brought back. `consumer` must keep its inbox
+    beside the dead letters and read every topic they come from. In the caller's transaction.
+    """
+    tables = OutboxTables(schema)
+    table, inbox = tables.dead_letter, tables.inbox
+    handled = exists().where(inbox.c.event_id == table.c.event_id, inbox.c.consumer == consumer)
+    query = (
+        select(table.c.id)
+        .where(
+            table.c.state == OPEN,
+            table.c.refused_by.startswith(RELAY_PREFIX, autoescape=True),
+            table.c.origin_offset.is_(None),
+            handled,
+        )
+        .with_for_update(of=table, skip_locked=True)
+    )
+    found = list((await connection.execute(query)).scalars())
+    await _close(connection, tables, found, REPLAYED, consumer, "published by its outbox")
+    return len(found)
+
+
+async def decisions(
+    connection: AsyncConnection, letter: int, *, schema: str | None = DEFAULT_SCHEMA
+) -> list[Decision]:
+    """List what was decided about a dead letter, the oldest first."""
+    table = OutboxTables(schema).dead_letter_decision
+    found = await connection.execute(
+        select(
+            table.c.letter,
+            table.c.decision,
+            table.c.decided_by,
+            table.c.reason,
+            table.c.decided_at,
+        )
+        .where(table.c.letter == letter)
+        .order_by(table.c.id)
+    )
+    return [Decision(**row) for row in found.mappings()]
+
+
+async def _replay_one(
+    connection: AsyncConnection,
+    producer: DeadLetterProducer,
+    letter: int,
+    options: ReplayOptions,
+    tables: OutboxTables,
+    pace: "_Pace",
+) -> Fate:
+    table = tables.dead_letter
+    row = (await _rows(connection, table, [letter], lock=True)).get(letter)
+    refusal = _fate(row, options)
+    if row is None or refusal is not None:
+        return refusal or Fate.UNKNOWN
+    bytes_of = await connection.execute(
+        select(table.c.payload, table.c.headers).where(table.c.id == letter)
+    )
+    payload, headers = bytes_of.one()
+    await pace.wait()
+    await producer.send(
+        row["origin_topic"], row["key"], payload, original_headers(unpack_any_headers(headers))
+    )
+    await _close(connection, tables, [letter], REPLAYED, options.by, None)
+    return Fate.REPLAYED
+
+
+async def _rows(
+    connection: AsyncConnection, table: Table, ids: Sequence[int], *, lock: bool = False
+) -> dict[int, RowMapping]:
+    c = table.c
+    query = (
+        select(
+            c.id,
+            c.state,
+            c.key,
+            c.event_id,
+            c.refused_by,
+            c.origin_topic,
+            c.origin_offset,
+            func.coalesce(c.first_failed_at, c.recorded_at).label("failed_at"),
+            func.now().label("now"),
+        )
+        .where(c.id == func.any(list(ids)))
+        .order_by(c.id)
+    )
+    if lock:
+        query = query.with_for_update()
+    return {row["id"]: row for row in (await connection.execute(query)).mappings()}
+
+
+async def _close(
+    connection: AsyncConnection,
+    tables: OutboxTables,
+    ids: Sequence[int],
+    state: State,
+    by: str,
+    reason: str | None,
+) -> None:
+    if not ids:
+        return
+    table, log = tables.dead_letter, tables.dead_letter_decision
+    here = table.c.id == func.any(list(ids))
+    values: list[Any] = [
+        table.c.id,
+        table.c.topic,
+        table.c.partition,
+        table.c.offset,
+        table.c.event_id,
+        literal(state).label("decision"),
+        literal(by).label("decided_by"),
+        literal(reason, log.c.reason.type).label("reason"),
+    ]
+    names = ["letter", "topic", "partition", "offset", "event_id"]
+    names += ["decision", "decided_by", "reason"]
+    await connection.execute(insert(log).from_select(names, select(*values).where(here)))
+    await connection.execute(
+        update(table).where(here).values(state=state, state_changed_at=func.clock_timestamp())
+    )
+
+
+def _closed(row: RowMapping | None) -> Fate | None:
+    if row is None:
+        return Fate.UNKNOWN
+    if row["state"] == REPLAYED:
+        return Fate.REPLAYED_BEFORE
+    return None if row["state"] == OPEN else Fate.DISCARDED_BEFORE
+
+
+def _fate(row: RowMapping | None, options: ReplayOptions) -> Fate | None:
+    """Say why a dead letter is not sent back; None if it is."""
+    closed = _closed(row)
+    if row is None or closed is not None:
+        return closed
+    origin = row["origin_topic"]
+    # The origin stands in the record's headers, which anybody may have written.
+    if origin is None or (options.origins is not None and origin not in options.origins):
+        return Fate.WITHOUT_ORIGIN
+    if not options.from_outbox_too and refused_by_relay(row["refused_by"], row["origin_offset"]):
+        return Fate.IN_OUTBOX
+    if options.inbox_keeps is not None and _happened(row) < row["now"] - options.inbox_keeps:
+        return Fate.TOO_OLD
+    return None
+
+
+def _happened(row: RowMapping) -> datetime:
+    event_id: UUID | None = row["event_id"]
+    failed_at: datetime = row["failed_at"]
+    if event_id is None or event_id.version != _UUID7:
+        return failed_at
+    return min(failed_at, BY_UUID7.moment(str(event_id)))
+
+
+def _chunks(ids: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
+
+
+class _Pace:
+    """Lets through at most so many a second, evenly."""
+
+    def __init__(self, per_second: float | None) -> None:
+        self._gap = 0.0 if per_second is None else 1 / per_second
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, self._next - now))
+        self._next = max(now, self._next) + self._gap

@@ -1,0 +1,173 @@
+"""How dead letters and what became of them are printed: tables for people, JSON for programs.
+
+Nothing is printed that a record holds; `DeadLetterDocument` decides what may be seen.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import typer
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from lethe_outbox import Fate
+from lethe_outbox.dead_letter_topic import RELAY_PREFIX
+from lethe_outbox.deciding import Decision, refused_by_relay
+from lethe_reporting.api.dead_letters import DeadLetterDocument
+from lethe_reporting.storage.dead_letters import DeadLetter
+
+_PIPE_WIDTH: Final = 250
+_EVERY: Final = 100
+"""Without a terminal, progress is told after so many."""
+
+
+def remedy(letter: DeadLetter, row: int | None) -> str | None:
+    """Name the command that brings back what the relay was refused."""
+    if not refused_by_relay(letter.refused_by, letter.origin_offset):
+        return None
+    outbox = (letter.refused_by or "").removeprefix(RELAY_PREFIX)
+    return f"lethe outbox requeue --outbox {outbox} --id {'ID' if row is None else row}"
+
+
+class Printer:
+    """Prints dead letters."""
+
+    def __init__(
+        self,
+        letters: Sequence[DeadLetter],
+        rows: Mapping[int, int],
+        decided: Sequence[Decision] = (),
+    ) -> None:
+        self._shown = [DeadLetterDocument.of(each) for each in letters]
+        self._remedies = {each.id: remedy(each, rows.get(each.id)) for each in letters}
+        self._decided = decided
+
+    def json(self) -> None:
+        """Print a list."""
+        typer.echo(json.dumps([self._document(each) for each in self._shown], indent=2))
+
+    def json_of_one(self) -> None:
+        """Print one document, with what was decided."""
+        decided = [
+            {
+                "decision": each.decision,
+                "decided_by": each.decided_by,
+                "reason": each.reason,
+                "decided_at": each.decided_at.isoformat(),
+            }
+            for each in self._decided
+        ]
+        typer.echo(json.dumps({**self._document(self._shown[0]), "decisions": decided}, indent=2))
+
+    def table(self) -> None:
+        """Print one line each."""
+        if not self._shown:
+            typer.echo("there are none", err=True)
+            return
+        table = Table("id", "state", "recorded", "topic", "reason", "refused by", "event", "key")
+        for each in self._shown:
+            table.add_row(
+                str(each.id),
+                each.state,
+                f"{each.recorded_at:%Y-%m-%d %H:%M:%S}",
+                each.topic,
+                each.reason,
+                each.refused_by or "-",
+                str(each.event_id or "-"),
+                each.subject_ref or "-",
+            )
+        _console().print(table)
+        self._print_remedies()
+
+    def one(self) -> None:
+        """Print field by field, and what was decided."""
+        each = self._shown[0]
+        for name, value in each.model_dump(mode="json").items():
+            typer.echo(f"{name + ':':<20}{'-' if value is None else value}")
+        for one in self._decided:
+            why = f": {one.reason}" if one.reason else ""
+            typer.echo(
+                f"{one.decided_at:%Y-%m-%d %H:%M:%S} {one.decision} by {one.decided_by}{why}"
+            )
+        self._print_remedies()
+
+    def _document(self, shown: DeadLetterDocument) -> dict[str, Any]:
+        return {**shown.model_dump(mode="json"), "bring_back": self._remedies[shown.id]}
+
+    def _print_remedies(self) -> None:
+        for each in self._shown:
+            command = self._remedies[each.id]
+            if command is not None and each.state == "open":
+                typer.echo(f"{each.id}: its row is in the outbox; bring it back: {command}")
+
+
+def print_fates(
+    fates: Mapping[int, Fate], remedies: Mapping[int, str | None], *, dry_run: bool, as_json: bool
+) -> None:
+    """Print what became of each, or would."""
+    done = {Fate.REPLAYED, Fate.DISCARDED}
+
+    def said(fate: Fate) -> str:
+        return f"would_be_{fate.value}" if dry_run and fate in done else fate.value
+
+    if as_json:
+        found = [
+            {"id": letter, "outcome": said(fate)}
+            | ({"bring_back": remedies[letter]} if remedies.get(letter) else {})
+            for letter, fate in fates.items()
+        ]
+        typer.echo(json.dumps(found))
+        return
+    for letter, fate in fates.items():
+        hint = f"\t{remedies[letter]}" if remedies.get(letter) else ""
+        typer.echo(f"{letter}\t{said(fate).replace('_', ' ')}{hint}")
+    if not fates:
+        typer.echo("there are none", err=True)
+        return
+    counts = Counter(said(fate).replace("_", " ") for fate in fates.values())
+    typer.echo(", ".join(f"{count} {what}" for what, count in counts.items()), err=True)
+
+
+class Progress:
+    """Shows on standard error how far a long command is."""
+
+    def __init__(self, total: int, done: str) -> None:
+        self._total = total
+        self._done = done
+        self._count = 0
+        self._bar = Bar(console=Console(stderr=True), transient=True)
+        self._tty = sys.stderr.isatty()
+        self._task = self._bar.add_task(done, total=total)
+
+    def __enter__(self) -> Self:
+        if self._tty:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._tty:
+            self._bar.stop()
+        if error is not None and self._count:
+            typer.echo(f"{self._count} of {self._total} were dealt with before", err=True)
+
+    def told(self, letter: int, fate: Fate) -> None:
+        """Count one that is dealt with."""
+        del letter, fate
+        self._count += 1
+        self._bar.advance(self._task)
+        if not self._tty and self._count % _EVERY == 0:
+            typer.echo(f"{self._count} of {self._total} dealt with", err=True)
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
