@@ -1,7 +1,7 @@
 """Spans by OpenTelemetry's API, named and labelled as its conventions for messaging say."""
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -19,6 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from lethe_outbox.message import unpack_headers
 from lethe_outbox.record import Record
+from lethe_outbox.tracing import PublishedBatch
 
 MOST_LINKS: Final = 128
 """OpenTelemetry's default limit: what a span links to beyond it would be thrown away."""
@@ -38,32 +39,30 @@ class OpenTelemetry:
         _PROPAGATOR.inject(carrier)
         return tuple((name, value.encode()) for name, value in carrier.items())
 
-    def published(
-        self, topic: str, partition: int, packed_headers: Collection[bytes], seconds: float
-    ) -> None:
-        """Record a `send` span that took `seconds` until now, linked to the rows' spans."""
+    def published(self, batch: PublishedBatch) -> None:
+        """Record a `send` span that ends now, linked to the rows' spans."""
         tracer = _tracer()
         if tracer is None:
             return
         now = time.time_ns()
         carriers = (
             {name: value.decode("ascii", "replace") for name, value in unpack_headers(packed)}
-            for packed in packed_headers
+            for packed in (row[batch.headers_at] for row in batch.rows)
             if _MARK in packed
         )
         span = tracer.start_span(
-            f"send {topic}",
+            f"send {batch.topic}",
             context=Context(),
             kind=SpanKind.PRODUCER,
             links=_links(carriers),
-            start_time=now - int(seconds * 1e9),
+            start_time=now - int(batch.seconds * 1e9),
             attributes={
                 "messaging.system": "kafka",
                 "messaging.operation.type": "send",
                 "messaging.operation.name": "send",
-                "messaging.destination.name": topic,
-                "messaging.destination.partition.id": str(partition),
-                "messaging.batch.message_count": len(packed_headers),
+                "messaging.destination.name": batch.topic,
+                "messaging.destination.partition.id": str(batch.partition),
+                "messaging.batch.message_count": len(batch.rows),
             },
         )
         span.end(now)

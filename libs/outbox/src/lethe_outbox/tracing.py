@@ -6,13 +6,31 @@ consumer's `process` spans link to it. Baggage is not carried: nobody meant it t
 Without the API, or without a tracer provider, none of this costs more than a look.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lethe_outbox.record import Record
 
 TraceHeaders = Sequence[tuple[str, bytes]]
+
+
+class PublishedBatch(NamedTuple):
+    """A batch that Kafka has acknowledged.
+
+    Attributes:
+        topic: where it went.
+        partition: likewise.
+        rows: of the outbox, as the driver gave them.
+        headers_at: where in each row its packed headers are.
+        seconds: how long it took.
+    """
+
+    topic: str
+    partition: int
+    rows: Sequence[Any]
+    headers_at: int
+    seconds: float
 
 
 class Tracing(Protocol):
@@ -22,9 +40,7 @@ class Tracing(Protocol):
         """Write the current span's context as headers."""
         ...
 
-    def published(
-        self, topic: str, partition: int, packed_headers: Collection[bytes], seconds: float
-    ) -> None:
+    def published(self, batch: PublishedBatch) -> None:
         """Tell of a batch that Kafka has acknowledged."""
         ...
 
@@ -52,19 +68,11 @@ def current_context() -> TraceHeaders:
 
 
 def published(
-    topic: str, partition: int, rows: Sequence[Sequence[Any]], headers_at: int, seconds: float
+    topic: str, partition: int, rows: Sequence[Any], headers_at: int, seconds: float
 ) -> None:
-    """Tell of a batch that Kafka has acknowledged.
-
-    Args:
-        topic: where it went.
-        partition: likewise.
-        rows: of the batch.
-        headers_at: where in each row its packed headers are.
-        seconds: how long it took.
-    """
+    """Tell of a batch that Kafka has acknowledged; see `PublishedBatch`."""
     if _tracing is not None:
-        _tracing.published(topic, partition, [row[headers_at] for row in rows], seconds)
+        _tracing.published(PublishedBatch(topic, partition, rows, headers_at, seconds))
 
 
 def processing(group: str, records: Sequence[Record]) -> AbstractContextManager[Any]:
