@@ -27,6 +27,9 @@ class FlakyStore:
             raise ObjectStoreUnavailableError("EndpointConnectionError")
         return await self._store.delete(refs)
 
+    async def missing(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
+        return await self._store.missing(refs)
+
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         return await self._store.remaining(refs)
 

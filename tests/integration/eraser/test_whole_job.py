@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from lethe_contracts.events import Accepted, Blocked, TypeTotals, Verified
 from lethe_contracts.states import BlockReason
-from lethe_eraser.domain import ObjectRef
+from lethe_eraser.objects import Deletion
 from lethe_eraser.storage.journal import Intent
 from tests.integration.eraser.world import NOTHING, OTHER, SUBJECT, World, put_in
 
@@ -95,7 +95,7 @@ async def test_the_journal_of_a_running_job_is_ciphertext(world: World) -> None:
     real = eraser.batches.delete
     seen: list[bytes] = []
 
-    async def look(intent: Intent) -> frozenset[ObjectRef]:
+    async def look(intent: Intent) -> Deletion:
         seen.append(await world.value("select intent from lethe.journal"))
         return await real(intent)
 

@@ -50,7 +50,11 @@ def run() -> None:
             "sample": container.sampler().run,
         },
         drain_seconds=settings.drain_seconds,
-        resources=[database.disposing(container.engine()), container.objects()],
+        resources=[
+            database.disposing(container.engine()),
+            container.objects(),
+            container.cdn(),
+        ],
     )
     raise typer.Exit(code)
 

@@ -26,13 +26,21 @@ from lethe_eraser.execute.rounds import Rounds
 from lethe_eraser.execute.worker import Assignment, Executor, utc_now
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
-from lethe_eraser.objects import ObjectStore, ObjectStoreUnavailableError, S3Options
+from lethe_eraser.objects import (
+    PROBE_KEY,
+    Cdn,
+    CdnOptions,
+    ObjectStore,
+    ObjectStoreUnavailableError,
+    S3Options,
+)
 from lethe_eraser.sample import Sampler
 from lethe_eraser.settings import EraserSettings
 from lethe_eraser.storage.events import Announcer
+from lethe_eraser.storage.invalidations import Invalidations
 from lethe_eraser.storage.journal import Journal
 from lethe_eraser.storage.tables import MIGRATIONS, SCHEMA, VERSION_TABLE
-from lethe_eraser.verify import Verification
+from lethe_eraser.verify import Invalidator, Verification
 from lethe_outbox import (
     ConsumerMetrics,
     ConsumerRunner,
@@ -49,8 +57,6 @@ from lethe_runtime.http import HttpServer, ops_app
 from lethe_runtime.waiting import Gate, Gated, Watch
 
 _AGREED = dict.fromkeys(TOPICS, PARTITIONS)
-PROBE_KEY = "lethe-readiness-probe"
-"""An object that never exists: asking for it tells whether S3 answers."""
 
 
 def _inbox(redis_url: SecretStr | None, metrics: ConsumerMetrics) -> Inbox:
@@ -66,11 +72,28 @@ def _s3_options(settings: EraserSettings) -> S3Options:
         access_key_id=settings.s3_access_key_id,
         secret_access_key=settings.s3_secret_access_key,
         threads=settings.s3_threads,
+        page_keys=settings.s3_page_keys,
+        prefix_keys_per_second=settings.s3_prefix_keys_per_second,
     )
 
 
 def _objects(settings: EraserSettings, catalog: Catalog, metrics: EraserMetrics) -> ObjectStore:
-    return ObjectStore(_s3_options(settings), catalog.buckets, on_error=metrics.s3_error)
+    return ObjectStore(
+        _s3_options(settings),
+        catalog.buckets,
+        on_error=metrics.s3_error,
+        on_breaker=metrics.circuit,
+        on_throttled=metrics.throttled,
+    )
+
+
+def _cdn(settings: EraserSettings, metrics: EraserMetrics) -> Cdn:
+    options = CdnOptions(
+        endpoint_url=settings.cdn_endpoint_url,
+        access_key_id=settings.s3_access_key_id,
+        secret_access_key=settings.s3_secret_access_key,
+    )
+    return Cdn(options, on_error=metrics.cdn_error, on_breaker=metrics.circuit)
 
 
 def _s3_probe(objects: ObjectStore, catalog: Catalog) -> Callable[[], Awaitable[object]]:
@@ -139,6 +162,7 @@ class EraserContainer(containers.DeclarativeContainer):
     cipher = providers.Singleton(Cipher, settings.provided.key_ring)
     window = settings.provided.erasing_window
     objects = providers.Singleton(_objects, settings, catalog, metrics)
+    cdn = providers.Singleton(_cdn, settings, metrics)
     handlers = providers.Singleton(handlers.build, catalog, objects)
     announcer = providers.Singleton(Announcer, providers.Singleton(Outbox, SCHEMA))
     fence = providers.Singleton(Fence, announcer, settings.provided.control_fresh)
@@ -157,8 +181,18 @@ class EraserContainer(containers.DeclarativeContainer):
         batch_rows=settings.provided.batch_rows,
         references=providers.Singleton(References, catalog.provided.look_ups),
     )
+    invalidator = providers.Singleton(
+        Invalidator,
+        engine=engine,
+        catalog=catalog,
+        cdn=cdn,
+        journal=journal,
+        invalidations=providers.Singleton(Invalidations, cipher),
+        fence=fence,
+    )
     verification = providers.Singleton(
         Verification,
+        invalidator=invalidator,
         engine=engine,
         catalog=catalog,
         objects=objects,
@@ -196,6 +230,7 @@ class EraserContainer(containers.DeclarativeContainer):
         CheckedExecutor,
         executor=executor,
         preflight=preflight,
+        buckets=objects,
         probe=probe,
         readiness=readiness,
     )

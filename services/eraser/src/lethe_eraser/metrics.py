@@ -1,13 +1,15 @@
 """The eraser's metrics; each is counted after the write it reports, and none has a person in it."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import KINDS, FindingKind
-from lethe_eraser.domain import JobState
+from lethe_eraser.domain import JobState, ObjectRef
+
+Outcome = Literal["gone", "missing", "scheduled"]
 
 _BATCH_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -32,7 +34,7 @@ class EraserMetrics:
         )
         self._objects = Counter(
             "eraser_objects_total",
-            "Objects confirmed gone, and objects named and kept.",
+            "Objects gone, missing before anything was deleted, scheduled by tag, or kept.",
             ["bucket", "outcome"],
             registry=registry,
         )
@@ -54,6 +56,31 @@ class EraserMetrics:
         self._refused = Gauge(
             "eraser_catalog_refused",
             "1 while the catalog does not fit the database and nothing is erased.",
+            registry=registry,
+        )
+        self._cdn_errors = Counter(
+            "eraser_cdn_errors_total", "Errors of the CDN by its code.", ["code"], registry=registry
+        )
+        self._circuits = Gauge(
+            "eraser_circuit_open",
+            "1 while a dependency failed too often in a row and nothing is sent to it.",
+            ["dependency"],
+            registry=registry,
+        )
+        self._throttled = Gauge(
+            "eraser_s3_throttled_prefixes",
+            "Prefixes that are deleted slower than the budget because S3 asked for it.",
+            ["bucket"],
+            registry=registry,
+        )
+        self._invalidations = Gauge(
+            "eraser_cdn_invalidations_unfinished",
+            "Invalidations that were planned and that the CDN has not finished.",
+            registry=registry,
+        )
+        self._invalidation_age = Gauge(
+            "eraser_cdn_invalidation_age_seconds",
+            "Seconds since the oldest unfinished invalidation was planned; 0 without one.",
             registry=registry,
         )
         self._window = Gauge(
@@ -109,10 +136,10 @@ class EraserMetrics:
         if count:
             self._rows.labels(table_kind, request_type).inc(count)
 
-    def gone(self, buckets: Iterable[str]) -> None:
-        """Count objects gone, one bucket each."""
-        for bucket in buckets:
-            self._objects.labels(bucket, "gone").inc()
+    def objects(self, outcome: Outcome, refs: Iterable[ObjectRef]) -> None:
+        """Count what became of objects."""
+        for ref in refs:
+            self._objects.labels(ref.bucket, outcome).inc()
 
     def kept(self, count: int) -> None:
         """Count objects that rows named and that stay; which bucket is not told by the finder."""
@@ -123,6 +150,23 @@ class EraserMetrics:
         """Count blocked rows."""
         for reason in reasons:
             self._blocked.labels(reason).inc()
+
+    def cdn_error(self, code: str) -> None:
+        """Count an error of the CDN."""
+        self._cdn_errors.labels(code).inc()
+
+    def circuit(self, dependency: str, is_open: bool) -> None:  # noqa: FBT001  # a callback
+        """Show whether the circuit of a dependency is open and nothing is sent."""
+        self._circuits.labels(dependency).set(int(is_open))
+
+    def throttled(self, bucket: str, prefixes: int) -> None:
+        """Show how many prefixes of a bucket S3 slowed down; their names may name people."""
+        self._throttled.labels(bucket).set(prefixes)
+
+    def invalidations(self, unfinished: int, oldest_seconds: float) -> None:
+        """Show what the CDN has not finished, and for how long."""
+        self._invalidations.set(unfinished)
+        self._invalidation_age.set(oldest_seconds)
 
     def s3_error(self, code: str) -> None:
         """Count an error of S3, of a request or of one key in it."""

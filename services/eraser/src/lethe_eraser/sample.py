@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.storage.control import count_stale, quarantined
+from lethe_eraser.storage.invalidations import unfinished as unfinished_invalidations
 from lethe_eraser.storage.jobs import count_by_state
 from lethe_eraser.window import Window
 from lethe_runtime.database import TRANSIENT, DatabaseProbe
@@ -71,3 +72,4 @@ class Sampler:
                 stale_jobs=await count_stale(connection, self._control_fresh),
                 quarantined=len(await quarantined(connection)),
             )
+            self._metrics.invalidations(*await unfinished_invalidations(connection))

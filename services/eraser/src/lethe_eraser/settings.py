@@ -54,6 +54,12 @@ class EraserSettings(ServiceSettings):
     """Without keys, boto's own chain of credentials is used."""
     s3_threads: Annotated[int, Field(ge=1, le=64)] = 8
     """Calls to S3 at once."""
+    s3_page_keys: Annotated[int, Field(ge=1, le=1000)] = 250
+    """Keys per DeleteObjects; smaller pages are kinder to a busy prefix."""
+    s3_prefix_keys_per_second: Annotated[int, Field(ge=1)] = 10_000
+    """The most keys a second that one prefix of a bucket is asked to delete."""
+    cdn_endpoint_url: str | None = None
+    """Another CloudFront than AWS's; the credentials are those of S3."""
     batch_rows: Annotated[int, Field(ge=1, le=10_000)] = 500
     """Client rows per batch."""
     concurrency: Annotated[int, Field(ge=1, le=32)] = 2

@@ -27,12 +27,17 @@ from lethe_eraser.domain import (
     say,
     with_blocked,
 )
-from lethe_eraser.execute.left_behind import blocked_row, left_behind, unknown
+from lethe_eraser.execute.left_behind import (
+    blocked_row,
+    left_behind,
+    unknown,
+    without_doubted,
+)
 from lethe_eraser.execute.references import NOBODY_ELSE, References
 from lethe_eraser.fence import Fence
 from lethe_eraser.handlers import ErasureHandler
 from lethe_eraser.metrics import EraserMetrics
-from lethe_eraser.objects import Deletion
+from lethe_eraser.objects import NOTHING, Deletion
 from lethe_eraser.storage import jobs, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
@@ -49,6 +54,10 @@ class Deleter(Protocol):
 
     async def delete(self, refs: Sequence[ObjectRef]) -> Deletion:
         """Delete every version of `refs`; raises while the store is away."""
+        ...
+
+    async def missing(self, refs: Sequence[ObjectRef]) -> frozenset[ObjectRef]:
+        """Give those that are not there, of buckets where it is asked; raises likewise."""
         ...
 
 
@@ -123,8 +132,8 @@ class Batches:
         """
         if intent.if_unreferenced:
             intent = await self._references.without_referenced(self._engine, intent)
-        gone = await self.delete(intent)
-        after = await self.mask(job, intent, gone)
+        deletion = await self.delete(intent)
+        after = await self.mask(job, intent, deletion)
         if after is not None and (intent.rows or intent.objects):
             label = self._label(intent.page.request_type)
             self._metrics.batch(label, time.monotonic() - (began or time.monotonic()))
@@ -163,7 +172,7 @@ class Batches:
                 revived, left = await self._revive(connection, job, targets.blocked)
                 found = (*targets.rows, *revived)
                 blocked = tuple(blocked_row(row, page.request_type, row.reason) for row in left)
-        return Intent(
+        plan = Intent(
             batch=0,
             page=page,
             end=rows[-1].cursor if rows else page.after,
@@ -171,6 +180,8 @@ class Batches:
             rows=found,
             blocked=blocked,
         )
+        missing = await self._objects.missing(plan.refs)
+        return replace(plan, missing=tuple(sorted(missing, key=str)))
 
     async def intend(self, job: Job, plan: Intent) -> tuple[Job, Intent] | None:
         """Commit the plan to the journal; None if no batch may begin."""
@@ -180,24 +191,32 @@ class Batches:
                 return None
             locked = replace(locked, batches=locked.batches + 1)
             intent = replace(plan, batch=locked.batches)
+            if plan.missing:
+                doubted = await progress.missing_too_often(
+                    connection, job.job_id, plan.refs, plan.missing
+                )
+                intent = without_doubted(intent, doubted)
             await self._journal.write(connection, job.job_id, locked.round, intent)
             await jobs.write(connection, locked)
         return locked, intent
 
-    async def delete(self, intent: Intent) -> frozenset[ObjectRef]:
-        """Delete the batch's objects; gives those confirmed gone."""
+    async def delete(self, intent: Intent) -> Deletion:
+        """Delete the batch's objects, and say what became of them."""
         last = {ref for row in intent.rows for ref in row.delete_last}
         first = [ref for ref in intent.refs if ref not in last]
-        gone = (await self._objects.delete(first)).gone if first else frozenset()
+        deletion = await self._objects.delete(first) if first else NOTHING
         # What others are found through goes only when nothing is found through it any more.
         needed = {
-            ref for row in intent.rows if not _all_gone(row, gone, last) for ref in row.delete_last
+            ref
+            for row in intent.rows
+            if not {*row.delete} <= deletion.done | last
+            for ref in row.delete_last
         }
         if ready := [ref for ref in intent.refs if ref in last - needed]:
-            gone |= (await self._objects.delete(ready)).gone
-        return gone
+            deletion |= await self._objects.delete(ready)
+        return deletion
 
-    async def mask(self, job: Job, intent: Intent, gone: frozenset[ObjectRef]) -> Job | None:
+    async def mask(self, job: Job, intent: Intent, deletion: Deletion) -> Job | None:
         """Mask the rows whose objects are gone, with progress, totals and event, in one commit.
 
         A hold that arrived after the intent was committed does not stop it.
@@ -211,10 +230,13 @@ class Batches:
                 locked = await self._fence.begin(connection, job)
             if locked is None:
                 return None
-            confirmed = [row for row in intent.rows if {*row.delete, *row.delete_last} <= gone]
+            done = deletion.done
+            confirmed = [row for row in intent.rows if {*row.delete, *row.delete_last} <= done]
             masked = await self._mask_rows(connection, intent, confirmed)
-            blocked = left_behind(locked, intent, confirmed, masked, gone)
-            new = await progress.count_new(connection, job.job_id, gone)
+            blocked = left_behind(locked, intent, confirmed, masked, deletion)
+            new = await progress.count_new(
+                connection, job.job_id, done.union(intent.missing), intent.missing
+            )
             last = {ref for row in confirmed for ref in row.delete_last}
             await progress.remember_last(connection, job.job_id, last)
             changed = set(masked.changed)
@@ -222,17 +244,23 @@ class Batches:
             locked, named = await self._references.let_go(
                 connection, self._journal, locked, intent, unchanged
             )
+            absent = frozenset(intent.missing)
             delta = TypeTotals(
                 feature_rows=masked.feature_rows,
                 task_rows=masked.task_rows,
-                objects_gone=len(new),
+                objects_gone=len(new & deletion.gone - absent),
+                objects_missing=len(new & absent),
+                objects_scheduled=len(new & deletion.scheduled - absent),
                 objects_kept=named + sum(row.kept for row in confirmed if row not in changed),
             )
             after = await self._record(connection, locked, intent, blocked, delta)
-            await self._journal_outcome(connection, after, intent, gone)
+            await self._journal_outcome(connection, after, intent, deletion)
             deferred = len(changed) if locked.round < MAX_ROUNDS else 0
             await self._advance(connection, after, intent, deferred)
-        self._count(intent, masked, blocked, new, delta)
+        self._count(intent, masked, blocked, delta)
+        self._metrics.objects("gone", new & deletion.gone - absent)
+        self._metrics.objects("missing", new & absent)
+        self._metrics.objects("scheduled", new & deletion.scheduled - absent)
         return after
 
     async def _mask_rows(
@@ -284,13 +312,14 @@ class Batches:
         return after
 
     async def _journal_outcome(
-        self, connection: AsyncConnection, job: Job, intent: Intent, gone: frozenset[ObjectRef]
+        self, connection: AsyncConnection, job: Job, intent: Intent, deletion: Deletion
     ) -> None:
         if not intent.batch:
             return
-        failed = tuple(ref for ref in intent.refs if ref not in gone)
-        if failed or intent.if_unreferenced:
-            outcome = replace(intent, failed=failed)
+        failed = tuple(ref for ref in intent.refs if ref not in deletion.done)
+        scheduled = tuple(ref for ref in intent.refs if ref in deletion.scheduled)
+        if failed or scheduled or intent.if_unreferenced:
+            outcome = replace(intent, failed=failed, scheduled=scheduled)
             await self._journal.write(connection, job.job_id, job.round, outcome)
         await self._journal.mark_masked(connection, job.job_id, intent.batch)
 
@@ -341,16 +370,10 @@ class Batches:
         intent: Intent,
         masked: Masked,
         blocked: Sequence[Blocked],
-        new: Sequence[str],
         delta: TypeTotals,
     ) -> None:
         label = self._label(intent.page.request_type)
         self._metrics.rows("feature", label, masked.feature_rows)
         self._metrics.rows("task", label, masked.task_rows)
-        self._metrics.gone(new)
         self._metrics.kept(delta.objects_kept)
         self._metrics.blocked(row.reason for row in blocked)
-
-
-def _all_gone(row: RowTarget, gone: frozenset[ObjectRef], last: set[ObjectRef]) -> bool:
-    return all(ref in gone or ref in last for ref in row.delete)

@@ -1,14 +1,23 @@
 """What a batch leaves as it was, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import MAX_ROUNDS, BlockedRow, Job, Masked, ObjectRef, RowTarget
+from lethe_eraser.objects import MFA_DELETE, OBJECT_LOCKED, Deletion
 from lethe_eraser.storage import progress
 from lethe_eraser.storage.journal import Intent
 from lethe_eraser.storage.product import ClientRow
 from lethe_eraser.storage.progress import Blocked, Page
+
+_UNKNOWN: Final = BlockReason.OBJECT_NOT_DELETED
+_REASONS: Final[Mapping[str, BlockReason]] = {
+    OBJECT_LOCKED: BlockReason.OBJECT_LOCKED,
+    MFA_DELETE: BlockReason.MFA_DELETE,
+}
 
 
 def unknown(source: ClientTable, page: Page, row: ClientRow) -> Blocked:
@@ -40,24 +49,51 @@ def left_behind(
     intent: Intent,
     confirmed: Sequence[RowTarget],
     masked: Masked,
-    gone: frozenset[ObjectRef],
+    deletion: Deletion,
 ) -> list[Blocked]:
     """Everything of the batch that stays as it was, and why."""
     request_type = intent.page.request_type
     kept = set(confirmed)
     left = list(intent.blocked)
-    left += [
-        blocked_row(row, request_type, BlockReason.OBJECT_NOT_DELETED)
-        for row in intent.rows
-        if row not in kept
-    ]
+    left += [_refused(row, request_type, deletion) for row in intent.rows if row not in kept]
     if job.round >= MAX_ROUNDS:
         left += [
             blocked_row(row, request_type, BlockReason.STILL_WRITING) for row in masked.changed
         ]
     left += [
-        progress.blocked_object(job.job_id, request_type, ref)
+        progress.blocked_object(
+            job.job_id, request_type, ref, _reason(ref, deletion), deletion.locked_until.get(ref)
+        )
         for ref in intent.objects
-        if ref not in gone
+        if ref not in deletion.done
     ]
     return left
+
+
+def without_doubted(intent: Intent, doubted: Collection[ObjectRef]) -> Intent:
+    """Leave the rows that name one of `doubted`, with all their objects."""
+    left = [row for row in intent.rows if not {*row.delete, *row.delete_last}.isdisjoint(doubted)]
+    blocked = (
+        blocked_row(row, intent.page.request_type, BlockReason.TOO_MANY_MISSING) for row in left
+    )
+    return replace(
+        intent,
+        rows=tuple(row for row in intent.rows if row not in set(left)),
+        blocked=(*intent.blocked, *blocked),
+    )
+
+
+def _refused(row: RowTarget, request_type: str, deletion: Deletion) -> Blocked:
+    """A row that names an object which S3 would not let go; a lock counts before the rest."""
+    refused = [ref for ref in (*row.delete, *row.delete_last) if ref in deletion.failed]
+    locked = [ref for ref in refused if ref in deletion.locked_until]
+    # A manifest that was not even tried stands behind a file that was refused.
+    reason = _reason((locked or refused)[0], deletion) if refused else _UNKNOWN
+    ends = [deletion.locked_until[ref] for ref in locked]
+    known = [end for end in ends if end is not None]
+    until = max(known) if known and len(known) == len(ends) else None
+    return replace(blocked_row(row, request_type, reason), until=until)
+
+
+def _reason(ref: ObjectRef, deletion: Deletion) -> BlockReason:
+    return _REASONS.get(deletion.failed.get(ref, ""), _UNKNOWN)

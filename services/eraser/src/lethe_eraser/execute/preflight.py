@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,6 +13,7 @@ from lethe_eraser.catalog import Catalog, CatalogError, Finding
 from lethe_eraser.check import check
 from lethe_eraser.execute.worker import Executor
 from lethe_eraser.metrics import EraserMetrics
+from lethe_eraser.objects import ObjectStoreUnavailableError
 from lethe_runtime.database import DatabaseProbe
 from lethe_runtime.health import Readiness
 from lethe_runtime.waiting import StoppedError, until_available
@@ -91,12 +92,21 @@ class Preflight:
         self._metrics.catalog_refused(refused=refused)
 
 
+class Buckets(Protocol):
+    """What is asked of the object store before anything is erased."""
+
+    async def check(self) -> None:
+        """Refuse buckets that are not as they must be; raises likewise while S3 is away."""
+        ...
+
+
 class CheckedExecutor:
-    """Waits for the database, holds the catalog to it, and only then runs the executor.
+    """Holds the catalog to database and S3, waiting for both, and only then runs the executor.
 
     Args:
         executor: takes and runs jobs.
         preflight: holds the catalog to the database.
+        buckets: hold themselves to what erasing needs.
         probe: knows whether our own tables are there yet.
         readiness: told while waiting.
     """
@@ -106,11 +116,13 @@ class CheckedExecutor:
         *,
         executor: Executor,
         preflight: Preflight,
+        buckets: Buckets,
         probe: DatabaseProbe,
         readiness: Readiness,
     ) -> None:
         self._executor = executor
         self._preflight = preflight
+        self._buckets = buckets
         self._probe = probe
         self._readiness = readiness
 
@@ -119,6 +131,7 @@ class CheckedExecutor:
 
         Raises:
             CatalogError: a claimed table or column is missing, or a mask does not fit.
+            BucketsUnfitError: S3 would not let a bucket be erased, or not let it be proven.
         """
         try:
             await until_available(
@@ -127,6 +140,13 @@ class CheckedExecutor:
                 readiness=self._readiness,
                 stop=stop,
                 transient=self._probe.TRANSIENT,
+            )
+            await until_available(
+                "s3",
+                self._buckets.check,
+                readiness=self._readiness,
+                stop=stop,
+                transient=(ObjectStoreUnavailableError,),
             )
         except StoppedError:
             return

@@ -1,8 +1,11 @@
 """Objects in S3: deleted or tagged, looked for again, read; and the CDN before them."""
 
 from lethe_eraser.objects.calls import S3Options
+from lethe_eraser.objects.cdn import Cdn, CdnError, CdnOptions
+from lethe_eraser.objects.checking import PROBE_KEY
 from lethe_eraser.objects.outcomes import (
     MFA_DELETE,
+    NOTHING,
     OBJECT_LOCKED,
     TAG_LIMIT,
     BucketsUnfitError,
@@ -18,9 +21,14 @@ from lethe_eraser.objects.store import ObjectStore
 
 __all__ = [
     "MFA_DELETE",
+    "NOTHING",
     "OBJECT_LOCKED",
+    "PROBE_KEY",
     "TAG_LIMIT",
     "BucketsUnfitError",
+    "Cdn",
+    "CdnError",
+    "CdnOptions",
     "CircuitOpenError",
     "Deletion",
     "ObjectMissingError",

@@ -78,3 +78,21 @@ class Deletion:
     """Tagged in every version, for a lifecycle rule to remove; still there, and refused to all."""
     locked_until: Mapping[ObjectRef, datetime | None] = field(default_factory=dict)
     """Those of `failed` that are locked: until when, or None under a legal hold."""
+
+    @property
+    def done(self) -> frozenset[ObjectRef]:
+        """What needs to be traced no more through the row that names it."""
+        return self.gone | self.scheduled
+
+    def __or__(self, other: "Deletion") -> "Deletion":
+        """Both together."""
+        return Deletion(
+            self.gone | other.gone,
+            {**self.failed, **other.failed},
+            self.scheduled | other.scheduled,
+            {**self.locked_until, **other.locked_until},
+        )
+
+
+NOTHING: Final = Deletion(gone=frozenset(), failed={})
+"""Nothing was to be deleted."""

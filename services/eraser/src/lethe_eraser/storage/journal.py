@@ -38,8 +38,12 @@ class Intent:
     """Objects without a row: deleted before, and found again by verification."""
     if_unreferenced: bool = False
     """Whether `objects` are deleted only as long as no row names them again."""
+    missing: tuple[ObjectRef, ...] = ()
+    """Objects that were not there before anything was deleted, as far as that is asked."""
     failed: tuple[ObjectRef, ...] = ()
     """Objects that S3 refused to delete."""
+    scheduled: tuple[ObjectRef, ...] = ()
+    """Objects that are tagged and wait for their lifecycle rule."""
 
     @property
     def refs(self) -> tuple[ObjectRef, ...]:
@@ -60,7 +64,7 @@ class Journal:
     async def write(
         self, connection: AsyncConnection, job_id: UUID, round_: int, intent: Intent
     ) -> None:
-        """Write an intent, or write it anew with the objects that failed."""
+        """Write an intent, or write it anew with what became of its objects."""
         row = insert(journal).values(
             job_id=job_id,
             batch=intent.batch,
@@ -103,9 +107,11 @@ class Journal:
         )
         return found.first() is not None
 
-    async def all(self, connection: AsyncConnection, job_id: UUID) -> AsyncIterator[Intent]:
-        """Read every intent of the job, one at a time."""
-        last = 0
+    async def all(
+        self, connection: AsyncConnection, job_id: UUID, *, after: int = 0
+    ) -> AsyncIterator[Intent]:
+        """Read every intent of the job, of batches later than `after`, one at a time."""
+        last = after
         while True:
             rows = await connection.execute(
                 select(journal)
@@ -146,7 +152,7 @@ def _context(job_id: UUID, batch: int) -> str:
 
 def _written(intent: Intent) -> dict[str, Any]:
     counted = (ref for row in intent.rows for ref in row.unless_referenced)
-    refs = tuple(dict.fromkeys((*intent.refs, *intent.failed, *counted)))
+    refs = tuple(dict.fromkeys((*intent.refs, *intent.failed, *intent.missing, *counted)))
     at = {ref: index for index, ref in enumerate(refs)}
     return {
         "refs": [[ref.bucket, ref.key, ref.version] for ref in refs],
@@ -154,7 +160,9 @@ def _written(intent: Intent) -> dict[str, Any]:
         "done": intent.done,
         "objects": [at[ref] for ref in intent.objects],
         "if_unreferenced": intent.if_unreferenced,
+        "missing": [at[ref] for ref in intent.missing],
         "failed": [at[ref] for ref in intent.failed],
+        "scheduled": [at[ref] for ref in intent.scheduled],
         "blocked": [asdict(row) for row in intent.blocked],
         "rows": [
             [
@@ -186,7 +194,9 @@ def _read(batch: int, page: Page, written: Mapping[str, Any]) -> Intent:
         done=written["done"],
         objects=named(written["objects"]),
         if_unreferenced=written.get("if_unreferenced", False),
+        missing=named(written.get("missing", ())),
         failed=named(written["failed"]),
+        scheduled=named(written.get("scheduled", ())),
         blocked=tuple(
             Blocked(**{**row, "reason": BlockReason(row["reason"])}) for row in written["blocked"]
         ),

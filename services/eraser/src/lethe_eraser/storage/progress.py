@@ -4,12 +4,26 @@ All of it is written in the transaction that masks a batch: the same batch twice
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, case, delete, func, literal, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Text,
+    case,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,6 +34,9 @@ from lethe_eraser.storage.tables import blocked_row, counted_object, progress
 
 OBJECTS_ONLY: Final = ""
 """The source of a journal row that names objects and no page of client rows."""
+
+MISSING_PERCENT: Final = 2
+"""The most of a job's objects in one bucket that may be missing; above it, rows are left."""
 
 _LAST: Final = b"last"
 """Sets digests of objects that were deleted last apart from those that are counted."""
@@ -46,6 +63,8 @@ class Blocked:
     request_type: str
     request_id: int | None
     reason: BlockReason
+    until: datetime | None = None
+    """When what blocks it ends by itself, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +120,78 @@ async def advance(
 
 
 async def count_new(
-    connection: AsyncConnection, job_id: UUID, refs: Iterable[ObjectRef]
-) -> list[str]:
-    """Remember these objects as counted; gives the buckets of those that were not yet, one each."""
-    by_digest = {_digest(job_id, ref): ref.bucket for ref in refs}
+    connection: AsyncConnection,
+    job_id: UUID,
+    refs: Iterable[ObjectRef],
+    missing: Collection[ObjectRef] = (),
+) -> frozenset[ObjectRef]:
+    """Remember these objects as counted; gives those that were not yet.
+
+    Those of `missing` are remembered as such, unless they were counted before: then it was this job
+    that deleted them.
+    """
+    by_digest = {_digest(job_id, ref): ref for ref in refs}
     if not by_digest:
-        return []
-    digests = func.unnest(literal(sorted(by_digest), ARRAY(BigInteger))).column_valued("digest")
+        return frozenset()
+    digests = sorted(by_digest)
+    absent = frozenset(missing)
+    columns = (
+        func.unnest(
+            literal(digests, ARRAY(BigInteger)),
+            literal([by_digest[digest].bucket for digest in digests], ARRAY(Text)),
+            literal([by_digest[digest] in absent for digest in digests], ARRAY(Boolean)),
+        )
+        .table_valued("digest", "bucket", "missing")
+        .render_derived()
+    )
     new = (
         insert(counted_object)
-        .from_select(["job_id", "digest"], select(literal(job_id), digests))
+        .from_select(
+            ["job_id", "digest", "bucket", "missing"],
+            select(literal(job_id), columns.c.digest, columns.c.bucket, columns.c.missing),
+        )
         .on_conflict_do_nothing()
         .returning(counted_object.c.digest)
     )
-    return [by_digest[digest] for digest in (await connection.execute(new)).scalars()]
+    return frozenset(by_digest[digest] for digest in (await connection.execute(new)).scalars())
+
+
+async def missing_too_often(
+    connection: AsyncConnection,
+    job_id: UUID,
+    refs: Iterable[ObjectRef],
+    missing: Collection[ObjectRef],
+) -> frozenset[ObjectRef]:
+    """Give those of `missing` in whose buckets more than 2 % of the job's objects were not there.
+
+    What was counted in earlier batches and `refs`, which are about to be, count together. An object
+    that this job deleted itself was not missing.
+    """
+    by_digest = {_digest(job_id, ref): ref for ref in {*refs, *missing}}
+    rows = await connection.execute(
+        select(counted_object.c.digest, counted_object.c.missing).where(
+            counted_object.c.job_id == job_id, counted_object.c.digest.in_(by_digest)
+        )
+    )
+    counted = {by_digest[digest]: was_missing for digest, was_missing in rows}
+    absent = [ref for ref in missing if counted.get(ref, True)]
+    of_job = await connection.execute(
+        select(
+            counted_object.c.bucket,
+            func.count(),
+            func.count().filter(counted_object.c.missing),
+        )
+        .where(counted_object.c.job_id == job_id)
+        .group_by(counted_object.c.bucket)
+    )
+    known = {bucket: (total, without) for bucket, total, without in of_job}
+    total = Counter({bucket: total for bucket, (total, _) in known.items()})
+    total.update(ref.bucket for ref in by_digest.values() if ref not in counted)
+    without = Counter({bucket: without for bucket, (_, without) in known.items()})
+    without.update(ref.bucket for ref in absent if ref not in counted)
+    return frozenset(
+        ref for ref in absent if without[ref.bucket] * 100 > total[ref.bucket] * MISSING_PERCENT
+    )
 
 
 async def remember_last(
@@ -179,6 +256,7 @@ async def record_blocked(
             ],
             set_={
                 "reason": new.excluded.reason,
+                "until": new.excluded.until,
                 "round": new.excluded.round,
                 "batch": func.coalesce(new.excluded.batch, blocked_row.c.batch),
             },
@@ -192,7 +270,13 @@ def row_key(primary_key: PrimaryKey) -> str:
     return "/".join(str(part) for part in primary_key)
 
 
-def blocked_object(job_id: UUID, request_type: str, ref: ObjectRef) -> Blocked:
+def blocked_object(
+    job_id: UUID,
+    request_type: str,
+    ref: ObjectRef,
+    reason: BlockReason = BlockReason.OBJECT_NOT_DELETED,
+    until: datetime | None = None,
+) -> Blocked:
     """Something left that is no row: named by its digest, the journal has its key."""
     return Blocked(
         kind="object",
@@ -200,7 +284,8 @@ def blocked_object(job_id: UUID, request_type: str, ref: ObjectRef) -> Blocked:
         row_key=f"{_digest(job_id, ref):x}",
         request_type=request_type,
         request_id=None,
-        reason=BlockReason.OBJECT_NOT_DELETED,
+        reason=reason,
+        until=until,
     )
 
 
@@ -216,6 +301,31 @@ async def unblock(connection: AsyncConnection, job_id: UUID, *, before_round: in
 async def blocked_by_type(connection: AsyncConnection, job_id: UUID) -> dict[str, int]:
     """Count what is blocked, by request type."""
     return await _counted(connection, job_id, blocked_row.c.request_type)
+
+
+async def locked_until(connection: AsyncConnection, job_id: UUID) -> datetime | None:
+    """Give when the last of the locks ends that end by themselves."""
+    found = await connection.execute(
+        select(func.max(blocked_row.c.until)).where(blocked_row.c.job_id == job_id)
+    )
+    until: datetime | None = found.scalar_one()
+    return until
+
+
+async def blocked_in_round(
+    connection: AsyncConnection, job_id: UUID, round_: int, reason: BlockReason
+) -> int:
+    """Count what this round left for `reason`."""
+    found = await connection.execute(
+        select(func.count())
+        .select_from(blocked_row)
+        .where(
+            blocked_row.c.job_id == job_id,
+            blocked_row.c.round == round_,
+            blocked_row.c.reason == str(reason),
+        )
+    )
+    return found.scalar_one()
 
 
 async def blocked_by_reason(connection: AsyncConnection, job_id: UUID) -> dict[BlockReason, int]:

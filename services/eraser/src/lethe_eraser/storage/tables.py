@@ -57,6 +57,7 @@ job: Final = Table(
     Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
     Column("totals", JSONB, nullable=False, server_default=text("'{}'")),
     Column("reasons", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("locked_until", _moment),
     Column("error", Text),
     Column("traceparent", Text),
     Column("created_at", _moment, nullable=False),
@@ -121,6 +122,8 @@ counted_object: Final = Table(
     metadata,
     Column("job_id", Uuid, nullable=False),
     Column("digest", BigInteger, nullable=False),
+    Column("bucket", Text, nullable=False, server_default=text("''")),
+    Column("missing", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("job_id", "digest"),
 )
 
@@ -136,7 +139,23 @@ blocked_row: Final = Table(
     Column("reason", Text, nullable=False),
     Column("round", SmallInteger, nullable=False),
     Column("batch", Integer),
+    Column("until", _moment),
     PrimaryKeyConstraint("job_id", "table_name", "row_key"),
+)
+
+invalidation: Final = Table(
+    "invalidation",
+    metadata,
+    Column("job_id", Uuid, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("batch", Integer, nullable=False),
+    Column("distribution", Text, nullable=False),
+    Column("paths", LargeBinary, nullable=False),
+    Column("invalidation_id", Text),
+    Column("done", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", _moment, nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("job_id", "number"),
+    Index("invalidation_unfinished", "created_at", postgresql_where=text("not done")),
 )
 
 hold: Final = Table(

@@ -7,10 +7,10 @@ forgets the person and says so.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -23,7 +23,6 @@ from lethe_eraser.domain import (
     MAX_ROUNDS,
     Job,
     JobState,
-    ObjectRef,
     RowKind,
     add,
     say,
@@ -31,28 +30,28 @@ from lethe_eraser.domain import (
 )
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
-from lethe_eraser.storage import jobs, leftovers, progress
+from lethe_eraser.storage import invalidations, jobs, leftovers, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
 from lethe_eraser.storage.product import PrimaryKey, mask_client_rows
 from lethe_eraser.storage.product_sample import holds_rows_of
 from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page
+from lethe_eraser.verify.invalidate import UNKNOWN, Invalidator
+from lethe_eraser.verify.objects import Store, objects_left
 
 AGAIN_AFTER: Final = timedelta(seconds=5)
 """Pause before the round that follows a scan which found something."""
+
+EDGES_AGAIN: Final = timedelta(minutes=1)
+"""Pause before the CDN is asked again; an invalidation takes some minutes."""
+
+SCHEDULED_AGAIN: Final = timedelta(hours=1)
+"""Pause before scheduled objects are looked for again; lifecycle rules run once a day."""
 
 _log = structlog.get_logger(__name__)
 
 ClientKey = tuple[str, PrimaryKey]
 """A client row: its source and primary key."""
-
-
-class Lister(Protocol):
-    """What verification needs of the object store."""
-
-    async def remaining(self, refs: Sequence[ObjectRef]) -> frozenset[ObjectRef]:
-        """Tell which of `refs` still exist, in any version; raises while the store is away."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +92,10 @@ class Scan:
     rows: Rows
     objects: tuple[Intent, ...]
     """Objects that were deleted and are there, each under the batch that deleted it."""
+    scheduled: int = 0
+    """Objects that wait for their lifecycle rule."""
+    at_edges: int = 0
+    """Invalidations that the CDN has not finished."""
 
 
 class Verification:
@@ -106,6 +109,7 @@ class Verification:
         announcer: appends events.
         fence: lets something begin with a job.
         metrics: counts what was committed.
+        invalidator: tells the CDN; None if there is none.
     """
 
     def __init__(
@@ -113,11 +117,12 @@ class Verification:
         *,
         engine: AsyncEngine,
         catalog: Catalog,
-        objects: Lister,
+        objects: Store,
         journal: Journal,
         announcer: Announcer,
         fence: Fence,
         metrics: EraserMetrics,
+        invalidator: Invalidator | None = None,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -126,6 +131,7 @@ class Verification:
         self._announcer = announcer
         self._fence = fence
         self._metrics = metrics
+        self._invalidator = invalidator
 
     async def run(self, job: Job, subject: str, may_go_on: Callable[[], bool]) -> Job | None:
         """Scan, and conclude: verified, blocked, or back to another round.
@@ -140,21 +146,21 @@ class Verification:
 
     async def scan(self, job: Job, subject: str, may_go_on: Callable[[], bool]) -> Scan | None:
         """Read what is left, in no transaction; None if `may_go_on` said no."""
-        objects: list[Intent] = []
-        seen: set[ObjectRef] = set()
+        at_edges = 0
+        if self._invalidator is not None:
+            at_edges = await self._invalidator.advance(job, subject, may_go_on)
+        if at_edges == UNKNOWN:
+            return None
         async with self._engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            async for intent in self._journal.all(connection, job.job_id):
-                if not may_go_on():
-                    return None
-                claimed_gone = [ref for ref in intent.refs if ref not in set(intent.failed)]
-                left = await self._objects.remaining(claimed_gone) if claimed_gone else frozenset()
-                if new := left - seen:
-                    objects.append(replace(intent, objects=tuple(sorted(new, key=str))))
-                    seen |= new
+            left = await objects_left(
+                connection, self._journal, self._objects, job.job_id, may_go_on
+            )
+        if left is None:
+            return None
         async with self._engine.connect() as connection:
             rows = await self._rows(connection, job, subject)
-        return Scan(rows, tuple(objects))
+        return Scan(rows, left.found, left.scheduled, at_edges)
 
     async def conclude(self, job: Job, subject: str, scan: Scan) -> Job | None:
         """Count again and end the job in one transaction, or send it round again."""
@@ -172,6 +178,8 @@ class Verification:
                     return await self._again(connection, locked, scan)
                 await self._give_up(connection, locked, scan, rows, late)
                 rows = await self._rows(connection, locked, subject)
+            if scan.scheduled or scan.at_edges:
+                return await self._wait(connection, locked, scan)
             ended, masked = await self._end(connection, locked, subject, scan, rows)
         for request_type, count in masked.items():
             self._metrics.rows("client", request_type, count)
@@ -241,6 +249,19 @@ class Verification:
         )
         return again
 
+    async def _wait(self, connection: AsyncConnection, job: Job, scan: Scan) -> Job:
+        """Look again later: what is left goes by itself."""
+        pause = SCHEDULED_AGAIN if scan.scheduled else EDGES_AGAIN
+        await jobs.write(connection, job, retry_in=pause)
+        _log.info(
+            "job waits",
+            job_id=str(job.job_id),
+            subject_ref=job.subject_ref,
+            scheduled=scan.scheduled,
+            invalidations=scan.at_edges,
+        )
+        return job
+
     async def _give_up(
         self, connection: AsyncConnection, job: Job, scan: Scan, rows: Rows, late: set[ClientKey]
     ) -> None:
@@ -288,10 +309,12 @@ class Verification:
         by_type = await progress.blocked_by_type(connection, job.job_id)
         totals = with_blocked(totals, by_type, final=True)
         reasons = await progress.blocked_by_reason(connection, job.job_id)
-        ended = replace(job, totals=totals, reasons=reasons)
+        until = await progress.locked_until(connection, job.job_id)
+        ended = replace(job, totals=totals, reasons=reasons, locked_until=until)
         ended = ended.to(JobState.BLOCKED if reasons else JobState.VERIFIED)
         ended, said = say(ended, ended.snapshot())
         await self._journal.purge(connection, job.job_id)
+        await invalidations.purge(connection, job.job_id)
         if ended.state is JobState.VERIFIED:
             await progress.purge(connection, job.job_id)
         await jobs.write(connection, ended)
