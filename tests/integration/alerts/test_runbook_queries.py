@@ -8,7 +8,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import create_engine
 
-from lethe_outbox.migrations import create_outbox
+from lethe_outbox.migrations import create_inbox, create_outbox, create_outbox_upkeep
 from tests.support.alerting import RUNBOOKS
 
 BLOCK = re.compile(r"^( *)```sql\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -24,7 +24,10 @@ def outbox(database_url: str) -> str:
     """A database with an outbox in it, as a plain libpq URL."""
     engine = create_engine(database_url)
     with engine.begin() as connection:
-        create_outbox(Operations(MigrationContext.configure(connection)), "lethe")
+        op = Operations(MigrationContext.configure(connection))
+        create_outbox(op)
+        create_outbox_upkeep(op)
+        create_inbox(op)
     engine.dispose()
     return database_url.replace("+psycopg", "")
 
@@ -35,9 +38,10 @@ def test_a_query_of_a_runbook_runs(outbox: str, query: str) -> None:
         connection.execute(query.encode()).fetchall()
 
 
-def test_the_query_for_open_writers_finds_one(outbox: str) -> None:
-    """OutboxLagging: a transaction that wrote to the outbox and never ended."""
-    (query,) = [param.values[0] for param in QUERIES if param.id == "OutboxLagging"]
+@pytest.mark.parametrize("page", ["OutboxLagging", "OutboxWriterOpen"])
+def test_the_query_for_open_writers_finds_one(outbox: str, page: str) -> None:
+    """A transaction that wrote to the outbox and never ended."""
+    query = next(param.values[0] for param in QUERIES if param.id == page)
     with psycopg.connect(outbox) as writer, psycopg.connect(outbox) as sre:
         writer.execute("delete from lethe.outbox")
         found = [pid for pid, *_ in sre.execute(str(query).encode())]

@@ -98,7 +98,8 @@ class Sampler:
             "dead_tuples": found.dead_tuples,
             "default_rows": found.default_rows,
             "overdue": found.overdue_partitions,
-            "janitor": _NOT_KNOWN if found.janitor_at is None else found.janitor_at.timestamp(),
+            # Not noted means never, which is known.
+            "janitor": 0 if found.janitor_at is None else found.janitor_at.timestamp(),
             "writer": self._longest_open(found),
         }
 
