@@ -4,7 +4,7 @@
 #
 #   bootstrap.sh python    uv, the virtual environment, the locked packages, the members
 #   bootstrap.sh servers   Java and Maven, for Kafka
-#   bootstrap.sh tools     promtool, amtool, docker-compose and versitygw, for the tests
+#   bootstrap.sh tools     promtool, pgbouncer, amtool, docker-compose and versitygw, for the tests
 #   bootstrap.sh lock      write requirements.lock anew
 
 set -euo pipefail
@@ -175,21 +175,46 @@ install_servers() {
 # As root, apt downloads as a user of its own, who cannot write here.
 download() { (cd "$2" && apt-get -qq -o APT::Sandbox::User=root download "$1" >&2); }
 
-# Unpacks one program of a Debian package, so that the daemon of that package is not installed and
-# started on the user's machine: `unpack PACKAGE PROGRAM`
+# Unpacks the Debian package of one program, so that no daemon of it is installed and started on the
+# user's machine: `unpack PROGRAM PACKAGE [LIBRARIES]`, the libraries' packages as a pattern.
 unpack() {
-    local package=$1 program=$2 folder
+    local program=$1 package=$2 libraries=${3:-} one
     present "$program" || [[ -x $TOOLS/bin/$program ]] && return
     present apt-get || fail "this machine has no apt. Install by hand: $program"
     say "unpacking $program into $TOOLS"
     apt-cache show "$package" >/dev/null 2>&1 || apt_update
     mkdir -p "$TOOLS/bin" "$TOOLS/debian"
+    unpack_package "$package"
+    if [[ -z $libraries ]]; then
+        ln -sf "../debian/usr/bin/$program" "$TOOLS/bin/$program"
+        return
+    fi
+    for one in $(apt-cache depends "$package" | sed -nE "s/^ *Depends: ($libraries)$/\\1/p"); do
+        unpack_package "$one"
+    done
+    start_with_libraries "$program"
+}
+
+unpack_package() {
+    local folder
     folder=$(mktemp -d "$TOOLS/download.XXXXXX")
-    download "$package" "$folder" || { apt_update && download "$package" "$folder"; } ||
-        fail "apt could not bring $package"
+    download "$1" "$folder" || { apt_update && download "$1" "$folder"; } ||
+        fail "apt could not bring $1"
     dpkg-deb -x "$folder"/*.deb "$TOOLS/debian"
     rm -rf "$folder"
-    ln -sf "../debian/usr/bin/$program" "$TOOLS/bin/$program"
+}
+
+# A script, because the program has to be told where the libraries are that came with it.
+start_with_libraries() {
+    cat >"$TOOLS/bin/$1" <<'SCRIPT'
+#!/bin/sh
+tree=$(dirname "$(dirname "$(readlink -f "$0")")")/debian
+for libraries in "$tree"/usr/lib/*-linux-gnu; do
+    export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+done
+exec "$tree/usr/sbin/$(basename "$0")" "$@"
+SCRIPT
+    chmod +x "$TOOLS/bin/$1"
 }
 
 # Says where a Go is that can build versitygw, if there is one.
@@ -240,7 +265,8 @@ install_versitygw() {
 }
 
 install_tools() {
-    unpack prometheus promtool
+    unpack promtool prometheus
+    unpack pgbouncer pgbouncer 'lib(c-ares|cares|event-)[^ ]*'
     # Installed, not unpacked: Debian's Alertmanager opens its default template at a fixed place.
     { present amtool && [[ -f /usr/share/prometheus/alertmanager/default.tmpl ]]; } ||
         apt_install prometheus-alertmanager

@@ -37,7 +37,7 @@ def _asked(arguments: Sequence[str] | None) -> Asked:
     parser.add_argument("--rows", type=int, default=200_000, help="events to write")
     parser.add_argument("--keys", type=int, default=2000, help="keys they belong to")
     parser.add_argument("--relays", type=int, default=2, help="relays at work at a time")
-    parser.add_argument("--pause", type=float, default=4, help="longest pause between two faults")
+    parser.add_argument("--pause", type=float, default=6, help="longest pause between two faults")
     parser.add_argument("--poison-every", type=int, default=5000, help="rows of a writer")
     parser.add_argument("--patience", type=float, default=900, help="seconds to drain at the end")
     parser.add_argument("--seed", type=int, default=1, help="of what happens when")

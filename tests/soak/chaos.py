@@ -68,7 +68,7 @@ class Chaos:
     async def run(self) -> None:
         """Do something to somebody, for ever."""
         doings = [self.kill, self.freeze, self.stop, self.cut, self.kill_consumer]
-        weights = [6, 5, 3, 2, 2]
+        weights = [60, 50, 30, 20, 7]
         while True:
             self.start()
             await asyncio.sleep(self._random.uniform(0.3, 1) * self.pause)

@@ -11,17 +11,18 @@ from lethe_outbox.message import BUCKETS
 from lethe_outbox.relay.lane import Lane, Lease
 from lethe_outbox.relay.storage import RelayStorage
 
-# A relay whose session is gone can neither renew nor acknowledge. In a pooler's transaction mode
-# the session is the pooler's, and only the lease decides.
+# A relay whose session is gone can neither renew nor acknowledge. Behind a pooler the session is
+# the pooler's: such a relay is registered with the backend 0, and only its lease decides.
 _GONE: Final = """
-    (r.alive_until < clock_timestamp() or $2::bool and not exists (
+    (r.alive_until < clock_timestamp() or $2::bool and r.backend_pid <> 0 and not exists (
         select from pg_stat_activity a
         where a.pid = r.backend_pid
             and (a.backend_start is null or a.backend_start = r.backend_start)))
 """
 _REGISTER: Final = """
 insert into {relay} (relay_id, name, alive_until, backend_pid, backend_start)
-select $1, $2, clock_timestamp() + make_interval(secs => $3::float8), pid, backend_start
+select $1, $2, clock_timestamp() + make_interval(secs => $3::float8),
+    case when $4::bool then 0 else pid end, backend_start
 from pg_stat_activity where pid = pg_backend_pid()
 on conflict (relay_id) do update
 set alive_until = excluded.alive_until, backend_pid = excluded.backend_pid,
@@ -106,8 +107,10 @@ class LeaseStorage:
 
     async def register(self) -> int:
         """Say that this relay lives; gives how many do."""
-        keeper, owner = self._storage.session.keeper, self._storage.owner
-        await keeper.execute(self._register, (owner, self._name, self._terms.seconds))
+        session, owner = self._storage.session, self._storage.owner
+        keeper = session.keeper
+        values = (owner, self._name, self._terms.seconds, session.pooled)
+        await keeper.execute(self._register, values)
         await keeper.execute(self._bury_relays, (owner,))
         done = await keeper.execute(self._alive, (owner, self._terms.watch_backends))
         row = await done.fetchone()

@@ -49,12 +49,17 @@ class Session:
 
     Entering raises one of `TRANSIENT` when the database is away, UnsafeDatabaseError when the
     connections ended up at different databases.
+
+    Attributes:
+        pooled: a pooler stands between, and what serves one statement may serve another client's
+            next: nothing is set or prepared, and no backend is known to be this session's.
     """
 
     def __init__(self, dsn: str, name: str) -> None:
         self._url = make_url(dsn)
         self._name = name
         self._open: list[Connection] = []
+        self.pooled = False
 
     async def __aenter__(self) -> Self:
         """Open all connections."""
@@ -84,12 +89,16 @@ class Session:
         await self._close()
 
     def pids(self) -> list[int]:
-        """Give the backends of these connections."""
-        return [one.info.backend_pid for one in self._open]
+        """Give the backends of these connections; none behind a pooler, where others share them."""
+        return [] if self.pooled else [one.info.backend_pid for one in self._open]
 
     async def _connect(self, purpose: str) -> Connection:
         connection = await connect(self._url, f"{self._name}-{purpose}")
         self._open.append(connection)
+        if await _is_pooled(connection):
+            self.pooled = True
+            connection.prepare_threshold = None
+            return connection
         for guard in _GUARDS:
             await connection.execute(guard, prepare=False)
         connection.prepare_threshold = 0
@@ -117,6 +126,12 @@ async def connect(url: URL, application_name: str) -> Connection:
         cursor_factory=psycopg.AsyncRawCursor,
         **_arguments(url, application_name),
     )
+
+
+async def _is_pooled(connection: Connection) -> bool:
+    """Say whether somebody else than the server answered when the connection was opened."""
+    serving = await (await connection.execute("select pg_backend_pid()", prepare=False)).fetchone()
+    return serving is None or serving[0] != connection.info.backend_pid
 
 
 def _arguments(url: URL, application_name: str) -> Mapping[str, Any]:
