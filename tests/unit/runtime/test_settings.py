@@ -81,5 +81,6 @@ def test_names_every_variable_of_a_class() -> None:
         "LETHE_SAMPLE_LOG_LEVEL",
         "LETHE_SAMPLE_HTTP_HOST",
         "LETHE_SAMPLE_HTTP_PORT",
+        "LETHE_SAMPLE_SENTRY_DSN",
         "LETHE_SAMPLE_DRAIN_SECONDS",
     }

@@ -59,6 +59,8 @@ class ServiceSettings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)]
     """0 takes any free port."""
+    sentry_dsn: SecretStr | None = None
+    """Where critical log lines also go; kept out of every repr and log."""
     drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 20
     """How long a stopping service may finish what it began; then it is cut off."""
 

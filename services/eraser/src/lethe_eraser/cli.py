@@ -19,7 +19,7 @@ from lethe_eraser.objects import ObjectStoreError
 from lethe_eraser.settings import EraserSettings
 from lethe_eraser.storage.tables import MIGRATIONS, VERSION_TABLE
 from lethe_outbox import initialise_group
-from lethe_runtime import database, lifecycle, logging
+from lethe_runtime import database, lifecycle, logging, sentry
 from lethe_runtime.settings import load
 
 _AWAY: Final[tuple[type[Exception], ...]] = (*database.TRANSIENT, ObjectStoreError)
@@ -37,6 +37,7 @@ def run() -> None:
     """Run the service until SIGTERM."""
     settings = load(EraserSettings)
     logging.configure("eraser", settings.log_level)
+    sentry.configure("eraser", settings.sentry_dsn)
     container = _container(settings)
     code = lifecycle.run(
         "eraser",

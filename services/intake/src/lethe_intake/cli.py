@@ -11,7 +11,7 @@ from lethe_intake.container import IntakeContainer
 from lethe_intake.settings import IntakeSettings
 from lethe_intake.storage import MIGRATIONS, VERSION_TABLE
 from lethe_outbox import initialise_group
-from lethe_runtime import database, lifecycle, logging
+from lethe_runtime import database, lifecycle, logging, sentry
 from lethe_runtime.api_keys import keys_app
 from lethe_runtime.settings import load
 
@@ -28,6 +28,7 @@ def run() -> None:
     """Run the service until SIGTERM."""
     settings = load(IntakeSettings)
     logging.configure("intake", settings.log_level)
+    sentry.configure("intake", settings.sentry_dsn)
     container = IntakeContainer(settings=settings)
     container.check_dependencies()
     code = lifecycle.run(

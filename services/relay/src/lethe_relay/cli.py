@@ -8,7 +8,7 @@ from lethe_outbox import ensure_topics
 from lethe_relay.container import RelayContainer
 from lethe_relay.settings import RelaySettings
 from lethe_relay.topics import specs
-from lethe_runtime import lifecycle, logging
+from lethe_runtime import lifecycle, logging, sentry
 from lethe_runtime.settings import load
 
 app = typer.Typer(help="Publishes the outboxes to Kafka.", no_args_is_help=True)
@@ -24,6 +24,7 @@ def run() -> None:
     """Run the service until SIGTERM."""
     settings = load(RelaySettings)
     logging.configure("relay", settings.log_level)
+    sentry.configure("relay", settings.sentry_dsn)
     container = RelayContainer(settings=settings)
     container.check_dependencies()
     code = lifecycle.run(

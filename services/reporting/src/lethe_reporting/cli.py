@@ -13,7 +13,7 @@ from lethe_reporting.container import ReportingContainer, connections, loops
 from lethe_reporting.settings import ReportingSettings
 from lethe_reporting.storage import MIGRATIONS, VERSION_TABLE
 from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS
-from lethe_runtime import database, lifecycle, logging
+from lethe_runtime import database, lifecycle, logging, sentry
 from lethe_runtime.api_keys import keys_app
 from lethe_runtime.settings import load
 
@@ -30,6 +30,7 @@ def run() -> None:
     """Run the service until SIGTERM."""
     settings = load(ReportingSettings)
     logging.configure("reporting", settings.log_level)
+    sentry.configure("reporting", settings.sentry_dsn)
     container = ReportingContainer(settings=settings)
     container.check_dependencies()
     code = lifecycle.run(
