@@ -116,6 +116,7 @@ class ConsumerRunner:
     ) -> None:
         self._engine = engine
         self._group = group
+        self._topics = tuple(topics)
         self._handler = handler
         self._inbox = inbox
         self._metrics = metrics
@@ -134,6 +135,7 @@ class ConsumerRunner:
             settings=self._settings,
             on_assigned=on_assigned,
             on_state=on_state,
+            on_rebalance=self._rebalanced,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -258,6 +260,11 @@ class ConsumerRunner:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
         _log.warning("group %s: %s, trying %s again", self._group, type(cause).__name__, topic)
         self._metrics.retries.labels(group=self._group, topic=topic).inc()
+
+    def _rebalanced(self) -> None:
+        self._quarantine.revoked()
+        for topic in self._topics:
+            self._metrics.blocked_partitions.labels(group=self._group, topic=topic).set(0)
 
     def _note_blocked(
         self, polled: Mapping[TopicPartition, Sequence[Any]], outcome: _Outcome

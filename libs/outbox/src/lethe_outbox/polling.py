@@ -23,6 +23,8 @@ from aiokafka.errors import (
 from lethe_outbox.errors import OffsetsLostError
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.stopping import stopped
+from lethe_outbox.taking import Taker, share_of_partition
+from lethe_outbox.topics import partition_counts
 
 _log: Final = logging.getLogger(__name__)
 
@@ -36,7 +38,12 @@ class PollSettings:
     """How a group is polled. Times in seconds, sizes in bytes."""
 
     batch_records: int = 500
+    batch_bytes: int = 8 * 1024 * 1024
+    """A batch that reached so many bytes is not added to; a larger record is a batch of its own."""
     fetch_bytes: int = 8 * 1024 * 1024
+    """Of one answer of a broker."""
+    buffer_bytes: int = 32 * 1024 * 1024
+    """Fetched ahead over all partitions, as it comes over the wire; at least 16 KiB each."""
     poll_seconds: float = 0.5
     first_pause: float = 0.1
     longest_pause: float = 30.0
@@ -111,6 +118,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         settings: see `PollSettings`.
         on_assigned: told the numbers of the partitions of the first topic whenever they change.
         on_state: told when the broker is found well or away.
+        on_rebalance: told when the partitions may have become somebody else's.
     """
 
     def __init__(
@@ -124,6 +132,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         settings: PollSettings,
         on_assigned: OnAssigned | None = None,
         on_state: OnState | None = None,
+        on_rebalance: Callable[[], None] | None = None,
     ) -> None:
         self._bootstrap = bootstrap
         self._group = group
@@ -134,8 +143,11 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         self._on_assigned = on_assigned
         self._on_state = on_state
         self._pauses = _Pauses(settings)
+        self._taker = Taker(settings)
+        self._on_rebalance = on_rebalance
         self._working = asyncio.Lock()
         self._heard = 0.0
+        self._partitions = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Poll until `stop`; wait out whatever the broker does.
@@ -170,12 +182,15 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
                 await _wait(stop, pause)
 
     async def _member(self, stop: asyncio.Event) -> None:
+        if not await _unless(stop, self._count_partitions()):
+            return
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="none",
             fetch_max_bytes=self._settings.fetch_bytes,
+            max_partition_fetch_bytes=share_of_partition(self._settings, self._partitions),
             session_timeout_ms=int(self._settings.session_seconds * 1000),
             heartbeat_interval_ms=int(self._settings.session_seconds * 100),
         )
@@ -196,16 +211,17 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
             await stopped(consumer)
             self._assigned(())
 
+    async def _count_partitions(self) -> None:
+        counts = await partition_counts(self._bootstrap, self._topics)
+        self._partitions = sum(counts.values())
+
     async def _poll(self, consumer: AIOKafkaConsumer) -> None:
         now = asyncio.get_running_loop().time()
         assignment = consumer.assignment()
         for partition in self._pauses.due(now):
             if partition in assignment:
                 consumer.resume(partition)
-        polled = await consumer.getmany(
-            timeout_ms=int(self._settings.poll_seconds * 1000),
-            max_records=self._settings.batch_records,
-        )
+        polled = await self._taker.take(consumer)
         if not polled:
             await self._ask_when_idle(consumer)
         else:
@@ -254,6 +270,8 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         del revoked
         async with self._working:
             self._assigned(())
+            if self._on_rebalance is not None:
+                self._on_rebalance()
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """Start afresh with what is assigned now."""

@@ -94,8 +94,8 @@ async def topic_settings(
         KafkaError: the brokers do not answer, or do not let us ask (it takes DescribeConfigs).
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
     try:
+        await admin.start()
         answers = await admin.describe_configs(
             [
                 ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(names))

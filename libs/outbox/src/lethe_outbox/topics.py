@@ -146,8 +146,8 @@ class TopicsProbe:
 async def partition_counts(bootstrap: str, topics: Iterable[str]) -> dict[str, int]:
     """Ask the brokers how many partitions each topic has; one that does not exist is left out."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
     try:
+        await admin.start()
         described = await admin.describe_topics(list(topics))
     finally:
         await admin.close()
@@ -160,8 +160,8 @@ async def partition_counts(bootstrap: str, topics: Iterable[str]) -> dict[str, i
 
 async def _create(bootstrap: str, specs: list[TopicSpec]) -> tuple[str, ...]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
     try:
+        await admin.start()
         answers = await asyncio.gather(*(_create_one(admin, spec) for spec in specs))
     finally:
         await admin.close()
