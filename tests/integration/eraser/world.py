@@ -28,7 +28,7 @@ from lethe_eraser.consumer import Acceptance
 from lethe_eraser.execute.batch import Batches
 from lethe_eraser.execute.references import References
 from lethe_eraser.execute.rounds import Rounds
-from lethe_eraser.execute.worker import Assignment, Executor, utc_now
+from lethe_eraser.execute.worker import Assignment, Executor, MayBegin, at_any_time, utc_now
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.objects import ObjectStore, S3Options
@@ -181,7 +181,14 @@ class World:
     def cipher(self) -> Cipher:
         return Cipher(self.ring)
 
-    def eraser(self, *, batch_rows: int = 3, objects: Any = None, concurrency: int = 2) -> Eraser:
+    def eraser(
+        self,
+        *,
+        batch_rows: int = 3,
+        objects: Any = None,
+        concurrency: int = 2,
+        may_begin: MayBegin = at_any_time,
+    ) -> Eraser:
         """Put an eraser together as the container does."""
         registry = CollectorRegistry()
         metrics = EraserMetrics(registry)
@@ -233,6 +240,7 @@ class World:
             concurrency=concurrency,
             control_fresh=CONTROL_FRESH,
             clock=self.clock,
+            may_begin=may_begin,
         )
         return Eraser(executor, batches, rounds, verification, assignment, registry, readiness)
 

@@ -125,13 +125,15 @@ def _references(
     values = [value for text in texts if isinstance(value := parsed(text), dict | list)]
     if column.type_name in _JSON or (_is_text(column) and len(values) * 2 > len(texts)):
         paths = counted(values, reader.refers)
-        return list(_rules(paths, values))
+        return list(_rules(paths, counted(values, reader.is_bucket), values))
     if _is_text(column) and any(reader.refers(text) for text in texts):
         return {"ownership": DECIDE}
     return None
 
 
-def _rules(paths: Iterable[str], values: Sequence[object]) -> Iterator[dict[str, object]]:
+def _rules(
+    paths: Iterable[str], buckets_at: Iterable[str], values: Sequence[object]
+) -> Iterator[dict[str, object]]:
     by_parent: dict[str, set[str]] = {}
     for path in paths:
         parent, member = parent_and_member(path)
@@ -142,8 +144,9 @@ def _rules(paths: Iterable[str], values: Sequence[object]) -> Iterator[dict[str,
         parent, member = parent_and_member(path)
         if _KEY_NAMES.fullmatch(member) or _BUCKET_NAMES.fullmatch(member):
             by_parent.setdefault(parent, set()).add(member)
+    known = {parent_and_member(path) for path in buckets_at}
     for parent, members in sorted(by_parent.items()):
-        buckets = sorted(m for m in members if _BUCKET_NAMES.fullmatch(m))
+        buckets = sorted(m for m in members if (parent, m) in known or _BUCKET_NAMES.fullmatch(m))
         keys = sorted(m for m in members if _KEY_NAMES.fullmatch(m))
         urls = sorted(members - set(buckets) - set(keys) - {""})
         rule: dict[str, object] = {"at": parent}

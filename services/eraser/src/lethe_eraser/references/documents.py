@@ -102,6 +102,10 @@ class RowReader:
         """Whether `text` looks like an object of ours, or a URL of anybody's."""
         return self._may_refer(text, ())
 
+    def is_bucket(self, text: str) -> bool:
+        """Whether `text` is the name of one of our buckets."""
+        return text in self._bucket_names
+
     def is_ours(self, text: str) -> bool:
         """Whether `text` names one of our buckets or hosts, or any of AWS's."""
         return self._ours.search(text) is not None
