@@ -121,6 +121,8 @@ class Job:
     """An operator wants it to run at any hour."""
     totals: Totals = field(default_factory=dict)
     reasons: Mapping[BlockReason, int] = field(default_factory=dict)
+    locked_until: datetime | None = None
+    """If blocked by locks that end: when the last of them does."""
     error: str | None = None
     traceparent: str | None = None
     requests: Mapping[UUID, Request] = field(default_factory=dict)
@@ -174,7 +176,13 @@ class Job:
             TransitionError: it did not end so.
         """
         return replace(
-            self.to(JobState.RUNNING), scanning=False, round=1, attempts=0, reasons={}, error=None
+            self.to(JobState.RUNNING),
+            scanning=False,
+            round=1,
+            attempts=0,
+            reasons={},
+            locked_until=None,
+            error=None,
         )
 
     def with_request(self, request: Request) -> "Job":
@@ -207,7 +215,11 @@ class Job:
                 )
             case JobState.BLOCKED:
                 return Blocked(
-                    job_id=job_id, request_ids=named, totals=totals, reasons=dict(self.reasons)
+                    job_id=job_id,
+                    request_ids=named,
+                    totals=totals,
+                    reasons=dict(self.reasons),
+                    locked_until=self.locked_until,
                 )
             case JobState.FAILED:
                 return Failed(

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.cipher import Cipher
+from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import MAX_ROUNDS, Job, JobState, say, with_blocked
 from lethe_eraser.execute.batch import Batches
@@ -158,7 +159,11 @@ class Rounds:
             await progress.unblock(connection, job.job_id, before_round=locked.round)
             steps = await progress.steps(connection, job.job_id, locked.round)
             deferred = sum(step.deferred for step in steps.values())
-            if deferred and locked.round < MAX_ROUNDS:
+            # The share of what is missing is known when everything was counted once.
+            doubted = locked.round == 1 and await progress.blocked_in_round(
+                connection, job.job_id, 1, BlockReason.TOO_MANY_MISSING
+            )
+            if (deferred or doubted) and locked.round < MAX_ROUNDS:
                 again = replace(locked, round=locked.round + 1)
                 pause = ROUND_PAUSE * 2 ** (locked.round - 1)
                 await jobs.write(connection, again, retry_in=pause)

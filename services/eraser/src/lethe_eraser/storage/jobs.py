@@ -273,6 +273,7 @@ def _values(of: Job) -> dict[str, Any]:
         "run_now": of.run_now,
         "totals": {name: totals.model_dump() for name, totals in of.totals.items()},
         "reasons": {str(reason): rows for reason, rows in of.reasons.items()},
+        "locked_until": of.locked_until,
         "error": of.error,
         "traceparent": of.traceparent,
     }
@@ -319,6 +320,7 @@ def _job(row: RowMapping, requests: Mapping[UUID, Request]) -> Job:
         run_now=row["run_now"],
         totals={name: TypeTotals.model_validate(totals) for name, totals in row["totals"].items()},
         reasons={BlockReason(reason): rows for reason, rows in row["reasons"].items()},
+        locked_until=None if row["locked_until"] is None else _utc(row["locked_until"]),
         error=row["error"],
         traceparent=row["traceparent"],
         requests=requests,
