@@ -21,7 +21,7 @@ from lethe_outbox.names import for_text, qualified, quoted
 from lethe_outbox.partitions import first_uuid7, months
 from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables
 
-FILLFACTOR: Final = 85
+FILLFACTOR: Final = 75
 """Leaves room in each page for the acknowledgement, which then touches no index."""
 
 _MONTHS_AHEAD: Final = 2

@@ -8,7 +8,8 @@ if the lane was lost meanwhile or the database is another one: then it is publis
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Final
 
 from lethe_outbox.metrics import RelayMetrics
@@ -16,6 +17,9 @@ from lethe_outbox.relay.lane import Fetched, Lane, LaneLostError
 from lethe_outbox.relay.session import Identity
 from lethe_outbox.relay.storage import Fence, RelayStorage
 
+_ENOUGH: Final = 500
+_id: Final = itemgetter(0)
+_part: Final = itemgetter(2)
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +33,7 @@ class Acknowledger:
         self._identity: Identity | None = None
         self._acknowledged: Final = metrics.acknowledged.labels(outbox)
         self._flushing = asyncio.Lock()
+        self._last = (0, 0)
         self.something = asyncio.Event()
 
     def begin(self, identity: Identity) -> None:
@@ -41,16 +46,12 @@ class Acknowledger:
             self._waiting.clear()
         self._identity = identity
 
-    def delivered(self, lane: Lane, rows: Iterable[Fetched]) -> None:
+    def delivered(self, lane: Lane, rows: Sequence[Fetched]) -> None:
         """Take rows that the broker has."""
-        waiting = self._waiting
-        for part, group in itertools.groupby(rows, _part):
-            ids = [row[0] for row in group]
-            known = waiting.get((lane, part))
-            if known is None:
-                waiting[lane, part] = ids
-            else:
-                known.extend(ids)
+        parts = set(map(_part, rows))
+        for part in parts:
+            of_part = rows if len(parts) == 1 else [row for row in rows if row[2] == part]
+            self._waiting.setdefault((lane, part), []).extend(map(_id, of_part))
         self.something.set()
 
     def ids_of(self, lane: Lane) -> set[int]:
@@ -118,17 +119,28 @@ class Acknowledger:
             lane.acknowledged.extend(done)
 
     def _take(self, part: int) -> None:
-        room = self._most
-        for key in [key for key in self._waiting if key[1] == part]:
-            ids = self._waiting[key]
-            self._marking[key] = ids[:room]
-            if len(ids) > room:
-                self._waiting[key] = ids[room:]
-            else:
-                del self._waiting[key]
-            room -= len(self._marking[key])
-            if room <= 0:
-                return
+        """Choose what one statement marks: few rows of a page, and others than the last one did.
+
+        A row's new version stays on its page only while there is room, and what a statement leaves
+        behind is not cleared away by the very next one: a fetch may still see it.
+        """
+        taken = 0
+        keys = [key for key in self._waiting if key[1] == part]
+        keys.sort(key=self._overlaps)
+        for key in keys:
+            ids = self._waiting.pop(key)
+            if len(ids) > self._most:
+                self._waiting[key] = ids[self._most :]
+            self._marking[key] = ids[: self._most]
+            taken += len(self._marking[key])
+            if taken >= _ENOUGH:
+                break
+        first = min(ids[0] for ids in self._marking.values())
+        self._last = (first, max(ids[-1] for ids in self._marking.values()))
+
+    def _overlaps(self, key: tuple[Lane, int]) -> bool:
+        ids = self._waiting[key]
+        return ids[0] <= self._last[1] and self._last[0] <= ids[min(len(ids), self._most) - 1]
 
     async def _first_lost(self, storage: RelayStorage, lanes: set[Lane]) -> Lane | None:
         for lane in lanes:
@@ -139,7 +151,3 @@ class Acknowledger:
 
 def _fence(storage: RelayStorage, lanes: Iterable[Lane]) -> Fence:
     return Fence(storage.owner, {lane.number: lane.epoch for lane in lanes})
-
-
-def _part(row: Fetched) -> int:
-    return row[2]

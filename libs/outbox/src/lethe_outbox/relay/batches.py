@@ -3,6 +3,8 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
 from aiokafka.partitioner import murmur2
@@ -12,6 +14,7 @@ from lethe_outbox.relay.lane import Fetched
 from lethe_outbox.relay.producer import Producer, RefusedError
 
 _MOST_NAMES: Final = 4096
+_topic: Final = itemgetter(3)
 _names: dict[bytes, str] = {}
 
 
@@ -37,13 +40,13 @@ def headers_of(packed: bytes) -> list[tuple[str, bytes]]:
     """
     if not packed:
         return []
-    parts = packed.split(b"\0")
     names = _names
+    parts = iter(packed.split(b"\0"))
     try:
-        return [(names[name], value) for name, value in zip(parts[::2], parts[1::2], strict=True)]
+        return [(names[name], value) for name, value in zip(parts, parts, strict=True)]
     except KeyError:
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        return [(_name(name), value) for name, value in pairs]
+        parts = iter(packed.split(b"\0"))
+        return [(_name(name), value) for name, value in zip(parts, parts, strict=True)]
 
 
 def _name(raw: bytes) -> str:
@@ -53,20 +56,32 @@ def _name(raw: bytes) -> str:
     return name
 
 
-def by_topic(rows: Sequence[Fetched]) -> dict[str, list[Fetched]]:
+def by_topic(rows: Sequence[Fetched]) -> Mapping[str, Sequence[Fetched]]:
     """Group rows by topic, keeping their order."""
+    if len(set(map(_topic, rows))) == 1:
+        return {rows[0][3].decode(): rows}
     found: dict[str, list[Fetched]] = {}
     for topic, group in itertools.groupby(rows, _topic):
         found.setdefault(topic.decode(), []).extend(group)
     return found
 
 
-def by_partition(rows: Sequence[Fetched], partitions: int) -> dict[int, list[Fetched]]:
-    """Group rows of one topic by what Kafka's default partitioner says of their keys."""
-    found: dict[int, list[Fetched]] = {}
+def by_partition(
+    rows: Sequence[Fetched], partitions: int, lanes: int = 1
+) -> Mapping[int, Sequence[Fetched]]:
+    """Group rows of one topic by what Kafka's default partitioner says of their keys.
+
+    Args:
+        rows: of one lane.
+        partitions: of the topic.
+        lanes: how many there are: `lanes` divides the difference of any two buckets of the rows.
+    """
     divides = BUCKETS % partitions == 0
+    if divides and lanes % partitions == 0:
+        return {rows[0][1] % partitions: rows}
+    found: dict[int, list[Fetched]] = {}
     for row in rows:
-        number = row[1] if divides else int(murmur2(row[4])) & 0x7FFFFFFF
+        number = row[1] if divides else _hash(row[4])
         partition = number % partitions
         known = found.get(partition)
         if known is None:
@@ -129,5 +144,6 @@ def _fill(
     return Batch(topic, partition, rows[start:end], kafka, refused_size), end
 
 
-def _topic(row: Fetched) -> bytes:
-    return row[3]
+@lru_cache(maxsize=16_384)
+def _hash(key: bytes) -> int:
+    return int(murmur2(key)) & 0x7FFFFFFF

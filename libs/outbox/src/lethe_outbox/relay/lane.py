@@ -1,18 +1,26 @@
 """A lane: the buckets that one pipeline publishes, and how far each of them was read."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from lethe_outbox.errors import LeaseError
 from lethe_outbox.relay.horizon import Look
 
 _FIRST_LIMIT: Final = 4
+_id: Final = itemgetter(0)
+_bucket: Final = itemgetter(1)
+_payload: Final = itemgetter(5)
 
 
 Fetched = tuple[int, int, int, bytes, bytes, bytes, bytes]
 """One pending row as the driver gives it: the fields of `Row`, without the cost of a class."""
+
+
+HEADERS_AT: Final = 6
 
 
 class Row(NamedTuple):
@@ -129,32 +137,30 @@ class Lane:
             limit: how many rows of a bucket it could give at most.
             look: as passed to `begin_fetch`.
         """
-        found: dict[int, list[int]] = {}
-        taken = self.taken
-        fresh = []
-        for row in rows:
-            seen = found.get(row[1])
-            if seen is None:
-                found[row[1]] = [1, row[0]]
-            else:
-                seen[0] += 1
-                seen[1] = row[0]
-            if row[0] not in taken:
-                fresh.append(row)
+        ids = list(map(_id, rows))
+        numbers = list(map(_bucket, rows))
+        counts = Counter(numbers)
+        # Of several rows of a bucket the last one stays.
+        last = dict(zip(numbers, ids, strict=True))
         for number, bucket in self.buckets.items():
-            count, last = found.get(number, (0, 0))
-            reached = min(last, look.last_id) if count >= limit else look.last_id
+            reached = look.last_id
+            if counts[number] >= limit:
+                reached = min(last[number], reached)
             bucket.cursor = max(bucket.cursor, reached)
         self.look = look
-        taken.update([row[0] for row in fresh])
-        fresh.sort(key=_by_id)
+        taken = self.taken
+        fresh = list(rows)
+        if not taken.isdisjoint(ids):
+            fresh = [row for row in rows if row[0] not in taken]
+        taken.update(ids)
+        fresh.sort(key=_id)
         return fresh
 
     def learn_size(self, rows: Sequence[Fetched], chunk_bytes: int, most: int) -> None:
         """Choose the next limit so that a chunk stays about `chunk_bytes`."""
         if not rows:
             return
-        mean = sum(len(row[5]) for row in rows) / len(rows) + 1
+        mean = sum(map(len, map(_payload, rows))) / len(rows) + 1
         fitting = int(chunk_bytes / mean / len(self.buckets))
         self.limit = max(1, min(most, fitting, self.limit * 2))
 
@@ -192,7 +198,3 @@ class Lane:
     def hold(self, row: Row) -> None:
         """Note that `row` died and holds its key back; a reset must follow."""
         self.held[row.bucket] = min(row.id, self.held.get(row.bucket, row.id))
-
-
-def _by_id(row: Fetched) -> int:
-    return row[0]

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
+from lethe_outbox import tracing
+from lethe_outbox.errors import LetheOutboxError
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.batches import Batch, build, by_partition, by_topic
 from lethe_outbox.relay.bury import Undertaker
-from lethe_outbox.relay.lane import Fetched, Lane, Row
+from lethe_outbox.relay.lane import HEADERS_AT, Fetched, Lane, Row
 from lethe_outbox.relay.producer import (
     BrokenError,
     Producer,
@@ -63,7 +65,7 @@ class _Flight:
     at: float
 
 
-class _HeldBackError(Exception):
+class _HeldBackError(LetheOutboxError):
     """A key of the lane is held back now; what was fetched of it must not be published."""
 
 
@@ -126,7 +128,9 @@ class LanePublisher:
             except RefusedError as refused:
                 yield [Batch(topic, 0, [row], refused=refused) for row in of_topic]
                 continue
-            for partition, of_partition in by_partition(of_topic, partitions).items():
+            for partition, of_partition in by_partition(
+                of_topic, partitions, self._settings.lanes
+            ).items():
                 groups[topic, partition] = of_partition
         producer = await self._outlet.producers.current()
         for batches in build(producer, groups, self._settings.largest_record_bytes):
@@ -188,7 +192,9 @@ class LanePublisher:
         outlet = self._outlet
         outlet.acknowledger.delivered(self._lane, batch.rows)
         outlet.metrics.published.labels(outlet.outbox, batch.topic).inc(len(batch.rows))
-        outlet.metrics.publish_seconds.labels(outlet.outbox).observe(time.monotonic() - since)
+        seconds = time.monotonic() - since
+        outlet.metrics.publish_seconds.labels(outlet.outbox).observe(seconds)
+        tracing.published(batch.topic, batch.partition, batch.rows, HEADERS_AT, seconds)
 
     def _arrived_late(self, flight: _Flight, sent: "asyncio.Future[Any]") -> None:
         if not sent.cancelled() and sent.exception() is None:

@@ -62,7 +62,7 @@ class RelaySettings:
     batch_bytes: int = 256 * 1024
     compression: Literal["gzip", "snappy", "lz4", "zstd"] | None = None
     largest_record_bytes: int = 90_000_000
-    rows_per_acknowledgement: int = 8000
+    rows_per_acknowledgement: int = 1000
     poll_min_seconds: float = 0.005
     poll_max_seconds: float = 0.25
     pause_max_seconds: float = 30

@@ -34,18 +34,24 @@ _UNLESS_HELD: Final = """
         where d.held and d.bucket = r.bucket and d.key = r.key and d.topic = r.topic
     )
 """
-_LAST_ID: Final = """
-select (select case when is_called then last_value else last_value - 1 end from {sequence}),
-    (select sum(rewinds) from {bucket})
-"""
-# RowExclusiveLock is what everybody takes who inserts into the outbox or one of its partitions;
-# holders of two-phase transactions have no pid.
-_WRITERS: Final = """
-select distinct virtualtransaction from pg_locks
-where locktype = 'relation' and mode = 'RowExclusiveLock' and granted
-    and database = (select oid from pg_database where datname = current_database())
-    and relation in (select relid from pg_partition_tree({outbox_name}::regclass))
-    and (pid is null or pid <> all ($1::int4[]))
+# The last id must be read before the writers: it stands in a materialised part, and the writers are
+# asked for per row of it. RowExclusiveLock is what everybody takes who inserts into the outbox or
+# one of its partitions; holders of two-phase transactions have no pid.
+_LOOK: Final = """
+with drawn as materialized (
+    select case when is_called then last_value else last_value - 1 end as id,
+        (select sum(rewinds) from {bucket})::int8 as rewinds
+    from {sequence}
+)
+select drawn.id, drawn.rewinds, array(
+    select distinct l.virtualtransaction from pg_locks l
+    where drawn.id is not null and l.locktype = 'relation' and l.mode = 'RowExclusiveLock'
+        and l.granted
+        and l.database = (select oid from pg_database where datname = current_database())
+        and l.relation in (select relid from pg_partition_tree({outbox_name}::regclass))
+        and (l.pid is null or l.pid <> all ($1::int4[]))
+)
+from drawn
 """
 _OWNED: Final = """
     (select count(*) from unnest($2::int2[], $3::int8[]) f (lane, epoch)
@@ -124,18 +130,17 @@ class RelayStorage:
         self._fetch_unless_held = self.compose(
             _FETCH, unless_held=sql.SQL(self.compose(_UNLESS_HELD))
         )
-        self._last_id = self.compose(_LAST_ID, sequence=sequence)
-        self._writers = self.compose(_WRITERS)
+        self._look = self.compose(_LOOK, sequence=sequence)
         self._bury = self.compose(_BURY)
         self._stragglers = self.compose(_STRAGGLERS)
 
     async def look(self) -> tuple[int, int, list[str]]:
         """Give the last id drawn, the sum of all rewinds, and then who writes the outbox."""
-        watcher = self.session.watcher
-        first = await (await watcher.execute(self._last_id)).fetchone()
-        writers = await (await watcher.execute(self._writers, (self._pids,))).fetchall()
-        last_id, rewinds = first if first is not None else (0, 0)
-        return int(last_id), int(rewinds), [str(row[0]) for row in writers]
+        done = await self.session.watcher.execute(self._look, (self._pids,))
+        row = await done.fetchone()
+        if row is None:
+            raise UnsafeDatabaseError("the sequence of the outbox is empty")
+        return int(row[0]), int(row[1] or 0), list(row[2])
 
     async def fetch(self, lanes: Sequence[Lane], limit: int) -> list[Fetched]:
         """Read pending rows above each bucket's cursor, ascending within each bucket."""
