@@ -151,23 +151,30 @@ async def october(engine: AsyncEngine) -> Partition:
     return next(one for one in await partitions(engine, T) if one.name == "t_2026_10")
 
 
-async def test_a_drop_asks_first_and_what_was_written_then_stays_with_it(
-    engine: AsyncEngine,
-) -> None:
+async def test_a_drop_asks_first_and_saves_what_must_outlive_it(engine: AsyncEngine) -> None:
     old = await october(engine)
-    await put(engine, NOW, NOW - timedelta(days=30))
+    october_15 = NOW - timedelta(days=30)
+    await put(engine, NOW, october_15, october_15)
 
-    def save(connection: Connection, partition: Partition) -> bool:
-        del partition
-        connection.execute(text('insert into "Odd one".t (created_at) values (:m)'), {"m": NOW})
-        return True
+    def save(connection: Connection, partition: Partition) -> None:
+        assert partition.name == "t_2026_10"
+        connection.exec_driver_sql(
+            'insert into "Odd one".t overriding system value select * from "Odd one".t_2026_10'
+            " where id = 3"
+        )
 
-    assert await drop(engine, T, old, lambda *_: save(*_) and False) is Outcome.REFUSED
-    assert len(await places(engine)) == 2
-    assert await drop(engine, T, old, save) is Outcome.DONE
+    def fail(connection: Connection, partition: Partition) -> None:
+        save(connection, partition)
+        raise KeyError("died")
+
+    assert await drop(engine, T, old, lambda *_: False, save) is Outcome.REFUSED
+    with pytest.raises(KeyError, match="died"):
+        await drop(engine, T, old, yes, fail)
+    assert await places(engine) == [(1, "t_2026_11"), (2, "t_2026_10"), (3, "t_2026_10")]
+    assert await drop(engine, T, old, yes, save) is Outcome.DONE
     assert await names(engine) == ["t_2026_11", "t_default"]
-    assert [place for _, place in await places(engine)] == ["t_2026_11"] * 2
-    assert await drop(engine, T, old, yes) is Outcome.DONE
+    assert await places(engine) == [(1, "t_2026_11"), (3, "t_default")]
+    assert await drop(engine, T, old, yes, save) is Outcome.DONE
 
 
 async def test_an_open_writer_puts_the_drop_off_wherever_it_writes(engine: AsyncEngine) -> None:

@@ -109,8 +109,10 @@ async def test_one_relay_says_how_large_the_outbox_is_and_the_others_nothing(
     engine: AsyncEngine, database_url: str, kafka: str, relay: Running
 ) -> None:
     async with engine.begin() as connection:
-        await put(connection, OLD, *(Message("nobody.made.this", f"k{n}", b"") for n in range(3)))
-    await relay.reach("outbox_default_rows", 3)
+        for moment in (OLD, datetime.now(UTC) + timedelta(days=200)):
+            await put(connection, moment, *(Message("no.topic", f"k{n}", b"") for n in range(3)))
+    await relay.reach("outbox_default_rows", 1)
+    assert relay.value("outbox_default_rows") == 3
     assert (relay.value("outbox_size_bytes") or 0) > 100_000
     assert relay.value("outbox_overdue_partitions") == 0
     async with running(database_url, kafka, RESTLESS) as other:

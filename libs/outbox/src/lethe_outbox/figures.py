@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, MetaData, func, literal_column, select, text
+from sqlalchemy import Connection, MetaData, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.names import qualified
@@ -52,7 +52,8 @@ class Figures:
         rows: rows of every status, as the database's statistics estimate them; None if they say
             nothing.
         dead_tuples: row versions that vacuum has not removed yet, likewise estimated.
-        default_rows: rows of the default partition, counted up to `MOST_DEFAULT_ROWS`.
+        default_rows: rows of the default partition younger than retention, for which no partition
+            was made, counted up to `MOST_DEFAULT_ROWS`.
         overdue_partitions: partitions that ended longer ago than retention.
         janitor_at: when the janitor last completed a run; None if that was never noted.
         writers: who holds the outbox's write lock, and since when its transaction has been open;
@@ -93,14 +94,16 @@ def _figures(connection: Connection, tables: OutboxTables, retention: timedelta)
         size_bytes=size.bytes,
         rows=size.live,
         dead_tuples=size.dead,
-        default_rows=0 if default is None else _count(connection, tables, default),
+        default_rows=0 if default is None else _count(connection, tables, default, now - retention),
         overdue_partitions=len(older(present, now - retention)),
         janitor_at=connection.scalar(done_at),
         writers={row.writer: row.since for row in connection.execute(_WRITERS, outbox)},
     )
 
 
-def _count(connection: Connection, tables: OutboxTables, default: Partition) -> int:
+def _count(
+    connection: Connection, tables: OutboxTables, default: Partition, since: datetime
+) -> int:
     rows = tables.outbox.to_metadata(MetaData(), schema=default.schema, name=default.name)
-    some = select(literal_column("1")).select_from(rows).limit(MOST_DEFAULT_ROWS).subquery()
-    return connection.scalar(select(func.count()).select_from(some)) or 0
+    young = select(rows.c.id).where(rows.c.created_at > since).limit(MOST_DEFAULT_ROWS).subquery()
+    return connection.scalar(select(func.count()).select_from(young)) or 0

@@ -61,7 +61,7 @@ class OutboxRow:
         topic: where it goes.
         status: where it stands.
         bytes: of its payload.
-        created_at: when it was written; of a refused row, when the event was.
+        created_at: when it was written.
         sent_at: when Kafka had it, if it has.
         attempts: how often it was refused.
         reason: why it was refused, a short code.

@@ -43,7 +43,7 @@ class RelayMetrics:
         )
         self.default_rows = Gauge(
             "outbox_default_rows",
-            "Rows of the default partition, counted up to 10,000 (sampled; NaN is unknown)",
+            "Rows younger than retention in the default partition, up to 10,000 (NaN is unknown)",
             outbox,
             registry=registry,
         )

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, Row, Select, func, lateral, select, text, tru
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox.errors import ReorderError, RowGoneError
+from lethe_outbox.partition_storage import PartitionedTable, list_partitions
+from lethe_outbox.partitions import BY_TIME
 from lethe_outbox.rewinding import rewind
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
 
@@ -190,7 +192,6 @@ def _requeue(
     for row in rows:
         done = connection.execute(
             update(outbox)
-            # The row may have moved to a newer partition than its creation says.
             .where(outbox.c.bucket == row.bucket, outbox.c.id == row.id)
             .values(status=int(Status.PENDING), last_error=None)
         )
@@ -216,13 +217,11 @@ def _has_later(connection: Connection, tables: OutboxTables, row: Row[Any]) -> b
         )
         .limit(1)
     )
-    return found is not None or _has_moved(connection, tables, row)
+    return found is not None or _is_older_than_the_months(connection, tables, row)
 
 
-def _has_moved(connection: Connection, tables: OutboxTables, row: Row[Any]) -> bool:
-    """Say whether the partition was dropped in which later events of the key may have been."""
-    outbox = tables.outbox
-    written = connection.scalar(
-        select(outbox.c.created_at).where(outbox.c.bucket == row.bucket, outbox.c.id == row.id)
-    )
-    return bool(written is not None and written != row.created_at)
+def _is_older_than_the_months(connection: Connection, tables: OutboxTables, row: Row[Any]) -> bool:
+    """Say whether the month was dropped in which later events of the key may have been."""
+    table = PartitionedTable(tables.schema, "outbox", BY_TIME)
+    spans = [one.span for one in list_partitions(connection, table) if one.span is not None]
+    return bool(spans) and row.created_at < min(span.start for span in spans)

@@ -106,10 +106,12 @@ OnMoved = Callable[[Connection, str, str], None]
 """Told schema and name of a new partition into which rows of the default one were moved."""
 
 MayDrop = Callable[[Connection, Partition], bool]
-"""Looks through a partition that nobody can write any more, and saves what must outlive it.
+"""Looks through a partition that nobody else can write any more; False leaves it alone."""
 
-Called inside the transaction that drops it; what it writes is committed with the drop or not at
-all. False leaves the partition alone.
+Save = Callable[[Connection, Partition], None]
+"""Copies what must outlive a partition, once it is no part of its table any more.
+
+What goes into the table then is committed together with the drop, or not at all.
 """
 
 
@@ -156,7 +158,11 @@ async def make_ahead(
 
 
 async def drop(
-    engine: AsyncEngine, table: PartitionedTable, partition: Partition, may_drop: MayDrop
+    engine: AsyncEngine,
+    table: PartitionedTable,
+    partition: Partition,
+    may_drop: MayDrop,
+    save: Save | None = None,
 ) -> Outcome:
     """Drop a range partition if `may_drop` says so, in one transaction.
 
@@ -175,19 +181,19 @@ async def drop(
             if not await connection.run_sync(_look, partition, may_drop):
                 await transaction.rollback()
                 return Outcome.REFUSED
-            await _drop_patiently(connection, table, partition)
+            await _drop_patiently(connection, table, partition, save)
     except DBAPIError as error:
         return _busy(error)
     return Outcome.DONE
 
 
 async def _drop_patiently(
-    connection: AsyncConnection, table: PartitionedTable, partition: Partition
+    connection: AsyncConnection, table: PartitionedTable, partition: Partition, save: Save | None
 ) -> None:
     for attempt in count(1):
         try:
             async with connection.begin_nested():
-                await connection.run_sync(_detach_and_drop, table, partition)
+                await connection.run_sync(_detach_and_drop, table, partition, save)
         except DBAPIError as error:
             if attempt == _ATTEMPTS:
                 raise
@@ -301,9 +307,13 @@ def _look(connection: Connection, partition: Partition, may_drop: MayDrop) -> bo
     return may_drop(connection, partition)
 
 
-def _detach_and_drop(connection: Connection, table: PartitionedTable, partition: Partition) -> None:
+def _detach_and_drop(
+    connection: Connection, table: PartitionedTable, partition: Partition, save: Save | None
+) -> None:
     name = qualified(partition.schema, partition.name)
     _run(connection, f"alter table {table.quoted} detach partition {name}")
+    if save is not None:
+        save(connection, partition)
     _run(connection, f"drop table {name}")
 
 

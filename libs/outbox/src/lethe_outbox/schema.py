@@ -10,8 +10,8 @@ One `OutboxTables` per schema; `migrations` creates what stands here. Invariants
 - `rewinds` grows whenever somebody else than the owner lowers `low_water`; a fetch that does not
   know the current value finds nothing.
 - `outbox_dead` lists the refused rows nobody has dealt with: few, so holding back and counting
-  need no index on `status`. When their partition is dropped they move to a newer one, with their
-  id; a row younger there than its entry here says so, and that what was published after it is gone.
+  need no index on `status`. When their partition is dropped they move to the default one as they
+  are.
 - `outbox_purged` keeps who removed which refused rows, and of the rows no key and no payload.
 - Time is the database's.
 """

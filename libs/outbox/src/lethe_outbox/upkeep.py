@@ -2,8 +2,8 @@
 
 A partition is dropped when nothing in it is PENDING and its newest `sent_at` is past retention,
 never before it ended that long ago. Refused rows that nobody has dealt with pin nothing: they move
-to the newest partition, with their id. Each step is one transaction; killed anywhere it has been
-done or it has not.
+to the default partition as they are. Each step is one transaction; killed anywhere it has been done
+or it has not.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,6 @@ from sqlalchemy import (
     MetaData,
     Select,
     Table,
-    TextClause,
     any_,
     delete,
     exists,
@@ -32,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_outbox.names import for_text, qualified
+from lethe_outbox.names import for_text, qualified, quoted
 from lethe_outbox.partition_storage import (
     Outcome,
     PartitionedTable,
@@ -141,7 +140,8 @@ class Upkeep:
     async def _drop(self, partition: Partition, limit: datetime) -> Outcome:
         if self._young.get(partition.oid, limit) > limit:
             return Outcome.REFUSED
-        return await drop(self._engine, self._table, partition, partial(self._may_drop, limit))
+        may_drop, save = partial(self._may_drop, limit), partial(_save_the_dead, self._tables)
+        return await drop(self._engine, self._table, partition, may_drop, save)
 
     def _may_drop(self, limit: datetime, connection: Connection, partition: Partition) -> bool:
         rows = _rows_of(self._tables, partition.schema, partition.name)
@@ -153,10 +153,7 @@ class Upkeep:
         if young:
             # The look may have taken long; until then it need not be repeated.
             self._young[partition.oid] = newest
-        if young or waiting:
-            return False
-        connection.execute(_save_the_dead(self._tables, rows))
-        return True
+        return not young and not waiting
 
     async def _sweep(self, limit: datetime) -> int:
         """Delete sent rows past retention from the default partition, which is never dropped."""
@@ -216,18 +213,26 @@ def _pending_above_marks(tables: OutboxTables, rows: Table) -> Select[tuple[bool
     return select(exists(select(first.c.id).select_from(bucket.join(first, true()))))
 
 
-def _save_the_dead(tables: OutboxTables, rows: Table) -> TextClause:
-    """Write the refused rows of a partition once more, into the newest one."""
-    names = [column.name for column in rows.c if column.name not in ("created_at", "sent_at")]
+def _save_the_dead(tables: OutboxTables, connection: Connection, partition: Partition) -> None:
+    """Copy the refused rows of a partition that is detached, every column as it was."""
+    names = ", ".join(quoted(column.name) for column in tables.outbox.c)
     outbox, dead, old = (
-        for_text(qualified(table.schema, table.name))
-        for table in (tables.outbox, tables.dead, rows)
+        for_text(qualified(schema, name))
+        for schema, name in (
+            (tables.schema, "outbox"),
+            (tables.schema, "outbox_dead"),
+            (partition.schema, partition.name),
+        )
     )
-    return text(
-        f"insert into {outbox} ({', '.join(names)}) overriding system value"  # noqa: S608 - names only, quoted
-        f" select {', '.join(f'r.{name}' for name in names)} from {old} r"
-        f" join {dead} d on d.bucket = r.bucket and d.id = r.id"
-        f" where r.status in ({int(Status.DEAD_LETTERED)}, {int(Status.DLT_FAILED)})"
+    connection.execute(text("set local enable_seqscan = off"))
+    connection.execute(
+        text(
+            f"insert into {outbox} ({names}) overriding system value"  # noqa: S608 - names only, quoted
+            # Everybody waits meanwhile: one look-up per refused row, and no plan of another kind.
+            f" select r.* from {dead} d cross join lateral (select {names} from {old} o"
+            f" where o.bucket = d.bucket and o.id = d.id and o.status in"
+            f" ({int(Status.DEAD_LETTERED)}, {int(Status.DLT_FAILED)}) offset 0) r"
+        )
     )
 
 
