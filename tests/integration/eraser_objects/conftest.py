@@ -1,0 +1,59 @@
+"""The eraser's world with buckets of other kinds."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lethe_eraser.catalog import load
+from lethe_eraser.fence import Fence
+from lethe_eraser.storage.events import Announcer
+from lethe_eraser.storage.invalidations import Invalidations
+from lethe_eraser.storage.journal import Journal
+from lethe_eraser.verify import Invalidator
+from lethe_outbox import Outbox
+from lethe_sandbox.stack import S3Address
+from tests.integration.eraser.conftest import world
+from tests.integration.eraser.world import CATALOG, CONTROL_FRESH, Eraser, World, open_store
+from tests.support.edges import Edges
+
+__all__ = ["world"]
+
+MakeWorld = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture
+async def with_catalog(world: World, s3: S3Address, tmp_path: Path) -> "Iterator[MakeWorld]":
+    """Change the catalog: `await with_catalog(("text of it", "other text"), results="bucket")`."""
+    async with AsyncExitStack() as stack:
+
+        async def make(*changes: tuple[str, str], **buckets: str) -> World:
+            named = {**world.buckets, **buckets}
+            text = CATALOG.format(**named)
+            for good, other in changes:
+                old = good.format(**named)
+                assert old in text, old
+                text = text.replace(old, other.format(**named))
+            path = tmp_path / "changed.yaml"
+            path.write_text(text)
+            catalog = load(path)
+            store = await stack.enter_async_context(open_store(s3, catalog))
+            return replace(world, catalog=catalog, store=store, buckets=named)
+
+        yield make  # type: ignore[misc]  # the fixture's own type is what tests see
+
+
+def eraser_with(world: World, edges: Edges, *, batch_rows: int = 3) -> Eraser:
+    """An eraser that tells `edges`."""
+    eraser = world.eraser(batch_rows=batch_rows)
+    eraser.verification._invalidator = Invalidator(
+        engine=world.engine,
+        catalog=world.catalog,
+        cdn=edges,
+        journal=Journal(world.cipher),
+        invalidations=Invalidations(world.cipher),
+        fence=Fence(Announcer(Outbox("lethe")), CONTROL_FRESH),
+    )
+    return eraser
