@@ -1,13 +1,13 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check lint types format up down bench soak lock clean
+.PHONY: help install demo test check lint types format up down bench bench-peers soak lock clean
 
 BOOTSTRAP := @sandbox/bootstrap.sh
 BIN := .venv/bin
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## Bring the Python environment: uv, .venv, the locked packages, the members
 	$(BOOTSTRAP) python
@@ -42,9 +42,17 @@ up: install ## Start the servers and leave them running (ARGS="--help" for optio
 down: install ## Stop what `make up` or `lethe demo --keep` left running
 	@$(BIN)/lethe sandbox down
 
-bench: install ## The benchmarks (ONLY=relay, ROWS=...)
+BENCH = $(BIN)/python -m benchmarks $(foreach one,$(ONLY),--only $(one)) \
+	$(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS)) $(ARGS)
+
+bench: install ## The benchmarks (ONLY="relay latency", ROWS=..., REPEATS=..., ARGS="--full")
 	$(BOOTSTRAP) servers
-	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+	@$(BENCH)
+
+bench-peers: install ## The relay beside txoutbox, faststream-outbox and Debezium (ONLY=debezium)
+	$(BOOTSTRAP) servers
+	@benchmarks/peers/install.sh
+	@$(if $(ONLY),$(BENCH),$(BENCH) --peers)
 
 soak: install ## The fault suite's long version, judged at the end (N=10000000, ARGS="--help")
 	$(BOOTSTRAP) servers
@@ -55,4 +63,4 @@ lock: ## Write requirements.lock anew (ARGS="--upgrade")
 
 clean: ## Remove the environment and everything the sandbox keeps in this checkout
 	@[ ! -x $(BIN)/lethe ] || $(BIN)/lethe sandbox down
-	rm -rf .venv .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-peers .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

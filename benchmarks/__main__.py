@@ -49,7 +49,7 @@ PEERS: dict[str, Callable[[Options], Figure]] = {
 }
 
 _PLAIN = Options()
-QUICK = Options(rows=2_000, repeats=1, seconds=2, scale=0.01, quick=True)
+QUICK = Options(rows=2_000, repeats=1, seconds=1, scale=0.01, quick=True)
 Name = StrEnum("Name", {name: name for name in (*FIGURES, *PEERS)})  # type: ignore[misc] # the figures' names
 
 

@@ -1,7 +1,8 @@
 """Draining a backlog through relays that stand ready when it appears.
 
-The rows are written in one transaction that commits at the word go: relays have connected, shared
-the buckets and found nothing so far. The clock stops when the last row is marked as sent.
+Relays have connected, shared the buckets and published one record of every key. The backlog is
+written in one transaction that commits at the word go; the clock stops when its last row is marked
+as sent.
 """
 
 import contextlib
@@ -14,11 +15,13 @@ from typing import Any
 from benchmarks.harness.machine import Meter
 from benchmarks.harness.model import Bench, Sample
 from benchmarks.harness.outbox import OutboxDatabase, outbox, publish_before, write
+from benchmarks.harness.records import KEYS
 from benchmarks.harness.told import Progress
 from benchmarks.harness.topics import read_back, topic
 from benchmarks.harness.worker import Worker, progress_files, reading
 from lethe_outbox import BUCKETS
 
+WARM_UP = KEYS
 _LOOK_SECONDS = 0.002
 _MEMORY_SECONDS = 0.05
 _PATIENCE_SECONDS = 900
@@ -50,6 +53,11 @@ class Team:
         """How many rows are marked as sent."""
         return sum(one.get()[1] for one in self.progress)
 
+    def wake(self) -> None:
+        """Give each the hint that there is something."""
+        for worker in self.workers:
+            worker.say("go")
+
     def end(self) -> list[dict[str, Any]]:
         """Stop all of them and give what each tells of its counters."""
         for worker in self.workers:
@@ -80,19 +88,21 @@ def drain(bench: Bench, backlog: Backlog) -> Sample:
         with database.connect() as connection:
             if backlog.sent_before:
                 publish_before(connection, name, backlog.sent_before)
-            connection.execute("BEGIN")
-            write(connection, name, backlog.rows, first=0)
-            with database.connect() as another:
-                another.execute("CHECKPOINT")
             with relays(bench, database, backlog.relays) as team:
-                values, shares, memory = _measure(
+                write(connection, name, WARM_UP)
+                team.wake()
+                team.wait(lambda: team.done() == WARM_UP, 60, 0.01)
+                connection.execute("BEGIN")
+                write(connection, name, backlog.rows, first=WARM_UP)
+                with database.connect() as another:
+                    another.execute("CHECKPOINT")
+                values, details = _measure(
                     bench, team, lambda: connection.execute("COMMIT"), backlog.rows
                 )
-                told = team.end()
+                details["told"] = team.end()
         values["hot_share"] = database.hot_share()
         values["pending"] = database.pending()
-        verdict = read_back(kafka, name, backlog.rows)
-    details = {"shares": shares, "memory_mb": memory, "told": told}
+        verdict = read_back(kafka, name, WARM_UP + backlog.rows)
     return Sample(values, verdict, details)
 
 
@@ -115,40 +125,41 @@ def relays(bench: Bench, database: OutboxDatabase, count: int) -> Iterator[Team]
 
 def _measure(
     bench: Bench, team: Team, commit: Callable[[], object], rows: int
-) -> tuple[dict[str, float], list[float], list[float]]:
-    """Give the values, each relay's share of the rows, and resident memory over time."""
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Give the values and the details: each relay's share, and resident memory over time."""
     meter = Meter(bench.addresses, [worker.pid for worker in team.workers])
     memory: list[float] = []
-    first: list[float] = []
+    first: list[tuple[float, int]] = []
 
     def through() -> bool:
         now = time.perf_counter()
         if now - before.at >= _MEMORY_SECONDS * len(memory):
             memory.append(round(meter.resident_mb(), 1))
-        done = team.done()
+        done = team.done() - WARM_UP
         if done and not first:
-            first.append(now)
+            first.append((now, done))
         return done >= rows
 
+    earlier = [one.get()[1] for one in team.progress]
     os.sync()
     before = meter.read()
     commit()
-    for worker in team.workers:
-        worker.say("go")
+    team.wake()
     team.wait(through, _PATIENCE_SECONDS, _LOOK_SECONDS)
     after = meter.read()
-    done = [one.get()[1] for one in team.progress]
+    done = [one.get()[1] - was for one, was in zip(team.progress, earlier, strict=True)]
     seconds = after.at - before.at
     values = {
         "rows_per_s": rows / seconds,
-        "first_s": first[0] - before.at,
+        "first_s": first[0][0] - before.at,
+        "steady_rows_per_s": (rows - first[0][1]) / max(after.at - first[0][0], _LOOK_SECONDS),
         "peak_mb": max(memory),
         "growth": _growth(memory),
         "least_share": min(done) / rows * len(done),
         "largest_share": max(done) / rows * len(done),
         **before.until(after, rows),
     }
-    return values, [one / rows for one in done], memory
+    return values, {"shares": [one / rows for one in done], "memory_mb": memory}
 
 
 def _growth(memory: Sequence[float]) -> float:

@@ -42,7 +42,7 @@ _INSERT = (
 _BACKLOG = (
     "INSERT INTO outboxevent (aggregatetype, aggregateid, type, payload, traceparent)"
     f" SELECT %(topic)s, {KEY_SQL}, 'E', {VALUE_SQL}, %(traceparent)s"
-    " FROM generate_series(%(first)s, %(last)s) g ORDER BY g"
+    " FROM generate_series(%(first)s::int, %(last)s::int) g ORDER BY g"
 )
 _ROWS_PER_TRANSACTION = 100
 _DEFAULTS: Mapping[str, str] = {
