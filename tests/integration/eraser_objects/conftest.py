@@ -1,6 +1,6 @@
 """The eraser's world with buckets of other kinds."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ MakeWorld = Callable[..., Awaitable[World]]
 
 
 @pytest.fixture
-async def with_catalog(world: World, s3: S3Address, tmp_path: Path) -> "Iterator[MakeWorld]":
+async def with_catalog(world: World, s3: S3Address, tmp_path: Path) -> AsyncIterator[MakeWorld]:
     """Change the catalog: `await with_catalog(("text of it", "other text"), results="bucket")`."""
     async with AsyncExitStack() as stack:
 
@@ -42,7 +42,7 @@ async def with_catalog(world: World, s3: S3Address, tmp_path: Path) -> "Iterator
             store = await stack.enter_async_context(open_store(s3, catalog))
             return replace(world, catalog=catalog, store=store, buckets=named)
 
-        yield make  # type: ignore[misc]  # the fixture's own type is what tests see
+        yield make
 
 
 def eraser_with(world: World, edges: Edges, *, batch_rows: int = 3) -> Eraser:
