@@ -63,7 +63,7 @@ def main(
     full: Annotated[bool, typer.Option(help="The largest backlogs too.")] = False,
     peers: Annotated[bool, typer.Option(help="The peers instead; see benchmarks/peers.")] = False,
     quick: Annotated[bool, typer.Option(help="Only show that it works.")] = False,
-    output: Annotated[Path, typer.Option(help="The file.")] = report.RESULTS / "latest.json",
+    output: Annotated[Path | None, typer.Option(help="The file; results/ by default.")] = None,
 ) -> None:
     """Measure, each figure beside its base in the same run."""
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -78,13 +78,20 @@ def main(
         samples = run(figures, bench)
     made = report.lines(figures, samples)
     content = report.document(made, samples, machine=machine, options=dataclasses.asdict(options))
-    report.write(output, content)
+    path = output or report.RESULTS / f"{_file_name(only, peers=peers, quick=quick)}.json"
+    report.write(path, content)
     report.show(console, made)
     took = timedelta(seconds=round(time.monotonic() - started))
-    console.print(f"{took}, written to {output}")
+    console.print(f"{took}, written to {path}")
     if content["unclean"]:
         console.print(*content["unclean"], sep="\n", style="red")
         raise typer.Exit(1)
+
+
+def _file_name(only: list[Name] | None, *, peers: bool, quick: bool) -> str:
+    """Keep what the page shows apart from what was tried."""
+    name = "-".join(only) if only else "peers" if peers else "latest"
+    return f"quick-{name}" if quick else name
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ def _as_dict(line: Line) -> dict[str, Any]:
         "unit": row.unit,
         "value": asdict(line.value),
         "against": row.against,
+        "base": base_in_words(row),
         "ratio": asdict(line.ratio) if line.ratio else None,
         "goal": asdict(row.goal) if row.goal else None,
         "reached": line.reached,
@@ -128,9 +129,9 @@ def show(console: Console, made: Sequence[Line]) -> None:
         table.add_row(
             line.figure,
             line.row.work,
-            f"{_range(line.value)} {line.row.unit}",
-            _against(line.row),
-            "" if line.ratio is None else _range(line.ratio),
+            f"{in_words(line.value)} {line.row.unit}",
+            base_in_words(line.row),
+            "" if line.ratio is None else in_words(line.ratio),
             goal_in_words(line.row.goal, line.row.unit),
             {None: "", True: "[green]reached[/]", False: "[red]missed[/]"}[line.reached],
             end_section=last,
@@ -138,7 +139,7 @@ def show(console: Console, made: Sequence[Line]) -> None:
     console.print(table)
 
 
-def _against(row: Row) -> str:
+def base_in_words(row: Row) -> str:
     """Name what is compared with: another case, or another value of this one."""
     return (row.base if row.against == row.case else row.against) or ""
 
@@ -151,7 +152,8 @@ def goal_in_words(goal: Goal | None, unit: str) -> str:
     return f"at {goal.is_at} {goal.limit:g}{suffix}"
 
 
-def _range(spread: Spread) -> str:
+def in_words(spread: Spread) -> str:
+    """Write the median and, where they differ, the smallest and the largest."""
     if spread.min == spread.max:
         return _number(spread.median)
     return f"{_number(spread.median)} ({_number(spread.min)} to {_number(spread.max)})"
