@@ -7,6 +7,7 @@ with its original bytes and the partition moves on. What is transient is tried a
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -216,26 +217,37 @@ class ConsumerRunner:
 
     async def _transaction(self, records: Sequence[Record], outcome: _Outcome) -> None:
         """Handle what is new among `records`, together with their inbox rows."""
-        firsts = list({record.event_id: record for record in reversed(records)}.values())[::-1]
-        known: frozenset[Any] = frozenset()
-        if self._inbox.fast_path is not None:
-            ids = [record.event_id for record in firsts]
-            known = await self._inbox.fast_path.known(self._group, ids)
-        unknown = [record for record in firsts if record.event_id not in known]
-        new: list[Record] = []
+        firsts = _firsts(records)
+        unknown = await self._unknown(firsts)
+        new: Sequence[Record] = ()
         if unknown:
             async with self._engine.begin() as connection:
                 ids = [record.event_id for record in unknown]
                 fresh = await self._inbox.handled(connection, ids, self._group)
-                new = [record for record in unknown if record.event_id in fresh]
+                if len(fresh) == len(unknown):
+                    new = unknown
+                else:
+                    new = [record for record in unknown if record.event_id in fresh]
                 if new:
                     with tracing.processing(self._group, new):
                         await self._handler(connection, new)
         outcome.handled.extend(unknown)
-        kept = {id(record) for record in new}
-        for record in records:
-            fate = "handled" if id(record) in kept else "duplicate"
-            self._count(record.topic, fate)
+        handled = Counter([record.topic for record in new])
+        for topic, count in handled.items():
+            self._count(topic, "handled", count)
+        if len(new) < len(records):
+            duplicates = Counter([record.topic for record in records])
+            duplicates.subtract(handled)
+            for topic, count in (+duplicates).items():
+                self._count(topic, "duplicate", count)
+
+    async def _unknown(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Leave out what the fast path knows to be handled."""
+        if self._inbox.fast_path is None:
+            return records
+        ids = [record.event_id for record in records]
+        known = await self._inbox.fast_path.known(self._group, ids)
+        return [record for record in records if record.event_id not in known] if known else records
 
     async def _committed(self, handled: Sequence[Record]) -> None:
         if not handled:
@@ -276,5 +288,13 @@ class ConsumerRunner:
             gauge = self._metrics.blocked_partitions.labels(group=self._group, topic=topic)
             gauge.set(count)
 
-    def _count(self, topic: str, outcome: str) -> None:
-        self._metrics.records.labels(group=self._group, topic=topic, outcome=outcome).inc()
+    def _count(self, topic: str, outcome: str, count: int = 1) -> None:
+        self._metrics.records.labels(group=self._group, topic=topic, outcome=outcome).inc(count)
+
+
+def _firsts(records: Sequence[Record]) -> Sequence[Record]:
+    """Leave out every record whose event stands before it."""
+    first: dict[int, Record] = {}
+    for record in records:
+        first.setdefault(record.event_id.int, record)
+    return records if len(first) == len(records) else list(first.values())

@@ -41,6 +41,7 @@ TRANSIENT: Final[tuple[type[Exception], ...]] = (
 
 _CONNECT_SECONDS: Final = 5
 _POOL_SECONDS: Final = 5.0
+_IDLE_SECONDS: Final = 60
 _MIGRATION_LOCK: Final = 0x6C65746865
 """The advisory lock under which one migration of a database runs at a time."""
 
@@ -208,7 +209,11 @@ def _connect_args(application_name: str, statement_seconds: float) -> dict[str, 
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
-        "options": f"-c statement_timeout={int(statement_seconds * 1000)} -c timezone=UTC",
+        "options": (
+            f"-c statement_timeout={int(statement_seconds * 1000)} -c timezone=UTC "
+            # A process that was frozen holds its locks no longer, and whoever took over goes on.
+            f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000}"
+        ),
     }
 
 
