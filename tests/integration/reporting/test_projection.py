@@ -131,7 +131,7 @@ async def test_a_watermark_is_not_logged_and_a_hold_is(api: Api) -> None:
         1,
         story.begun,
         story.ref,
-        Watermark(bucket=3, written_at=story.begun),
+        Watermark(settled_until={3: story.begun}),
     )
     await api.project(held, watermark)
     rows = await api.rows("select event_id from lethe.event_log")

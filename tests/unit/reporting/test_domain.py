@@ -226,7 +226,7 @@ def test_the_ciphertext_is_stripped_and_nothing_else() -> None:
 
 
 def test_holds_and_watermarks_speak_of_no_request_and_only_watermarks_are_not_logged() -> None:
-    watermark = Watermark(bucket=1, written_at=NOON)
+    watermark = Watermark(settled_until={1: NOON})
     assert request_ids(watermark) == ()
     assert not is_logged(watermark)
     assert is_logged(requested())
