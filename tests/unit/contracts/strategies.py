@@ -13,6 +13,7 @@ from lethe_contracts.events import (
     Event,
     JobEvent,
     TypeTotals,
+    Watermark,
 )
 from lethe_contracts.sources import WRITERS
 from lethe_contracts.states import BlockReason
@@ -37,6 +38,9 @@ def events_of(model: type[Event]) -> st.SearchStrategy[Event]:
     if issubclass(model, JobEvent):
         fields["totals"] = totals
         fields["request_ids"] = st.lists(st.uuids(), min_size=1, max_size=3).map(tuple)
+    if model is Watermark:
+        marks = st.dictionaries(st.integers(0, 255), times, min_size=1, max_size=3)
+        fields["settled_until"] = marks
     if model is Blocked:
         fields["reasons"] = reasons
     for name, field in model.model_fields.items():
