@@ -1,16 +1,18 @@
 """What one relay says of its outbox, and that it keeps it small."""
 
 import math
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_outbox import Message
+from lethe_outbox import Message, operations, status
 from lethe_outbox.figures import figures
+from lethe_outbox.plans import guard
 from lethe_outbox.schema import Status
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge
@@ -185,3 +187,49 @@ async def test_estimates_follow_the_statistics(engine: AsyncEngine) -> None:
     found = await figures(engine)
     assert (found.rows, found.default_rows) == (20, 0)
     assert found.janitor_at is not None
+
+
+@pytest.mark.parametrize("each", [199, 200, 1000])
+async def test_a_backlog_is_counted_or_well_estimated_without_reading_it_whole(
+    engine: AsyncEngine, each: int
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "insert into lethe.outbox (event_id, topic, key, bucket, payload, headers)"
+                " select gen_random_uuid(), 't', 'k', n % 8, '', ''"
+                " from generate_series(1, :rows) n"
+            ),
+            {"rows": each * 8},
+        )
+    found = await status(engine)
+    if each < 200:
+        assert found.pending == each * 8
+    else:
+        assert abs(found.pending - each * 8) <= each * 8 / 50
+
+
+async def test_a_look_at_a_backlog_follows_the_index_whatever_the_statistics_say(
+    engine: AsyncEngine,
+) -> None:
+    """Sorting what a bucket holds to see its first rows takes seconds once it holds thousands."""
+    insert = text(
+        "insert into lethe.outbox (event_id, topic, key, bucket, payload, headers)"
+        " select gen_random_uuid(), 't', 'k', n % 2, '', '' from generate_series(1, 4000) n"
+    )
+    async with engine.begin() as connection:
+        await connection.execute(insert)
+    plans = []
+
+    def explain(connection: Connection) -> None:
+        query = operations._pending(OUTBOX).compile(
+            dialect=connection.dialect, compile_kwargs={"literal_binds": True}
+        )
+        guard(connection)
+        found = connection.exec_driver_sql(f"explain (costs off) {query}")
+        plans.append("\n".join(row[0] for row in found))
+
+    async with engine.connect() as connection:
+        await connection.run_sync(explain)
+    assert "Index Scan using" in plans[0]
+    assert not re.search(r"Bitmap|Sort$", plans[0], re.MULTILINE), plans[0]

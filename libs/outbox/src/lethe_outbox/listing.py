@@ -19,12 +19,12 @@ from sqlalchemy import (
     false,
     func,
     select,
-    text,
     true,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.message import bucket_of, unpack_headers
+from lethe_outbox.plans import guard
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
 
 UNSENT: Final = frozenset({Status.PENDING, Status.DEAD_LETTERED, Status.DLT_FAILED})
@@ -127,8 +127,7 @@ async def row(
 
 
 def _rows(connection: Connection, tables: OutboxTables, wanted: Wanted) -> list[OutboxRow]:
-    # A plan of the days when the table was empty would read it whole.
-    connection.execute(text("set local enable_seqscan = off"))
+    guard(connection)
     found: list[OutboxRow] = []
     for status in sorted(set(wanted.statuses)):
         found += map(_outbox_row, connection.execute(_of_status(tables, wanted, status)).mappings())

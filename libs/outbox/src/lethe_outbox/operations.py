@@ -6,16 +6,30 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, func, lateral, select, text, true, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    case,
+    cast,
+    func,
+    lateral,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import OID, REGCLASS
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox.errors import ReorderError, RowGoneError
+from lethe_outbox.names import qualified
 from lethe_outbox.partition_storage import PartitionedTable, list_partitions
 from lethe_outbox.partitions import BY_TIME
+from lethe_outbox.plans import guard
 from lethe_outbox.rewinding import rewind
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
 
-MOST_PENDING_PER_BUCKET: Final = 2000
+MOST_PENDING_PER_BUCKET: Final = 200
 """Pending rows are counted up to this many per bucket, so that looking stays cheap."""
 
 
@@ -24,7 +38,8 @@ class OutboxStatus:
     """How an outbox stands.
 
     Attributes:
-        pending: rows that wait, counted up to `MOST_PENDING_PER_BUCKET` in each bucket.
+        pending: rows that wait. Counted up to `MOST_PENDING_PER_BUCKET` in each bucket; of a bucket
+            that holds more, as many as there are if the rest lies as close as what was counted.
         dead_lettered: rows that were refused and are in their dead-letter topic.
         dlt_failed: rows that were refused by their dead-letter topic too.
         oldest_pending: when the oldest waiting row was written; None if none waits.
@@ -126,8 +141,7 @@ async def requeue(
 
 
 def _status(connection: Connection, tables: OutboxTables) -> OutboxStatus:
-    # A plan of the days when the table was empty would read it whole.
-    connection.execute(text("set local enable_seqscan = off"))
+    guard(connection)
     pending, oldest, now = tuple(connection.execute(_pending(tables)).one())
     dead = tables.dead
     counts: dict[int, int] = {
@@ -152,7 +166,7 @@ def _status(connection: Connection, tables: OutboxTables) -> OutboxStatus:
 def _pending(tables: OutboxTables) -> Select[Any, Any, Any]:
     outbox, bucket = tables.outbox, tables.bucket
     waiting = (
-        select(outbox.c.created_at)
+        select(outbox.c.id, outbox.c.created_at)
         .where(
             outbox.c.bucket == bucket.c.bucket,
             outbox.c.id > bucket.c.low_water,
@@ -163,10 +177,22 @@ def _pending(tables: OutboxTables) -> Select[Any, Any, Any]:
         .correlate(bucket)
         .subquery()
     )
+    first, last = func.min(waiting.c.id), func.max(waiting.c.id)
     each = lateral(
-        select(func.count().label("rows"), func.min(waiting.c.created_at).label("oldest"))
+        select(
+            func.count().label("rows"),
+            func.min(waiting.c.created_at).label("oldest"),
+            first.label("first"),
+            func.greatest(last - first, 1).label("span"),
+        )
     )
-    return select(func.sum(each.c.rows), func.min(each.c.oldest), func.now()).select_from(
+    sequence = func.pg_get_serial_sequence(qualified(tables.schema, "outbox"), "id")
+    last_id = select(
+        func.pg_sequence_last_value(cast(cast(sequence, REGCLASS), OID))
+    ).scalar_subquery()
+    rest = each.c.rows * (last_id - each.c.first) / each.c.span
+    rows = case((each.c.rows < MOST_PENDING_PER_BUCKET, each.c.rows), else_=rest)
+    return select(func.sum(rows), func.min(each.c.oldest), func.now()).select_from(
         bucket.join(each, true())
     )
 

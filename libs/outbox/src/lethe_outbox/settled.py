@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import and_, exists, func, lateral, select, text, true
+from sqlalchemy import and_, exists, func, lateral, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lethe_outbox.plans import guard_async
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
 
 
@@ -46,7 +47,6 @@ async def settled_until(
         .select_from(bucket.outerjoin(waiting, true()))
         .where(~refused)
     )
-    # Statistics of an empty table would read it whole, once per bucket.
-    await connection.execute(text("set local enable_seqscan = off"))
+    await guard_async(connection)
     rows = await connection.execute(found)
     return {row[0]: row[1] for row in rows}

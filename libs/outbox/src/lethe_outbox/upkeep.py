@@ -41,6 +41,7 @@ from lethe_outbox.partition_storage import (
     partitions,
 )
 from lethe_outbox.partitions import BY_TIME, Partition, older
+from lethe_outbox.plans import guard, unguard
 from lethe_outbox.rewinding import rewind
 from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables, Status
 
@@ -145,8 +146,10 @@ class Upkeep:
 
     def _may_drop(self, limit: datetime, connection: Connection, partition: Partition) -> bool:
         rows = _rows_of(self._tables, partition.schema, partition.name)
+        guard(connection)
         if connection.scalar(_pending_above_marks(self._tables, rows)):
             return False
+        unguard(connection)
         pending = func.count().filter(rows.c.status == int(Status.PENDING))
         waiting, newest = connection.execute(select(pending, func.max(rows.c.sent_at))).one()
         young = newest is not None and newest > limit
@@ -224,7 +227,7 @@ def _save_the_dead(tables: OutboxTables, connection: Connection, partition: Part
             (partition.schema, partition.name),
         )
     )
-    connection.execute(text("set local enable_seqscan = off"))
+    guard(connection)
     connection.execute(
         text(
             f"insert into {outbox} ({names}) overriding system value"  # noqa: S608 - names only, quoted
