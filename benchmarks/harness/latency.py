@@ -15,7 +15,7 @@ _SILENCE_SECONDS = 20
 
 def rows(work: str, case: str, against: str | None = None, *, goals: bool = True) -> list[Row]:
     """Make the lines of one latency case."""
-    p50, p99 = (at_most(5), at_most(10)) if goals else (None, None)
+    p50, p99 = (at_most(5, aim=3), at_most(10, aim=8)) if goals else (None, None)
     return [
         Row(f"{work}: p50", case, "p50_ms", "ms", against, goal=p50),
         Row(f"{work}: p99", case, "p99_ms", "ms", against, goal=p99),

@@ -106,20 +106,25 @@ class Goal:
     is_at: Literal["least", "most"]
     limit: float
     aim: float | None = None
+    """What we would like; reaching the limit is enough."""
 
     def reached(self, value: float) -> bool:
         """Say whether `value` is good enough."""
         return value >= self.limit if self.is_at == "least" else value <= self.limit
 
 
-def at_least(limit: float, *, on: Literal["ratio", "value"] = "ratio") -> Goal:
+def at_least(
+    limit: float, *, aim: float | None = None, on: Literal["ratio", "value"] = "ratio"
+) -> Goal:
     """Make a goal that is reached from `limit` upwards."""
-    return Goal(on, "least", limit)
+    return Goal(on, "least", limit, aim)
 
 
-def at_most(limit: float, *, on: Literal["ratio", "value"] = "value") -> Goal:
+def at_most(
+    limit: float, *, aim: float | None = None, on: Literal["ratio", "value"] = "value"
+) -> Goal:
     """Make a goal that is reached up to `limit`."""
-    return Goal(on, "most", limit)
+    return Goal(on, "most", limit, aim)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,8 @@ def goal_in_words(goal: Goal | None, unit: str) -> str:
     if goal is None:
         return "reported"
     suffix = " x" if goal.on == "ratio" else f" {unit}"
-    return f"at {goal.is_at} {goal.limit:g}{suffix}"
+    aim = "" if goal.aim is None else f", aim {goal.aim:g}"
+    return f"at {goal.is_at} {goal.limit:g}{suffix}{aim}"
 
 
 def in_words(spread: Spread) -> str:
