@@ -1,6 +1,7 @@
 """For tests of finding that S3 has no part in."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from lethe_eraser.domain import ObjectRef
 
@@ -10,6 +11,11 @@ class NoObjects:
 
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         raise AssertionError(f"asked S3 for {list(refs)}")
+
+    @asynccontextmanager
+    async def stream(self, ref: ObjectRef, limit_bytes: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        raise AssertionError(f"read {ref} up to {limit_bytes}")
+        yield
 
     async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
         raise AssertionError(f"read {ref} up to {limit_bytes}")

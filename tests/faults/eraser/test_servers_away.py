@@ -1,7 +1,8 @@
 """S3 or the database goes away in the middle and comes back; a defect is given up in the end."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from sqlalchemy import text
@@ -32,6 +33,11 @@ class FlakyStore:
 
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         return await self._store.remaining(refs)
+
+    def stream(
+        self, ref: ObjectRef, limit_bytes: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return self._store.stream(ref, limit_bytes)
 
     async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
         return await self._store.read(ref, limit_bytes)

@@ -17,9 +17,10 @@ from lethe_eraser.handlers.protocol import HandlerFactory, Objects
 from lethe_eraser.handlers.rows import CataloguedRows, ReadRow
 from lethe_eraser.objects import ObjectMissingError, ObjectRefusedError, ObjectTooLargeError
 from lethe_eraser.references import Found, Sorted
+from lethe_eraser.references.streamed import UnreadableError, read_streamed
 
-READ_AT_ONCE: Final = 8
-"""Manifests in memory at the same time."""
+READ_AT_ONCE: Final = 4
+"""Manifests that are read at the same time."""
 
 
 class PdfOptions(BaseModel):
@@ -31,8 +32,8 @@ class PdfOptions(BaseModel):
     """Column whose reference names the manifest."""
     files: str
     """Reference set that says where the manifest names its files."""
-    limit_bytes: Annotated[int, Field(gt=0, le=67_108_864)] = 8_388_608
-    """A larger manifest is not read, and its row is blocked."""
+    limit_bytes: Annotated[int, Field(gt=0, le=268_435_456)] = 67_108_864
+    """A larger manifest is not read, and its row is blocked. Memory does not grow with it."""
 
 
 class Pdf:
@@ -108,11 +109,11 @@ class Pdf:
     ) -> tuple[Found, ...] | BlockReason:
         async with self._reading:
             try:
-                data = await self._objects.read(manifest, options.limit_bytes)
-                text = data.decode("utf-8-sig")
-            except (ObjectTooLargeError, ObjectRefusedError, UnicodeDecodeError):
+                async with self._objects.stream(manifest, options.limit_bytes) as chunks:
+                    value = await read_streamed(chunks, self._rows.reader.refers)
+            except (ObjectTooLargeError, ObjectRefusedError, UnreadableError):
                 return BlockReason.MANIFEST_INVALID
-            files = self._rows.reader.read_json(self._sets[options.files], text, subject)
+            files = self._rows.reader.read_value(self._sets[options.files], value, subject)
         return BlockReason.MANIFEST_INVALID if files is BlockReason.MALFORMED_JSON else files
 
 

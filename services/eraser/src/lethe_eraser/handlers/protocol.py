@@ -1,6 +1,7 @@
 """What every handler promises, and what it is given."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -42,6 +43,12 @@ class Objects(Protocol):
 
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         """Give those of `refs` that are there."""
+        ...
+
+    def stream(
+        self, ref: ObjectRef, limit_bytes: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Read an object by chunks; raises as `read` does, also while it is read."""
         ...
 
     async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:

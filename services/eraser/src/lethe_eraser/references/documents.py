@@ -110,10 +110,12 @@ class RowReader:
         """Whether `text` names one of our buckets or hosts, or any of AWS's."""
         return self._ours.search(text) is not None
 
-    def read_json(self, rules: Rules, text: str, subject: str) -> tuple[Found, ...] | BlockReason:
-        """Read one JSON text by `rules`, of which one must apply."""
+    def read_value(
+        self, rules: Rules, value: object, subject: str
+    ) -> tuple[Found, ...] | BlockReason:
+        """Read a JSON value by `rules`, of which one must apply."""
         try:
-            return tuple(self._json(rules, text, subject, may_be_empty=False))
+            return tuple(self._value(rules, value, subject, may_be_empty=False))
         except _UnreadableError as unreadable:
             return unreadable.reason
 
@@ -163,13 +165,16 @@ class RowReader:
             return _found(self._resolver.resolve_url(text, in_bucket=plain.in_bucket), plain)
         return self._json(rules, text, subject)
 
-    def _json(
-        self, rules: Rules, text: str, subject: str, *, may_be_empty: bool = True
-    ) -> list[Found]:
+    def _json(self, rules: Rules, text: str, subject: str) -> list[Found]:
         try:
             value = json.loads(text, object_pairs_hook=_each_name_once)
         except (ValueError, RecursionError):
             raise _UnreadableError(BlockReason.MALFORMED_JSON) from None
+        return self._value(rules, value, subject, may_be_empty=True)
+
+    def _value(
+        self, rules: Rules, value: object, subject: str, *, may_be_empty: bool
+    ) -> list[Found]:
         if may_be_empty and value in _EMPTY:
             return []
         if not isinstance(value, dict | list):
