@@ -3,7 +3,6 @@
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from lethe_eraser.catalog import Catalog, CatalogError, Feature, did_you_mean
 from lethe_eraser.handlers.protocol import ErasureHandler, HandlerFactory, Objects
@@ -24,7 +23,7 @@ def factories() -> dict[str, HandlerFactory]:
     """Give every handler's factory by its name in the catalog."""
     package = __package__ or ""
     found: dict[str, HandlerFactory] = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         factory = getattr(importlib.import_module(f"{package}.{module.name}"), "HANDLER", None)
         if factory is not None:
             found[module.name] = factory
