@@ -5,13 +5,14 @@ It asks from the other side: not "which rows are to be masked" but "which values
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_eraser.catalog import ClientTable, ProductTable
+from lethe_eraser.catalog import ClientTable, ProductTable, Settle
 from lethe_eraser.storage.product import PrimaryKey
 
 _AT_ONCE: Final = 2000
@@ -77,6 +78,48 @@ async def survivors(
         rows = await connection.execute(statement, {"ids": ids, **values})
         left += [(row_id, request_id) for row_id, request_id in rows]
     return left
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A row that the product may still write to."""
+
+    row_id: int
+    request_id: int
+    waits_for: timedelta | None
+    """How long it may take to settle; None if it is unfinished for longer than is waited."""
+
+
+async def unsettled(
+    connection: AsyncConnection, product: ProductTable, request_ids: Sequence[int], settle: Settle
+) -> list[Unsettled]:
+    """Give the rows that are younger than `settle.after`, or that the product calls unfinished."""
+    if product.created_at is None or not (settle.after or product.unfinished):
+        return []
+    created = _quote(product.created_at)
+    columns = sorted(product.unfinished)
+    unfinished = " or ".join(
+        f"{_quote(name)}::text = any(cast(:u{i} as text[]))" for i, name in enumerate(columns)
+    )
+    request_id = _quote(product.request_id)
+    statement = text(
+        # Names are the catalog's, quoted; values are parameters.
+        f"select row_id, request_id, case"  # noqa: S608 - as said above
+        f" when unfinished and age < :at_most then cast(:at_most as interval) - age"
+        f" when not unfinished then cast(:after as interval) - age end"
+        f" from (select {_quote(product.primary_key)} as row_id, {request_id} as request_id,"
+        f" now() - {created} as age, coalesce({unfinished or 'false'}, false) as unfinished"
+        f" from {_name(product)} where {request_id} = any(cast(:ids as bigint[]))) as one"
+        f" where unfinished or age < :after"
+    )
+    named: dict[str, object] = {f"u{i}": list(product.unfinished[c]) for i, c in enumerate(columns)}
+    named |= {"after": settle.after, "at_most": settle.at_most}
+    found: list[Unsettled] = []
+    for begin in range(0, len(request_ids), _AT_ONCE):
+        ids = list(request_ids[begin : begin + _AT_ONCE])
+        rows = await connection.execute(statement, {"ids": ids, **named})
+        found += [Unsettled(*row) for row in rows]
+    return found
 
 
 def _name(of: ClientTable | ProductTable) -> str:

@@ -7,7 +7,7 @@ forgets the person and says so.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
@@ -38,6 +38,7 @@ from lethe_eraser.storage.product_sample import holds_rows_of
 from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page
 from lethe_eraser.verify.invalidate import UNKNOWN, Invalidator
 from lethe_eraser.verify.objects import Store, objects_left
+from lethe_eraser.verify.settling import settling
 
 AGAIN_AFTER: Final = timedelta(seconds=5)
 """Pause before the round that follows a scan which found something."""
@@ -74,6 +75,8 @@ class Rows:
     survivors: list[Survivor] = field(default_factory=list)
     unclaimed: list[Blocked] = field(default_factory=list)
     """Client rows of unknown types that no round has seen."""
+    requests: Mapping[str, Collection[int]] = field(default_factory=dict)
+    """Ids of all requests, by type."""
 
     def keys(self) -> set[ClientKey]:
         """Every client row to be masked."""
@@ -172,6 +175,16 @@ class Verification:
             if await self._journal.has_pending(connection, job.job_id):
                 return await self._again(connection, locked, scan)
             rows = await self._rows(connection, locked, subject)
+            unsettled = await settling(connection, self._catalog, rows.requests)
+            if unsettled.again_in is not None:
+                # Neither a round is spent nor anybody blocked for what is still being written.
+                await jobs.write(connection, locked, retry_in=unsettled.again_in)
+                return locked
+            if unsettled.overdue:
+                await progress.record_blocked(
+                    connection, job.job_id, locked.round, None, unsettled.overdue
+                )
+                rows = await self._rows(connection, locked, subject)
             late = rows.keys() - scan.rows.keys()
             if rows.survivors or rows.unclaimed or late or scan.objects:
                 if locked.round < MAX_ROUNDS:
@@ -212,6 +225,7 @@ class Verification:
                     wanted[claim.request_type].add(claim.request_id)
                 if (claim.request_type, claim.request_id) not in requests_blocked:
                     by_type[claim.request_type].append(claim.primary_key)
+        rows.requests = wanted
         for request_type, ids in sorted(wanted.items()):
             for table in self._catalog.features[request_type].tables:
                 name = str(table.table)
