@@ -286,7 +286,7 @@ def test_a_reset_keeps_what_was_delivered_and_reads_the_rest_again() -> None:
     lane = Lane.claimed(0, [Lease(0, 1, 3, 0)], 0.0, 2)
     rows = [(n, 0, 0, b"t", b"k", b"", b"") for n in (4, 5, 6)]
     chunk = lane.accept(rows, 10, Look(6))
-    lane.chunks.put_nowait(chunk)
+    lane.offer(chunk)
     generation = lane.generation
 
     lane.reset([4])

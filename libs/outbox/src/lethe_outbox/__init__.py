@@ -8,6 +8,7 @@ from lethe_outbox.errors import (
     ApprovalError,
     ArgumentError,
     ConnectionKindError,
+    DatabaseReplacedError,
     DeadLetterTopicError,
     LeaseError,
     LetheOutboxError,
@@ -44,6 +45,7 @@ from lethe_outbox.topics import (
     ensure_topics,
     with_dead_letters,
 )
+from lethe_outbox.wake_up import WakeUp
 
 __all__ = [
     "BUCKETS",
@@ -54,6 +56,7 @@ __all__ = [
     "ConsumerMetrics",
     "ConsumerRunner",
     "ConsumerSettings",
+    "DatabaseReplacedError",
     "DeadLetterReader",
     "DeadLetterTopicError",
     "DeadRecord",
@@ -90,6 +93,7 @@ __all__ = [
     "TransactionError",
     "UnsafeDatabaseError",
     "UnsupportedDatabaseError",
+    "WakeUp",
     "Which",
     "bucket_of",
     "check_partitions",

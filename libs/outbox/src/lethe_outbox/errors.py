@@ -68,6 +68,10 @@ class RelaySettingsError(ArgumentError):
     """A relay's settings contradict each other, e.g. a publish could outlive its lease."""
 
 
+class DatabaseReplacedError(LetheOutboxError):
+    """Behind a relay's connections stands another server than before, which may draw ids again."""
+
+
 class UnsafeDatabaseError(LetheOutboxError):
     """The outbox's tables are not such that a relay could keep its promise."""
 

@@ -3,7 +3,7 @@
 The names and labels are a contract: alerts and dashboards are held against them.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
 
 class RelayMetrics:
@@ -88,6 +88,16 @@ class RelayMetrics:
         )
         self.buckets_owned = Gauge(
             "relay_buckets_owned", "Buckets this relay holds a lease of", outbox, registry=registry
+        )
+        self.hints = Counter(
+            "relay_hints", "Wake-up hints heard from writers", outbox, registry=registry
+        )
+        self.seconds = Summary(
+            "relay_step_seconds",
+            "Time spent in the steps of publishing: look, fetch, encode and acknowledge per "
+            "statement or batch (publish: relay_publish_seconds)",
+            [*outbox, "step"],
+            registry=registry,
         )
         self.publish_seconds = Histogram(
             "relay_publish_seconds",

@@ -8,6 +8,7 @@ if the lane was lost meanwhile or the database is another one: then it is publis
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Final
@@ -26,13 +27,15 @@ _log = logging.getLogger(__name__)
 class Acknowledger:
     """Collects what was delivered and marks it as sent."""
 
-    def __init__(self, outbox: str, metrics: RelayMetrics, most: int) -> None:
+    def __init__(self, outbox: str, metrics: RelayMetrics, most: int, room: asyncio.Event) -> None:
         self._waiting: dict[tuple[Lane, int], list[int]] = {}
         self._marking: dict[tuple[Lane, int], list[int]] = {}
         self._most = most
         self._identity: Identity | None = None
         self._acknowledged: Final = metrics.acknowledged.labels(outbox)
         self._flushing = asyncio.Lock()
+        self._took: Final = metrics.seconds.labels(outbox, "acknowledge")
+        self._room = room
         self._last = (0, 0)
         self.something = asyncio.Event()
 
@@ -105,7 +108,9 @@ class Acknowledger:
         self._take(part)
         ids = sorted(itertools.chain.from_iterable(self._marking.values()))
         lanes = {lane for lane, _ in self._marking}
+        began = time.monotonic()
         marked = await storage.acknowledge(part, ids, _fence(storage, lanes))
+        self._took.observe(time.monotonic() - began)
         lost = None
         if marked < len(ids):
             lost = await self._first_lost(storage, lanes)
@@ -117,6 +122,7 @@ class Acknowledger:
         self._acknowledged.inc(marked)
         for (lane, _), done in marking.items():
             lane.acknowledged.extend(done)
+        self._room.set()
 
     def _take(self, part: int) -> None:
         """Choose what one statement marks: few rows of a page, and others than the last one did.

@@ -11,6 +11,7 @@ from lethe_outbox.relay.bury import Undertaker
 from lethe_outbox.relay.lane import Lane, LaneLostError, Lease
 from lethe_outbox.relay.lease_storage import LeaseStorage
 from lethe_outbox.relay.publish import LanePublisher, Outlet
+from lethe_outbox.relay.storage import RelayStorage
 
 _log = logging.getLogger(__name__)
 
@@ -23,11 +24,18 @@ class Crew:
         failed: ends with the error of a publisher that the relay cannot go on after.
     """
 
-    def __init__(self, outlet: Outlet, leases: LeaseStorage, undertaker: Undertaker) -> None:
+    def __init__(
+        self,
+        outlet: Outlet,
+        leases: LeaseStorage,
+        undertaker: Undertaker,
+        storage: RelayStorage,
+    ) -> None:
         self._outlet = outlet
         self._settings = outlet.settings
         self._leases = leases
         self._undertaker = undertaker
+        self._storage = storage
         self._publishers: dict[Lane, asyncio.Task[None]] = {}
         self.lanes: dict[int, Lane] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -120,7 +128,7 @@ class Crew:
     ) -> None:
         lane = Lane.claimed(number, leases, deadline, self._settings.chunks_ahead)
         lane.held = {bucket: held[bucket] for bucket in lane.buckets if bucket in held}
-        publisher = LanePublisher(lane, self._outlet, self._undertaker)
+        publisher = LanePublisher(lane, self._outlet, self._undertaker, self._storage)
         task = asyncio.create_task(publisher.run(), name=f"lane-{number}")
         self._publishers[lane] = task
         self.lanes[number] = lane

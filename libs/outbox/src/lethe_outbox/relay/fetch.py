@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
+
+from prometheus_client import Summary
 
 from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.horizon import Look
@@ -16,6 +19,8 @@ from lethe_outbox.relay.storage import RelayStorage
 
 _BACKLOG_ROWS: Final = 500
 _NAP_BELOW_ROWS: Final = 200
+_ROWS_WHEN_IDLE: Final = 16
+"""Of a bucket, in the one fetch for all lanes: what comes at once is bounded by all of them."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +36,7 @@ class Fetcher:
         acknowledger: knows what was delivered.
         room: set when a lane can take more.
         hint: set when there is probably something to publish.
+        took: told the seconds of every fetch.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Fetcher:
         *,
         room: asyncio.Event,
         hint: asyncio.Event,
+        took: Summary,
     ) -> None:
         self._settings = settings
         self._storage = storage
@@ -53,6 +60,7 @@ class Fetcher:
         self._acknowledger = acknowledger
         self._room = room
         self._hint = hint
+        self._took = took
         self._rewinds: int | None = None
         self._above = 0
 
@@ -66,22 +74,24 @@ class Fetcher:
         backlog = False
         while True:
             self._room.clear()
-            ready = [lane for lane in self._lanes.values() if _has_room(lane)]
-            if not ready:
+            ready = [lane for lane in self._lanes.values() if self._has_room(lane)]
+            if not ready or self._is_full():
                 await self._room.wait()
                 continue
             look = await self._looks.take()
             if self._looks.rewinds != self._rewinds:
                 await self._go_back()
             found = 0
+            ready = _unsettled(ready, look)
             for group in [[lane] for lane in ready] if backlog else [ready]:
                 found += await self._fetch(group, look)
             backlog = found >= _BACKLOG_ROWS
             if found:
                 nap = self._settings.poll_min_seconds
             if found < _NAP_BELOW_ROWS:
-                await self._nap(nap)
-                nap = min(nap * 2, self._settings.poll_max_seconds)
+                told = await self._nap(nap)
+                shortest, longest = self._settings.poll_min_seconds, self._settings.poll_max_seconds
+                nap = shortest if told else min(nap * 2, longest)
 
     async def sweep(self) -> None:
         """Look for ever for pending rows below the low-water marks; there should be none.
@@ -101,8 +111,10 @@ class Fetcher:
                 self._above += span
 
     async def _fetch(self, lanes: Sequence[Lane], look: Look) -> int:
-        lanes = [lane for lane in lanes if self._lanes.get(lane.number) is lane and _has_room(lane)]
-        if not lanes:
+        lanes = [
+            lane for lane in lanes if self._lanes.get(lane.number) is lane and self._has_room(lane)
+        ]
+        if not lanes or self._is_full():
             return 0
         while True:
             generations = [lane.generation for lane in lanes]
@@ -110,7 +122,11 @@ class Fetcher:
                 lane.begin_fetch(look)
             watched = set().union(*(lane.watched(look) for lane in lanes))
             limit = min(lane.limit for lane in lanes)
+            if len(lanes) > 1:
+                limit = min(limit, _ROWS_WHEN_IDLE)
+            began = time.monotonic()
             rows = await self._storage.fetch(lanes, limit)
+            self._took.observe(time.monotonic() - began)
             if not watched:
                 break
             after = await self._looks.take()
@@ -129,7 +145,7 @@ class Fetcher:
         if fresh:
             settings = self._settings
             lane.learn_size(fresh, settings.chunk_bytes, settings.rows_per_bucket)
-            lane.chunks.put_nowait(fresh)
+            lane.offer(fresh)
         return len(fresh)
 
     def _by_lane(
@@ -177,12 +193,29 @@ class Fetcher:
             lane.rewound(number, lowest - 1, lane.buckets[number].rewinds)
             lane.reset(self._acknowledger.ids_of(lane))
 
-    async def _nap(self, seconds: float) -> None:
+    async def _nap(self, seconds: float) -> bool:
+        """Pause until a hint comes; says whether one did."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hint.wait()
+        told = self._hint.is_set()
         self._hint.clear()
+        return told
+
+    def _has_room(self, lane: Lane) -> bool:
+        most = self._settings.unacknowledged_rows
+        return not lane.leaving and not lane.chunks.full() and lane.unacknowledged < most
+
+    def _is_full(self) -> bool:
+        waiting = sum(sum(lane.sizes) for lane in self._lanes.values())
+        return waiting >= self._settings.waiting_bytes
 
 
-def _has_room(lane: Lane) -> bool:
-    return not lane.leaving and not lane.chunks.full()
+def _unsettled(lanes: Sequence[Lane], look: Look) -> list[Lane]:
+    found = []
+    for lane in lanes:
+        if lane.settled(look):
+            lane.forget_acknowledged()
+        else:
+            found.append(lane)
+    return found

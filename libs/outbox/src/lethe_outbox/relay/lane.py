@@ -1,7 +1,7 @@
 """A lane: the buckets that one pipeline publishes, and how far each of them was read."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -11,13 +11,17 @@ from lethe_outbox.errors import LeaseError
 from lethe_outbox.relay.horizon import Look
 
 _FIRST_LIMIT: Final = 4
+_MOST_ALONE: Final = 4
 _id: Final = itemgetter(0)
 _bucket: Final = itemgetter(1)
 _payload: Final = itemgetter(5)
 
 
 Fetched = tuple[int, int, int, bytes, bytes, bytes, bytes]
-"""One pending row as the driver gives it: the fields of `Row`, without the cost of a class."""
+"""One pending row as the driver gives it: the fields of `Row`, without the cost of a class.
+
+A large payload is None until it is loaded, just before it is published.
+"""
 
 
 HEADERS_AT: Final = 6
@@ -83,6 +87,7 @@ class Lane:
         held: by bucket, the lowest id of a dead row that holds its key back. What waits behind it
             is below the cursor, so the low-water mark stays below it.
         limit: rows a fetch takes per bucket.
+        sizes: bytes of the chunk being published and of those that wait.
     """
 
     number: int
@@ -97,6 +102,7 @@ class Lane:
     held: dict[int, int] = field(default_factory=dict)
     limit: int = _FIRST_LIMIT
     leaving: bool = False
+    sizes: deque[int] = field(default_factory=deque)
     renewed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -109,9 +115,28 @@ class Lane:
 
     def begin_fetch(self, look: Look) -> None:
         """Go back to where writers that ended since the last fetch may have left rows."""
+        self.forget_acknowledged()
+        self.go_back(self.look.ended(look))
+
+    def forget_acknowledged(self) -> None:
+        """Forget what is marked; no fetch may be on its way that could still see it as pending."""
         self.taken.difference_update(self.acknowledged)
         self.acknowledged.clear()
-        self.go_back(self.look.ended(look))
+
+    def settled(self, look: Look) -> bool:
+        """Say that a fetch after `look` would find nothing: no id was drawn, no writer ended."""
+        lowest = min(bucket.cursor for bucket in self.buckets.values())
+        return look.last_id <= lowest and self.look.ended(look) is None
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many rows were fetched and are not marked."""
+        return len(self.taken) - len(self.acknowledged)
+
+    def offer(self, rows: list[Fetched]) -> None:
+        """Put a chunk in line to be published."""
+        self.sizes.append(_size(rows))
+        self.chunks.put_nowait(rows)
 
     def watched(self, look: Look) -> set[str]:
         """Give the writers that must stay open during a fetch, else it may have missed a row."""
@@ -160,7 +185,10 @@ class Lane:
         """Choose the next limit so that a chunk stays about `chunk_bytes`."""
         if not rows:
             return
-        mean = sum(map(len, map(_payload, rows))) / len(rows) + 1
+        # A key that is alone has the room of the others.
+        alone = len(self.buckets) // len(set(map(_bucket, rows)))
+        most *= max(1, min(_MOST_ALONE, alone))
+        mean = _size(rows) / len(rows) + 1
         fitting = int(chunk_bytes / mean / len(self.buckets))
         self.limit = max(1, min(most, fitting, self.limit * 2))
 
@@ -172,7 +200,8 @@ class Lane:
         """
         self.generation += 1
         while not self.chunks.empty():
-            self.chunks.get_nowait()
+            if self.chunks.get_nowait():
+                self.sizes.pop()
         self.taken = {*unacknowledged, *self.acknowledged}
         for bucket in self.buckets.values():
             bucket.cursor = bucket.low_water
@@ -198,3 +227,7 @@ class Lane:
     def hold(self, row: Row) -> None:
         """Note that `row` died and holds its key back; a reset must follow."""
         self.held[row.bucket] = min(row.id, self.held.get(row.bucket, row.id))
+
+
+def _size(rows: Sequence[Fetched]) -> int:
+    return sum(map(len, filter(None, map(_payload, rows))))

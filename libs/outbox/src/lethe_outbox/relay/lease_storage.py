@@ -42,7 +42,7 @@ set lease_until = clock_timestamp() + make_interval(secs => $2::float8),
         else b.low_water end
 from unnest($3::int2[], $4::int8[], $5::int8[], $6::int8[])
     w (bucket, epoch, low_water, rewinds)
-where b.bucket = w.bucket and b.owner = $1 and b.epoch = w.epoch
+where b.bucket = w.bucket and b.owner = $1 and b.epoch = w.epoch and {same}
 returning b.bucket, b.epoch, b.low_water, b.rewinds
 """
 _SERIALISE: Final = "select pg_advisory_xact_lock(hashtext($1), 0)"
@@ -59,7 +59,7 @@ with free as (
 update {bucket} b
 set owner = $1, epoch = free.epoch,
     lease_until = clock_timestamp() + make_interval(secs => $3::float8)
-from free where b.bucket % {lanes} = free.lane
+from free where b.bucket % {lanes} = free.lane and {same}
 returning b.bucket, b.epoch, b.low_water, b.rewinds
 """
 _RELEASE: Final = """
@@ -69,7 +69,7 @@ set owner = null, lease_until = null,
         else b.low_water end
 from unnest($2::int2[], $3::int8[], $4::int8[], $5::int8[])
     w (bucket, epoch, low_water, rewinds)
-where b.bucket = w.bucket and b.owner = $1 and b.epoch = w.epoch
+where b.bucket = w.bucket and b.owner = $1 and b.epoch = w.epoch and {same}
 """
 _HELD: Final = """
 select bucket, min(id) from {dead} where held and bucket = any ($1::int2[]) group by bucket

@@ -1,6 +1,9 @@
 """One look at the writers for everybody who asks meanwhile."""
 
 import asyncio
+import time
+
+from prometheus_client import Summary
 
 from lethe_outbox.relay.horizon import Horizon, Look
 from lethe_outbox.relay.storage import RelayStorage
@@ -13,8 +16,9 @@ class Looks:
         rewinds: the sum of all buckets' rewinds, as the newest look saw it.
     """
 
-    def __init__(self, storage: RelayStorage) -> None:
+    def __init__(self, storage: RelayStorage, took: Summary) -> None:
         self._storage = storage
+        self._took = took
         self._horizon = Horizon()
         self._next: asyncio.Task[Look] | None = None
         self._busy = asyncio.Lock()
@@ -35,7 +39,9 @@ class Looks:
     async def _take(self) -> Look:
         async with self._busy:
             self._next = None
+            began = time.monotonic()
             last_id, self.rewinds, writers = await self._storage.look()
+            self._took.observe(time.monotonic() - began)
             return self._horizon.observe(last_id, writers)
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 
 from lethe_outbox import tracing
@@ -29,9 +30,13 @@ from lethe_outbox.relay.producer import (
     judge,
 )
 from lethe_outbox.relay.settings import RelaySettings
+from lethe_outbox.relay.storage import RelayStorage
 
 _LARGE_BYTES: Final = 4 * 1024 * 1024
 _MOST_ANSWERS: Final = 5
+_LOADED_ROWS: Final = 256
+_LOADED_BYTES: Final = 1024 * 1024
+_payload: Final = itemgetter(5)
 _log = logging.getLogger(__name__)
 
 
@@ -72,10 +77,14 @@ class _HeldBackError(LetheOutboxError):
 class LanePublisher:
     """Publishes the chunks of one lane, in order, until an empty chunk says that it is over."""
 
-    def __init__(self, lane: Lane, outlet: Outlet, undertaker: Undertaker) -> None:
+    def __init__(
+        self, lane: Lane, outlet: Outlet, undertaker: Undertaker, storage: RelayStorage
+    ) -> None:
         self._lane = lane
         self._outlet = outlet
         self._undertaker = undertaker
+        self._storage = storage
+        self._encoded = outlet.metrics.seconds.labels(outlet.outbox, "encode")
         self._settings = outlet.settings
         self._flying: list[_Flight] = []
 
@@ -102,15 +111,37 @@ class LanePublisher:
                 await self._land()
             rows = await chunks.get()
             self._outlet.room.set()
-            if rows:
-                await self._publish(rows)
-            else:
+            if not rows:
                 await self._land()
+                return False
+            try:
+                async for loaded in self._loaded(rows):
+                    await self._publish(loaded)
+            finally:
+                self._lane.sizes.popleft()
+                self._outlet.room.set()
         except _HeldBackError:
             self._lane.reset(self._outlet.acknowledger.ids_of(self._lane))
             self._outlet.room.set()
-            return True
-        return bool(rows)
+        return True
+
+    async def _loaded(self, rows: Sequence[Fetched]) -> AsyncIterator[Sequence[Fetched]]:
+        """Give rows with their payloads, the large ones read a few at a time."""
+        if all(map(_payload, rows)):
+            yield rows
+            return
+        begin = 0
+        while begin < len(rows):
+            part = rows[begin : begin + _LOADED_ROWS]
+            missing = [row[0] for row in part if row[5] is None]
+            payloads = await self._storage.payloads(missing, _LOADED_BYTES) if missing else {}
+            whole, seen = _filled(part, payloads)
+            gone = {row[0] for row in part[:seen]} - {row[0] for row in whole}
+            # Not pending any more, so somebody else has dealt with them.
+            self._lane.acknowledged.extend(gone)
+            begin += seen
+            if whole:
+                yield whole
 
     async def _publish(self, rows: Sequence[Fetched]) -> None:
         async for batches in self._batches(rows):
@@ -133,7 +164,13 @@ class LanePublisher:
             ).items():
                 groups[topic, partition] = of_partition
         producer = await self._outlet.producers.current()
-        for batches in build(producer, groups, self._settings.largest_record_bytes):
+        building = build(producer, groups, self._settings.largest_record_bytes)
+        while True:
+            began = time.monotonic()
+            batches = next(building, None)
+            self._encoded.observe(time.monotonic() - began)
+            if batches is None:
+                return
             yield batches
 
     async def _partitions(self, pool: Producers, topic: str) -> int:
@@ -299,6 +336,24 @@ class LanePublisher:
         while time.monotonic() + self._settings.publish_seconds > lane.deadline:
             lane.renewed.clear()
             await lane.renewed.wait()
+
+
+def _filled(rows: Sequence[Fetched], payloads: Mapping[int, bytes]) -> tuple[list[Fetched], int]:
+    """Put payloads into rows until one has to wait; gives those and how many were seen.
+
+    Args:
+        rows: in the order of their ids.
+        payloads: of the first ones that lack theirs, without those that are not pending any more.
+    """
+    furthest = max(payloads, default=None)
+    whole: list[Fetched] = []
+    for seen, row in enumerate(rows):
+        payload = row[5] if row[5] is not None else payloads.get(row[0])
+        if payload is not None:
+            whole.append((*row[:5], payload, row[6]))
+        elif furthest is not None and row[0] > furthest:
+            return whole, seen
+    return whole, len(rows)
 
 
 def _seen(sent: "asyncio.Future[Any]") -> None:

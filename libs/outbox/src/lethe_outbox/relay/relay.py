@@ -15,6 +15,7 @@ from typing import Any, Final
 import psycopg
 from uuid_utils.compat import uuid7
 
+from lethe_outbox.errors import DatabaseReplacedError
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.bury import Undertaker
@@ -22,6 +23,7 @@ from lethe_outbox.relay.crew import Crew
 from lethe_outbox.relay.fetch import Fetcher
 from lethe_outbox.relay.janitor import Janitor
 from lethe_outbox.relay.lease_storage import LeaseStorage, Terms
+from lethe_outbox.relay.listen import Listener
 from lethe_outbox.relay.looks import Looks
 from lethe_outbox.relay.producer import Producers
 from lethe_outbox.relay.publish import Outlet
@@ -34,6 +36,7 @@ from lethe_outbox.schema import DEFAULT_SCHEMA
 _FIRST_PAUSE: Final = 0.25
 _AWAY: Final[tuple[type[Exception], ...]] = (
     *TRANSIENT,
+    DatabaseReplacedError,
     # Not migrated yet.
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
@@ -95,10 +98,7 @@ class Relay:
             UnsafeDatabaseError: the tables are not such that the promise could be kept.
         """
         self._hint = asyncio.Event()
-        acknowledger = Acknowledger(
-            self._name, self._metrics, self._settings.rows_per_acknowledgement
-        )
-        outlet = self._outlet(acknowledger)
+        outlet = self._outlet()
         self._metrics.paused.labels(self._name).set(0)
         try:
             await self._sessions(outlet, stop)
@@ -111,7 +111,7 @@ class Relay:
         while not stop.is_set():
             try:
                 async with Session(self._dsn, f"relay-{self._name}") as session:
-                    storage = RelayStorage(session, self._schema, self._id, self._settings.lanes)
+                    storage = self._storage(session)
                     await storage.prepare()
                     self._on_state("database", "ok", "")
                     failures = 0
@@ -125,18 +125,20 @@ class Relay:
         acknowledger = outlet.acknowledger
         terms = Terms(settings.lease_seconds, settings.watch_backends)
         leases = LeaseStorage(storage, self._name, terms)
-        crew = Crew(outlet, leases, self._undertaker(outlet, storage))
+        crew = Crew(outlet, leases, self._undertaker(outlet, storage), storage)
+        hint = self._hint or asyncio.Event()
         acknowledger.begin(storage.session.identity)
         await acknowledger.flush(storage, crew.lost)
         fetcher = Fetcher(
             settings,
             storage,
             leases,
-            Looks(storage),
+            Looks(storage, self._metrics.seconds.labels(self._name, "look")),
             crew.lanes,
             acknowledger,
             room=outlet.room,
-            hint=self._hint or asyncio.Event(),
+            hint=hint,
+            took=self._metrics.seconds.labels(self._name, "fetch"),
         )
         sampler = Sampler(self._name, self._dsn, self._schema, self._metrics, settings)
         janitor = Janitor(self._name, self._dsn, self._schema, settings)
@@ -144,6 +146,7 @@ class Relay:
         taking = _tasks(
             [fetcher.run(), fetcher.sweep(), crew.run(), sampler.run(crew.lanes), janitor.run()]
         )
+        hearing = _tasks([self._listener(hint).run()] if settings.listen else [])
         marking = _tasks([acknowledger.run(storage, crew.lost)])
         try:
             await _first([*taking, *marking, crew.failed], stop)
@@ -152,10 +155,14 @@ class Relay:
             await acknowledger.flush(storage, crew.lost)
             await crew.release()
         finally:
-            await _cancelled([*taking, *marking])
+            await _cancelled([*taking, *marking, *hearing])
             await crew.cancel()
 
-    def _outlet(self, acknowledger: Acknowledger) -> Outlet:
+    def _outlet(self) -> Outlet:
+        room = asyncio.Event()
+        acknowledger = Acknowledger(
+            self._name, self._metrics, self._settings.rows_per_acknowledgement, room
+        )
         return Outlet(
             outbox=self._name,
             settings=self._settings,
@@ -163,13 +170,33 @@ class Relay:
             producers=self._producers(idempotent=True),
             careful=self._producers(idempotent=False),
             acknowledger=acknowledger,
-            room=asyncio.Event(),
+            room=room,
             large=asyncio.Lock(),
         )
 
     def _producers(self, *, idempotent: bool) -> Producers:
         return Producers(
             self._bootstrap, self._settings, idempotent=idempotent, on_state=self._broker_state
+        )
+
+    def _storage(self, session: Session) -> RelayStorage:
+        settings = self._settings
+        return RelayStorage(
+            session,
+            self._schema,
+            self._id,
+            settings.lanes,
+            large_payload_bytes=settings.large_payload_bytes,
+        )
+
+    def _listener(self, hint: asyncio.Event) -> Listener:
+        return Listener(
+            self._name,
+            self._dsn,
+            self._schema,
+            hint=hint,
+            heard=self._metrics.hints.labels(self._name),
+            pause_max_seconds=self._settings.pause_max_seconds,
         )
 
     def _undertaker(self, outlet: Outlet, storage: RelayStorage) -> Undertaker:

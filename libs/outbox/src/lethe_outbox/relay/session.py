@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -32,16 +33,21 @@ _GUARDS: Final = (
 )
 _IDENTITY: Final = (
     "select (select system_identifier from pg_control_system()),"
-    " substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+    " substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), pg_postmaster_start_time()"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which history a database is in: ids may be drawn again in another one."""
+    """Which history a database is in: ids may be drawn again in another one.
+
+    A server that was started again counts as another one, too: a restored copy of its files may
+    have its system identifier and its timeline.
+    """
 
     system: int
     timeline: str
+    started: datetime
 
 
 class Session:
@@ -108,7 +114,7 @@ class Session:
         found = await (await connection.execute(_IDENTITY, prepare=False)).fetchone()
         if found is None:
             raise UnsafeDatabaseError("the database does not say which one it is")
-        return Identity(int(found[0]), str(found[1]))
+        return Identity(int(found[0]), str(found[1]), found[2])
 
     async def _close(self) -> None:
         for connection in self._open:

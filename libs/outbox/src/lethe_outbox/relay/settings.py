@@ -23,12 +23,17 @@ class RelaySettings:
             after its lease; harmless but of no use behind a pooler in transaction mode.
         rows_per_bucket: most rows one fetch takes of a bucket.
         chunk_bytes: payload one fetch aims at most at, learnt from the rows seen.
+        waiting_bytes: payload that may wait to be published before nothing more is fetched.
+        large_payload_bytes: a payload beyond it is not fetched but read when it is its turn.
+        unacknowledged_rows: rows of a lane that may be on their way before it is read on.
         chunks_ahead: fetched chunks that wait per lane.
         batch_bytes: size of a Kafka batch.
         compression: of Kafka batches.
         largest_record_bytes: a row beyond it is refused here, because a broker drops the connection
             instead of answering.
         rows_per_acknowledgement: most rows one acknowledgement marks.
+        listen: hear the hints of writers (`lethe_outbox.wake_up`) on one more connection; behind a
+            pooler in transaction mode that is noticed and given up.
         poll_min_seconds: pause between polls while rows come.
         poll_max_seconds: pause between polls when nothing comes.
         pause_max_seconds: longest pause between attempts to reach a broker or database.
@@ -58,12 +63,16 @@ class RelaySettings:
     watch_backends: bool = True
     rows_per_bucket: int = 125
     chunk_bytes: int = 4 * 1024 * 1024
+    waiting_bytes: int = 24 * 1024 * 1024
+    large_payload_bytes: int = 8 * 1024
+    unacknowledged_rows: int = 20_000
     chunks_ahead: int = 2
     batch_bytes: int = 256 * 1024
     compression: Literal["gzip", "snappy", "lz4", "zstd"] | None = None
     largest_record_bytes: int = 90_000_000
     rows_per_acknowledgement: int = 1000
-    poll_min_seconds: float = 0.005
+    listen: bool = True
+    poll_min_seconds: float = 0.003
     poll_max_seconds: float = 0.25
     pause_max_seconds: float = 30
     unknown_topic_seconds: float = 10
@@ -90,6 +99,9 @@ class RelaySettings:
             self.rows_per_bucket,
             self.chunk_bytes,
             self.chunks_ahead,
+            self.waiting_bytes,
+            self.large_payload_bytes,
+            self.unacknowledged_rows,
             self.batch_bytes,
             self.rows_per_acknowledgement,
             self.poll_min_seconds,

@@ -8,13 +8,14 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from lethe_outbox.errors import UnsafeDatabaseError
+from lethe_outbox.errors import DatabaseReplacedError, UnsafeDatabaseError
 from lethe_outbox.message import BUCKETS
 from lethe_outbox.relay.lane import Fetched, Lane, Row
 from lethe_outbox.relay.session import Session
 from lethe_outbox.schema import Status
 
-_COLUMNS: Final = "id, bucket, tableoid::int8 as part, topic, key, payload, headers"
+_COLUMNS: Final = """id, bucket, tableoid::int8 as part, topic, key,
+        case when octet_length(payload) <= $7 then payload end as payload, headers"""
 
 _FETCH: Final = """
 select o.id, o.bucket, o.part, o.topic, o.key, o.payload, o.headers
@@ -22,6 +23,7 @@ from unnest($1::int2[], $2::int8[], $3::int8[], $4::int8[])
     as w (bucket, cursor, rewinds, epoch)
 join {bucket} b
     on b.bucket = w.bucket and b.rewinds = w.rewinds and b.epoch = w.epoch and b.owner = $5
+        and {same}
 cross join lateral (
     select {columns} from {outbox} r
     where r.bucket = w.bucket and r.id > w.cursor and r.status = 0 {unless_held}
@@ -43,7 +45,7 @@ with drawn as materialized (
         (select sum(rewinds) from {bucket})::int8 as rewinds
     from {sequence}
 )
-select drawn.id, drawn.rewinds, array(
+select drawn.id, drawn.rewinds, {same}, array(
     select distinct l.virtualtransaction from pg_locks l
     where drawn.id is not null and l.locktype = 'relation' and l.mode = 'RowExclusiveLock'
         and l.granted
@@ -53,7 +55,11 @@ select drawn.id, drawn.rewinds, array(
 )
 from drawn
 """
+# Ids may be drawn again after a failover or a restore, and behind a pooler a session does not
+# notice that it talks to another server.
+_SAME: Final = "pg_postmaster_start_time() = {started}"
 _OWNED: Final = """
+    {same} and
     (select count(*) from unnest($2::int2[], $3::int8[]) f (lane, epoch)
      join {bucket} b on b.bucket % {lanes} = f.lane and b.epoch = f.epoch
      where b.owner = $4 and b.lease_until > clock_timestamp())
@@ -62,6 +68,14 @@ _OWNED: Final = """
 _ACKNOWLEDGE: Final = """
 update {part} set status = 1, sent_at = now()
 where id = any ($1::int8[]) and status = 0 and {owned}
+"""
+_PAYLOADS: Final = """
+select id, payload from (
+    select id, payload, sum(octet_length(payload)) over (order by id) - octet_length(payload)
+        as before
+    from {outbox} where id = any ($1::int8[]) and status = 0
+) o
+where before < $2 order by id
 """
 _BURY: Final = """
 with buried as (
@@ -100,11 +114,20 @@ class Fence:
 class RelayStorage:
     """The statements of one relay on one session."""
 
-    def __init__(self, session: Session, schema: str | None, owner: UUID, lanes: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        schema: str | None,
+        owner: UUID,
+        lanes: int,
+        *,
+        large_payload_bytes: int = 8192,
+    ) -> None:
         self.session: Final = session
         self.owner: Final = owner
         self._schema = schema
         self.lanes: Final = lanes
+        self._large = large_payload_bytes
         self._parts: dict[int, str] = {}
         self._cursor = session.reader.cursor(binary=True)
         self._pids = session.pids()
@@ -132,6 +155,7 @@ class RelayStorage:
         )
         self._look = self.compose(_LOOK, sequence=sequence)
         self._bury = self.compose(_BURY)
+        self._payloads = self.compose(_PAYLOADS)
         self._stragglers = self.compose(_STRAGGLERS)
 
     async def look(self) -> tuple[int, int, list[str]]:
@@ -140,7 +164,9 @@ class RelayStorage:
         row = await done.fetchone()
         if row is None:
             raise UnsafeDatabaseError("the sequence of the outbox is empty")
-        return int(row[0]), int(row[1] or 0), list(row[2])
+        if not row[2]:
+            raise DatabaseReplacedError("the database is another one than this session began with")
+        return int(row[0]), int(row[1] or 0), list(row[3])
 
     async def fetch(self, lanes: Sequence[Lane], limit: int) -> list[Fetched]:
         """Read pending rows above each bucket's cursor, ascending within each bucket."""
@@ -155,8 +181,14 @@ class RelayStorage:
                 epochs.append(lane.epoch)
         statement = self._fetch_unless_held if held else self._fetch
         arrays = [_array(values) for values in (numbers, cursors, rewinds, epochs)]
-        await self._cursor.execute(statement, (*arrays, self.owner, limit))
+        await self._cursor.execute(statement, (*arrays, self.owner, limit, self._large))
         return cast("list[Fetched]", await self._cursor.fetchall())
+
+    async def payloads(self, ids: Iterable[int], most_bytes: int) -> dict[int, bytes]:
+        """Read payloads of pending rows, the first ones by id until `most_bytes` are reached."""
+        cursor = self.session.reader.cursor(binary=True)
+        await cursor.execute(self._payloads, (_array(ids), most_bytes))
+        return {int(row[0]): row[1] for row in await cursor.fetchall()}
 
     async def acknowledge(self, part: int, ids: Iterable[int], fence: Fence) -> int:
         """Mark rows as sent; gives how many were, 0 if anything of the fence is not owned."""
@@ -211,6 +243,7 @@ class RelayStorage:
             "lanes": sql.Literal(lanes),
             "buckets_per_lane": sql.Literal(BUCKETS // lanes),
         }
+        names["same"] = sql.SQL(_SAME).format(started=sql.Literal(self.session.identity.started))
         names["owned"] = sql.SQL(_OWNED).format(**names)
         return sql.SQL(cast("Any", statement)).format(**{**names, **parts}).as_string(None)
 
