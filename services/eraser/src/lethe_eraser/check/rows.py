@@ -68,7 +68,7 @@ def _of_references(
         for reason, texts in sorted(wrong.items()):
             kind = _KINDS.get(reason, "shape")
             says = f"{len(texts)} of {len(rows)} sampled rows {_SAYS.get(reason, reason)}"
-            shown = _hosts(texts) if kind == "reference" else _paths(reader, texts)
+            shown = _hosts(reader, texts) if kind == "reference" else _paths(reader, texts)
             if shown:
                 says += f": {', '.join(shown)}"
             yield Finding(kind, f"{table.table}.{column}", says)
@@ -85,12 +85,13 @@ def _of_kept(
             yield Finding("reference", f"{table.table}.{column}", says)
 
 
-def _hosts(texts: Iterable[str]) -> list[str]:
+def _hosts(reader: RowReader, texts: Iterable[str]) -> list[str]:
     found: Counter[str] = Counter()
     for text in texts:
         value = parsed(text)
         strings = [text] if value is None else list(_strings(value))
-        found.update({m[1].lower() for one in strings if (m := _HOST.match(one))})
+        unknown = (one for one in strings if not reader.resolves(one))
+        found.update({m[1].lower() for one in unknown if (m := _HOST.match(one))})
     return [host for host, _ in found.most_common(SHOWN)]
 
 

@@ -80,7 +80,7 @@ def _entry(sample: _Sample, catalog: Catalog) -> str:
         if named is not None:
             masks[name] = _json_mask(sample, name, column)
             references[name] = named
-        elif _is_text(column) and not _is_a_status(sample, name):
+        elif _is_string(column) and not _is_a_status(sample, name):
             masks[name] = "erased" if column.not_null else None
         else:
             keep.append(name)
@@ -123,10 +123,10 @@ def _references(
     """What a column names; None if it is neither JSON nor a URL."""
     texts = sample.texts(name)
     values = [value for text in texts if isinstance(value := parsed(text), dict | list)]
-    if column.type_name in _JSON or (_is_text(column) and len(values) * 2 > len(texts)):
+    if column.type_name in _JSON or (_is_string(column) and len(values) * 2 > len(texts)):
         paths = counted(values, reader.refers)
         return list(_rules(paths, counted(values, reader.is_bucket), values))
-    if _is_text(column) and any(reader.refers(text) for text in texts):
+    if _is_string(column) and any(reader.refers(text) for text in texts):
         return {"ownership": DECIDE}
     return None
 
@@ -171,7 +171,7 @@ def _json_mask(sample: _Sample, name: str, column: LiveColumn) -> object:
     return "erased" if column.not_null else None
 
 
-def _is_text(column: LiveColumn) -> bool:
+def _is_string(column: LiveColumn) -> bool:
     return column.type_name.startswith(_TEXT)
 
 

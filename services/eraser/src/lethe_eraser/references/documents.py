@@ -102,6 +102,10 @@ class RowReader:
         """Whether `text` looks like an object of ours, or a URL of anybody's."""
         return self._may_refer(text, ())
 
+    def resolves(self, text: str) -> bool:
+        """Whether `text`, as a URL, names an object of ours, or none at all."""
+        return not isinstance(self._resolver.resolve_url(text), Unresolved)
+
     def is_bucket(self, text: str) -> bool:
         """Whether `text` is the name of one of our buckets."""
         return text in self._bucket_names
