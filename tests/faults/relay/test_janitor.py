@@ -280,6 +280,41 @@ async def test_dropping_under_load_loses_nothing(
     assert judge(rows, await read_topics(kafka, [name])) == []
 
 
+async def test_a_month_that_is_made_late_takes_its_rows_over_under_load(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
+) -> None:
+    """They move while a relay reads, publishes and acknowledges them."""
+    name = await topic()
+    month = min(await names(engine))
+    async with engine.begin() as connection:
+        await connection.execute(text(f"drop table lethe.{month}"))
+    stop = asyncio.Event()
+
+    async def write(writer: int) -> None:
+        while not stop.is_set():
+            await append_apart(engine, Message(name, f"key-{writer % 3}", b""))
+
+    # What was handed over when its row moved is found by the sweep and sent once more.
+    settings = replace(DILIGENT, sweep_seconds=0.5)
+    async with running(database_url, kafka, settings) as relay:
+        writers = [asyncio.create_task(write(writer)) for writer in range(6)]
+        await relay.reach("relay_published_total", 200, topic=name)
+        await make_due(engine)
+        await until(lambda: _all_of(engine, [month]), what="the month that was missing")
+        published = relay.value("relay_published_total", topic=name) or 0
+        await relay.reach("relay_published_total", published + 200, topic=name)
+        stop.set()
+        await asyncio.gather(*writers)
+        await drained(engine)
+    assert judge(await stored(engine), await read_topics(kafka, [name])) == []
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("select count(*) from lethe.outbox_default")) == 0
+
+
+async def _all_of(engine: AsyncEngine, months: list[str]) -> bool:
+    return set(months) <= set(await names(engine))
+
+
 async def _none_of(engine: AsyncEngine, months: list[str]) -> bool:
     return not set(months) & set(await names(engine))
 

@@ -146,6 +146,19 @@ async def test_writers_of_other_partitions_do_not_stop_the_making(engine: AsyncE
         assert await make_ahead(engine, T, NOW, 1) == {"t from 2026-12-01": Outcome.DONE}
 
 
+async def test_a_month_that_has_begun_is_made_only_between_writers(engine: AsyncEngine) -> None:
+    """A row that is on its way into the default partition would be refused."""
+    async with engine.connect() as writer:
+        await writer.execute(text('insert into "Odd one".t (created_at) values (:m)'), {"m": NOW})
+        assert await make_ahead(engine, T, NOW, 1) == {
+            "t from 2026-11-01": Outcome.BUSY,
+            "t from 2026-12-01": Outcome.BUSY,
+        }
+        await writer.commit()
+    assert set((await make_ahead(engine, T, NOW, 1)).values()) == {Outcome.DONE}
+    assert await places(engine) == [(1, "t_2026_11")]
+
+
 async def october(engine: AsyncEngine) -> Partition:
     await make_ahead(engine, T, NOW - timedelta(days=30), 1)
     return next(one for one in await partitions(engine, T) if one.name == "t_2026_10")

@@ -169,6 +169,11 @@ def test_only_answers_about_the_record_are_refusals() -> None:
         {"publish_seconds": 11.0},
         {"rows_per_bucket": 0},
         {"poll_max_seconds": 0.001},
+        {"retention_seconds": 0},
+        {"janitor_seconds": -1},
+        {"janitor_lock_seconds": 0},
+        {"janitor_lock_seconds": 1},
+        {"months_ahead": 0},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(wrong: dict[str, Any]) -> None:

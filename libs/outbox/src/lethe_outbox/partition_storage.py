@@ -63,6 +63,10 @@ _COLUMNS: Final = text("""
 select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
 where attrelid = cast(:parent as regclass) and attnum > 0 and not attisdropped
 """)
+_KEPT_OUT: Final = text("""
+select exists (select from pg_locks where relation = :oid and not granted
+    and database = (select oid from pg_database where datname = current_database()))
+""")
 _LOCKED: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _ATTEMPTS: Final = 5
 """At the moment of the drop: the look before it may have taken long and is not to be repeated."""
@@ -86,7 +90,8 @@ class PartitionedTable:
         schema: where it stands; None for the search path.
         name: unqualified.
         key: how its partition key carries time.
-        lock_seconds: longest wait for a lock.
+        lock_seconds: longest wait for a lock; below the server's `deadlock_timeout`, else somebody
+            else's transaction may end for ours.
         statement_seconds: longest statement, e.g. the look through an old partition.
     """
 
@@ -139,8 +144,9 @@ async def make_ahead(
     """Make the partitions of this month and the `ahead` next ones where they are missing.
 
     Rows that wait in the default partition for a missing range are moved into it, with every column
-    as it was. Are they more than `MOST_MOVED_ROWS`, they stay where they are, which is as safe, and
-    the partition begins the day after tomorrow.
+    as it was; writers wait for that moment. Are they more than `MOST_MOVED_ROWS`, they stay where
+    they are, which is as safe, and the partition begins the day after tomorrow. A range that lies
+    wholly in the future is made without anybody noticing.
 
     Gives what became of each partition, by name; an empty answer means that none is missing.
     """
@@ -179,29 +185,37 @@ async def drop(
             if partition not in await partitions(connection, table):
                 return Outcome.DONE
             if not await connection.run_sync(_look, partition, may_drop):
+                outcome = Outcome.REFUSED
+            else:
+                outcome = await _drop_patiently(connection, table, partition, save)
+            if outcome is not Outcome.DONE:
                 await transaction.rollback()
-                return Outcome.REFUSED
-            await _drop_patiently(connection, table, partition, save)
+            return outcome
     except DBAPIError as error:
         return _busy(error)
-    return Outcome.DONE
 
 
 async def _drop_patiently(
     connection: AsyncConnection, table: PartitionedTable, partition: Partition, save: Save | None
-) -> None:
+) -> Outcome:
     for attempt in count(1):
+        # Who waits for the partition may hold the table's lock that the drop waits for: a deadlock,
+        # and PostgreSQL would end that transaction for it. Who comes after this question waits for
+        # less than `deadlock_timeout`, because we do not wait that long.
+        if await connection.scalar(_KEPT_OUT, {"oid": partition.oid}):
+            break
         try:
             async with connection.begin_nested():
                 await connection.run_sync(_detach_and_drop, table, partition, save)
         except DBAPIError as error:
-            if attempt == _ATTEMPTS:
-                raise
             _busy(error)
+            if attempt == _ATTEMPTS:
+                break
             # Whoever queued behind us goes first.
             await asyncio.sleep(table.lock_seconds * attempt)
         else:
-            return
+            return Outcome.DONE
+    return Outcome.BUSY
 
 
 def _busy(error: DBAPIError) -> Outcome:
@@ -248,11 +262,17 @@ def _make(
         return Outcome.DONE
     default = next((one for one in present if one.span is None), None)
     waiting = _count(connection, table, default, span) if default is not None else 0
+    moving = False
     if waiting > MOST_MOVED_ROWS:
         later = later_part(span, now)
         if later is None:
             return Outcome.REFUSED
-        span, waiting = later, 0
+        span = later
+    elif waiting or span.start <= now:
+        moving = True
+        # A writer whose row was routed to the default partition before the new one was there would
+        # be refused: let those who write end first, and nobody begin.
+        _run(connection, f"lock table only {table.quoted} in share row exclusive mode")
     name = free_name(table.name, span, connection.scalars(_NAMES, {"parent": table.quoted}))
     schema = str(connection.scalar(_SCHEMA, {"parent": table.quoted}))
     new = qualified(schema, name)
@@ -264,10 +284,9 @@ def _make(
         f"create table {new} (like {table.quoted} including defaults including constraints"
         f" including indexes including storage){storage}",
     )
-    if default is not None and waiting:
-        _move(connection, table, default, new, span)
-        if on_moved is not None:
-            on_moved(connection, schema, name)
+    moved = _move(connection, table, default, new, span) if moving and default is not None else 0
+    if moved and on_moved is not None:
+        on_moved(connection, schema, name)
     _run(
         connection,
         f"alter table {table.quoted} attach partition {new}"
@@ -290,15 +309,14 @@ def _count(connection: Connection, table: PartitionedTable, default: Partition, 
 
 def _move(
     connection: Connection, table: PartitionedTable, default: Partition, new: str, span: Span
-) -> None:
+) -> int:
     old = qualified(default.schema, default.name)
     columns = connection.scalar(_COLUMNS, {"parent": table.quoted})
     _run(connection, f"lock table {old} in access exclusive mode")
-    _run(
-        connection,
+    return connection.exec_driver_sql(
         f"with moved as (delete from {old} where {_within(table, span)} returning {columns})"  # noqa: S608 - likewise
-        f" insert into {new} ({columns}) select {columns} from moved",
-    )
+        f" insert into {new} ({columns}) select {columns} from moved"
+    ).rowcount
 
 
 def _look(connection: Connection, partition: Partition, may_drop: MayDrop) -> bool:

@@ -128,6 +128,8 @@ def engine_for(dsn: str, application_name: str, statement_milliseconds: int) -> 
         connect_args={
             "application_name": application_name[:63],
             "connect_timeout": 5,
+            # Behind a pooler in transaction mode nothing prepared is found again.
+            "prepare_threshold": None,
             "options": f"-c statement_timeout={statement_milliseconds} -c timezone=UTC",
         },
     )

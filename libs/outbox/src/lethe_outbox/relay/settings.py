@@ -46,8 +46,8 @@ class RelaySettings:
             newest row is that old.
         janitor_seconds: how often partitions are made and dropped, by one relay at a time; 0 leaves
             that to somebody else.
-        janitor_lock_seconds: longest wait of the janitor for a lock on the table; business
-            transactions that come meanwhile wait behind it.
+        janitor_lock_seconds: longest wait of the janitor for a lock on the table, below 1 (the
+            server's `deadlock_timeout`); business transactions that come meanwhile wait behind it.
         months_ahead: monthly partitions made after the current month's.
 
     Raises:
@@ -116,6 +116,8 @@ class RelaySettings:
             raise RelaySettingsError("every number must be positive")
         if self.janitor_seconds < 0:
             raise RelaySettingsError("janitor_seconds must not be negative")
+        if self.janitor_lock_seconds >= 1:
+            raise RelaySettingsError("janitor_lock_seconds must be below 1")
         if self.poll_max_seconds < self.poll_min_seconds:
             raise RelaySettingsError("poll_max_seconds must not be below poll_min_seconds")
 
