@@ -313,6 +313,27 @@ def _sharing_the_bucket(key: str) -> Iterator[str]:
     return (name for name in map(names, range(10_000)) if bucket_of(name) == bucket_of(key))
 
 
+@pytest.mark.parametrize("driver", SYNC_DRIVERS)
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_no_id_is_drawn_before_the_lock_is_held(laid: str, count: int, driver: str) -> None:
+    given = messages(count, keys=count)
+    sequence = text("SELECT last_value, is_called FROM lethe.outbox_id_seq")
+    engine = create_engine(by(driver, laid))
+    with engine.connect() as holder, engine.connect() as writer, engine.connect() as watcher:
+        OUTBOX.append(holder, given[-1])
+        before = watcher.execute(sequence).one()
+        pid = writer.scalar(text("SELECT pg_backend_pid()"))
+        thread = threading.Thread(target=OUTBOX.append, args=(writer, *given))
+        thread.start()
+        waiting = text("SELECT count(*) FROM pg_locks WHERE pid = :pid AND NOT granted")
+        until_sync(lambda: watcher.scalar(waiting, {"pid": pid}) == 1)
+        assert watcher.execute(sequence).one() == before
+        holder.rollback()
+        thread.join()
+        assert watcher.execute(sequence).one().last_value == before.last_value + count
+    engine.dispose()
+
+
 def test_many_keys_lock_their_buckets_in_ascending_order(engine: Engine) -> None:
     given = messages(3000, keys=40)
     buckets = sorted({bucket_of(one.key) for one in given})

@@ -1,7 +1,7 @@
 """What an application hands to its outbox, and how it stands in the row."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -22,6 +22,7 @@ EVENT_ID_HEADER: Final = "ce_id"
 Headers = tuple[tuple[str, bytes], ...]
 
 _SEPARATOR: Final = b"\0"
+_EVENT_ID_NAME: Final = EVENT_ID_HEADER.encode()
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -92,13 +93,15 @@ def pack_headers(message: Message, defaults: Sequence[tuple[str, bytes]] = ()) -
 
     Its event id is added, and those of `defaults` that it does not have.
     """
-    given = {name for name, _ in message.headers}
-    headers: Iterable[tuple[str, bytes]] = message.headers
+    headers = message.headers
+    given = [name for name, _ in headers]
+    parts = [part for name, value in headers for part in (name.encode(), value)]
     if EVENT_ID_HEADER not in given:
-        headers = ((EVENT_ID_HEADER, str(message.event_id).encode()), *headers)
-    if defaults:
-        headers = (*headers, *(one for one in defaults if one[0] not in given))
-    return _SEPARATOR.join(part for name, value in headers for part in (name.encode(), value))
+        parts[:0] = (_EVENT_ID_NAME, str(message.event_id).encode())
+    for name, value in defaults:
+        if name not in given:
+            parts += (name.encode(), value)
+    return _SEPARATOR.join(parts)
 
 
 def unpack_headers(packed: bytes) -> list[tuple[str, bytes]]:

@@ -1,12 +1,13 @@
 """The statements that write rows of the outbox, each one round trip.
 
-A statement takes its locks first: its only other source is joined to the row that the locks
-return, and the ids are drawn above that join, so an id is never drawn before the lock is held.
+A statement takes its locks in a condition that mentions no row: PostgreSQL decides it before it
+looks at the first one, so an id is never drawn before the lock is held.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, Final
 from uuid import UUID
 
@@ -50,6 +51,9 @@ class Locks:
     @classmethod
     def of(cls, hashes: set[int]) -> "Locks":
         """Choose the locks for messages whose keys have these hashes."""
+        if len(hashes) == 1:
+            (one,) = hashes
+            return cls((one % BUCKETS,), (one | _KEY_LOCK_BIT,))
         buckets = sorted({one % BUCKETS for one in hashes})
         if len(hashes) > SEPARATE_KEY_LOCKS:
             return cls(exclusive=buckets)
@@ -65,17 +69,19 @@ class Writer:
     """
 
     def __init__(self, schema: str | None, driver: str) -> None:
-        self._numbered = driver == "asyncpg"
+        # psycopg's `%b` is a value in its binary form, which costs least on both sides.
+        self._place = {"psycopg": "%b", "psycopg2": "%s"}.get(driver)
+        named = self._place is not None
         table = qualified(schema, "outbox")
         oid = f"{literal(table)}::regclass::oid::int4"
-        self._insert = _escaped(f"INSERT INTO {table} ({_COLUMNS}) ", percent=not self._numbered)
-        self._oid = _escaped(oid, percent=not self._numbered)
+        self._insert = _escaped(f"INSERT INTO {table} ({_COLUMNS}) ", percent=named)
+        self._oid = _escaped(oid, percent=named)
         self._few = cache(self._few_uncached)
         self._one_locked = self._with_places(
-            "WITH locked AS MATERIALIZED (SELECT "  # noqa: S608 - quoted names only
-            f"pg_advisory_xact_lock_shared({self._oid}, {_PLACE}::int4), "
-            f"pg_advisory_xact_lock({self._oid}, {_PLACE}::int4)) "
-            f"{self._insert}SELECT {_casts()} FROM locked"
+            # Of a CASE it is certain which lock is taken first.
+            f"{self._insert}SELECT {_casts()} WHERE "
+            f"CASE WHEN pg_advisory_xact_lock_shared({self._oid}, {_PLACE}::int4) IS NOT NULL "
+            f"THEN pg_advisory_xact_lock({self._oid}, {_PLACE}::int4) IS NOT NULL END"
         )
         self._one_free = self._with_places(f"{self._insert}VALUES ({_casts()})")
         self._many_locked = self._many(locked=True)
@@ -98,21 +104,21 @@ class Writer:
                 return self._one_free, rows[0]
             return self._rows(rows, (), locked=False)
         if len(rows) == 1 and len(locks.shared) == 1:
-            return self._one_locked, (locks.shared[0], locks.exclusive[0], *rows[0])
+            return self._one_locked, (*rows[0], locks.shared[0], locks.exclusive[0])
         return self._rows(rows, (_array(locks.shared), _array(locks.exclusive)), locked=True)
 
-    def _rows(self, rows: Sequence[NewRow], before: tuple[str, ...], *, locked: bool) -> Statement:
+    def _rows(self, rows: Sequence[NewRow], after: tuple[str, ...], *, locked: bool) -> Statement:
         if len(rows) <= FEW:
-            flat = [value for row in rows for value in row]
-            return self._few(len(rows), locked), (*before, *flat)
+            return self._few(len(rows), locked), (*chain.from_iterable(rows), *after)
         ids, topics, keys, buckets, payloads, headers = zip(*rows, strict=True)
         arrays = (list(ids), list(topics), list(keys), _array(buckets))
         statement = self._many_locked if locked else self._many_free
-        return statement, (*before, *arrays, list(payloads), list(headers))
+        return statement, (*arrays, list(payloads), list(headers), *after)
 
     def _few_uncached(self, count: int, locked: bool) -> str:  # noqa: FBT001 - a key of the cache
-        rows = ", ".join(f"({place}, {_casts()})" for place in range(count))
-        return self._select(f"(VALUES {rows})", locked=locked)
+        rows = ", ".join(f"({_casts()})" for _ in range(count))
+        # Rows written out are inserted in the order in which they are written.
+        return self._select(f"(VALUES {rows}) AS r ({_COLUMNS})", "", locked=locked)
 
     def _many(self, *, locked: bool) -> str:
         arrays = ", ".join(
@@ -120,27 +126,25 @@ class Writer:
             f"{_PLACE}::text::int2[]" if kind == "int2" else f"{_PLACE}::{kind}[]"
             for kind in _TYPES
         )
-        return self._select(f"unnest({arrays}) WITH ORDINALITY", locked=locked, place_last=True)
+        source = f"unnest({arrays}) WITH ORDINALITY AS r ({_COLUMNS}, place)"
+        return self._select(source, " ORDER BY place", locked=locked)
 
-    def _select(self, source: str, *, locked: bool, place_last: bool = False) -> str:
-        names = f"{_COLUMNS}, place" if place_last else f"place, {_COLUMNS}"
-        select = f"SELECT {_COLUMNS} FROM {source} AS r ({names})"  # noqa: S608 - no values
-        if not locked:
-            return self._with_places(f"{self._insert}{select} ORDER BY place")
-        return self._with_places(
-            "WITH locked AS MATERIALIZED (SELECT "  # noqa: S608 - quoted names only
-            f"(SELECT count(pg_advisory_xact_lock_shared({self._oid}, n)) "
-            f"FROM unnest({_PLACE}::text::int4[]) AS b (n)), "
-            f"(SELECT count(pg_advisory_xact_lock({self._oid}, n)) "
-            f"FROM unnest({_PLACE}::text::int4[]) AS k (n))) "
-            f"{self._insert}{select}, locked ORDER BY place"
+    def _select(self, source: str, order: str, *, locked: bool) -> str:
+        locks = (
+            f" WHERE (SELECT count(pg_advisory_xact_lock_shared({self._oid}, n))"  # noqa: S608 - no values
+            f" FROM unnest({_PLACE}::text::int4[]) AS b (n))"
+            f" + (SELECT count(pg_advisory_xact_lock({self._oid}, n))"
+            f" FROM unnest({_PLACE}::text::int4[]) AS k (n)) >= 0"
         )
+        condition = locks if locked else ""
+        select = f"SELECT {_COLUMNS} FROM {source}{condition}{order}"  # noqa: S608 - no values
+        return self._with_places(f"{self._insert}{select}")
 
     def _with_places(self, template: str) -> str:
         """Write the driver's placeholders."""
         pieces = template.split(_PLACE)
-        if not self._numbered:
-            return "%s".join(pieces)
+        if self._place is not None:
+            return self._place.join(pieces)
         numbered = (f"${n}{piece}" for n, piece in enumerate(pieces[1:], start=1))
         return "".join((pieces[0], *numbered))
 
