@@ -256,6 +256,13 @@ async def test_the_command_checks_with_an_exit_code_and_writes_nothing(
     assert await world.product() == before
 
 
+async def test_a_bucket_that_is_not_as_it_must_be_refuses(world: World, lethe: Lethe) -> None:
+    world.s3.delete_bucket(Bucket=world.buckets["documents"])
+    answer = await run_lethe(lethe, "check")
+    assert answer.exit_code == 2
+    assert f"refused: bucket {world.buckets['documents']}" in answer.output
+
+
 async def test_the_command_explains_what_happens_to_each_column(world: World, lethe: Lethe) -> None:
     await world.write("alter table sketch_task add column face text")
     answer = await run_lethe(lethe, "explain", "sketch", "--json")

@@ -14,6 +14,7 @@ from lethe_eraser.check import check
 from lethe_eraser.check.explain import ColumnFate, explain
 from lethe_eraser.check.scaffold import scaffold
 from lethe_eraser.container import EraserContainer
+from lethe_eraser.objects import ObjectStoreUnavailableError
 from lethe_eraser.settings import EraserSettings
 from lethe_eraser.storage.product_schema import describe
 from lethe_runtime import database, logging
@@ -35,7 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 @app.command("check")
 def check_catalog(*, as_json: AsJson = False) -> None:
-    """Hold the catalog to the live schema and a sample of rows. Writes nothing.
+    """Hold the catalog to the live schema, a sample of rows, and S3. Writes nothing.
 
     Exit code 0: all is covered; 1: something nobody claims; 2: the catalog cannot be used.
     """
@@ -43,7 +44,7 @@ def check_catalog(*, as_json: AsJson = False) -> None:
     findings: Sequence[Finding] = ()
     try:
         container = _container()
-        findings = _ask(container, lambda asked: check(asked, container.catalog()))
+        findings = _ask(container, lambda asked: _checked(asked, container))
     except CatalogError as error:
         problems = error.problems
     code = REFUSED if problems else UNCOVERED if findings else 0
@@ -111,6 +112,14 @@ def _container() -> EraserContainer:
     return container
 
 
+async def _checked(connection: AsyncConnection, container: EraserContainer) -> Sequence[Finding]:
+    findings = await check(connection, container.catalog())
+    async with container.objects() as objects:
+        if unfit := await objects.problems():
+            raise CatalogError(unfit)
+    return findings
+
+
 def _ask(container: EraserContainer, question: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
     engine = container.engine().execution_options(postgresql_readonly=True)
 
@@ -122,6 +131,8 @@ def _ask(container: EraserContainer, question: Callable[[AsyncConnection], Await
         return asyncio.run(ask())
     except database.TRANSIENT as error:
         _refuse(f"the product's database does not answer: {logging.error_class(error)}")
+    except ObjectStoreUnavailableError as error:
+        _refuse(f"S3 does not answer: {error.code}")
 
 
 def _refuse(what: str) -> NoReturn:
