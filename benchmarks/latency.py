@@ -14,7 +14,7 @@ RATES = (200, 2)
 
 def case(rate: int, *, hint: bool) -> Case:
     """Give one case, for whoever compares with it."""
-    return Case(_name(rate, hint=hint), partial(_run, rate, hint))
+    return Case(_name(rate, hint=hint), partial(_run, rate, hint), None if rate == RATES[0] else 1)
 
 
 def figure(options: Options) -> Figure:
@@ -34,7 +34,6 @@ def _name(rate: int, *, hint: bool) -> str:
 
 
 def _run(rate: int, hint: bool, bench: Bench) -> Sample:  # noqa: FBT001 - bound by name above
-    del hint
     count = int(rate * bench.options.seconds)
     kafka = bench.addresses.kafka
     with topic(kafka, dead_letters=True) as name, outbox(bench.addresses) as database:
@@ -44,7 +43,7 @@ def _run(rate: int, hint: bool, bench: Bench) -> Sample:  # noqa: FBT001 - bound
             relays(bench, database, 1) as team,
             Worker(
                 "benchmarks.measured.writer",
-                *(database.url, name, rate, count, latency.WARM_UP),
+                *(database.url, name, rate, count, latency.WARM_UP, "hint" if hint else "none"),
             ) as writer,
         ):
             writer.hear()

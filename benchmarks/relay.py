@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks import floors
-from benchmarks.harness.drain import Backlog, drain
+from benchmarks.harness.drain import STEPS, Backlog, drain
 from benchmarks.harness.model import Bench, Case, Figure, Options, Row, Sample, at_least, at_most
 
 ONE = "one relay"
@@ -27,6 +27,10 @@ def figure(options: Options) -> Figure:
             Row("CPU of the relay", ONE, "cpu_measured_us", "us/row"),
             Row("CPU of PostgreSQL", ONE, "cpu_postgres_us", "us/row"),
             Row("CPU of Kafka", ONE, "cpu_kafka_us", "us/row"),
+            *(
+                Row(f"time in {step}, per 1,000 rows (steps overlap)", ONE, f"{step}_ms", "ms")
+                for step in STEPS
+            ),
             Row("heap-only updates", ONE, "hot_share", "of all", goal=at_least(0.95, on="value")),
             Row("left pending", ONE, "pending", "rows", goal=at_most(0)),
         ),

@@ -8,7 +8,7 @@ as sent.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from benchmarks.harness.worker import Worker, progress_files, reading
 from lethe_outbox import BUCKETS
 
 WARM_UP = KEYS
+STEPS = ("look", "fetch", "encode", "publish", "acknowledge")
 _LOOK_SECONDS = 0.002
 _MEMORY_SECONDS = 0.05
 _PATIENCE_SECONDS = 900
@@ -58,8 +59,8 @@ class Team:
         for worker in self.workers:
             worker.say("go")
 
-    def end(self) -> list[dict[str, Any]]:
-        """Stop all of them and give what each tells of its counters."""
+    def end(self) -> list[dict[str, float]]:
+        """Stop all of them and give by how much their totals grew since the word go."""
         for worker in self.workers:
             worker.say("end")
         return [worker.hear() for worker in self.workers]
@@ -99,7 +100,9 @@ def drain(bench: Bench, backlog: Backlog) -> Sample:
                 values, details = _measure(
                     bench, team, lambda: connection.execute("COMMIT"), backlog.rows
                 )
-                details["told"] = team.end()
+                totals = team.end()
+                details["totals"] = totals
+                values.update(_steps(totals, backlog.rows))
         values["hot_share"] = database.hot_share()
         values["pending"] = database.pending()
         verdict = read_back(kafka, name, WARM_UP + backlog.rows)
@@ -160,6 +163,16 @@ def _measure(
         **before.until(after, rows),
     }
     return values, {"shares": [one / rows for one in done], "memory_mb": memory}
+
+
+def _steps(totals: Sequence[Mapping[str, float]], rows: int) -> dict[str, float]:
+    """Give the milliseconds spent in each step per 1,000 rows, of all relays; steps overlap."""
+    names = {step: f"relay_step_seconds_sum{step}" for step in STEPS}
+    names["publish"] = "relay_publish_seconds_sum"
+    return {
+        f"{step}_ms": sum(one.get(name, 0.0) for one in totals) / rows * 1e6
+        for step, name in names.items()
+    }
 
 
 def _growth(memory: Sequence[float]) -> float:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
@@ -17,27 +16,33 @@ _LOOK_SECONDS = 0.004
 
 
 async def main(database_url: str, bootstrap: str, progress_path: Path) -> None:
-    """Run until the word `end`; the word `go` wakes it, as a hint would."""
+    """Run until the word `end`; the word `go` wakes it, as a hint would.
+
+    At the end it tells by how much every total has grown since the last `go`.
+    """
     logging.basicConfig(level=logging.WARNING)
     registry = CollectorRegistry()
     metrics = RelayMetrics(registry)
     relay = Relay("bench", database_url, bootstrap, metrics=metrics)
     stop = asyncio.Event()
+    since: dict[str, float] = {}
+
+    async def obey() -> None:
+        while await hear() == "go":
+            since.update(_totals(registry))
+            relay.wake()
+
     with Progress(progress_path) as progress:
         running = asyncio.create_task(relay.run(stop))
         telling = asyncio.create_task(_tell(metrics, progress))
-        obeying = asyncio.create_task(_obey(relay))
+        obeying = asyncio.create_task(obey())
         say(ready=True)
         await asyncio.wait({running, telling, obeying}, return_when=asyncio.FIRST_COMPLETED)
+        totals = {name: one - since.get(name, 0) for name, one in _totals(registry).items()}
         telling.cancel()
         stop.set()
         await running
-    say(**_told(registry))
-
-
-async def _obey(relay: Relay) -> None:
-    while await hear() == "go":
-        relay.wake()
+    say(**totals)
 
 
 async def _tell(metrics: RelayMetrics, progress: Progress) -> None:
@@ -55,14 +60,13 @@ def _value(metric: MetricWrapperBase) -> int:
     return 0
 
 
-def _told(registry: CollectorRegistry) -> dict[str, Any]:
-    """Give every counter of the relay, labels in the name."""
+def _totals(registry: CollectorRegistry) -> dict[str, float]:
+    """Give everything that only grows, by name and step."""
     return {
-        f"{sample.name}{dict(sample.labels)}": sample.value
+        f"{sample.name}{sample.labels.get('step', '')}": sample.value
         for family in registry.collect()
-        if family.type == "counter"
         for sample in family.samples
-        if not sample.name.endswith("_created")
+        if sample.name.endswith(("_total", "_sum", "_count"))
     }
 
 
