@@ -80,15 +80,16 @@ def _statuses(statuses: Counter[Status], ledger: Ledger) -> list[str]:
 
 
 def _effects(effects: dict[str, tuple[int, ...]], ledger: Ledger) -> list[str]:
-    """Each event of a key took effect once: the last is right, as many as there are, none twice."""
+    """Each event of a key took effect once, in order: its last, how many, and how many backwards."""
     wrong = []
     for key, written in ledger.written.items():
         refused = ledger.refused.get(key, set())
         last = next((n for n in range(written, 0, -1) if n not in refused), 0)
-        if effects.get(key, (0, 0, 0)) != (last, written - len(refused), 0):
-            wrong.append(key)
+        expected, found = (last, written - len(refused), 0), effects.get(key, (0, 0, 0))
+        if found != expected:
+            wrong.append(f"{key}: {found}, not {expected}")
     strange = effects.keys() - ledger.written.keys()
     return [
-        *([f"{len(wrong)} keys with lost or double effects, e.g. {wrong[:5]}"] if wrong else []),
+        *([f"{len(wrong)} keys with wrong effects, e.g. {wrong[:5]}"] if wrong else []),
         *([f"{len(strange)} keys with effects that nobody wrote"] if strange else []),
     ]

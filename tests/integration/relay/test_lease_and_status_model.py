@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -31,7 +32,7 @@ from tests.support.outbox_world import append, key_in_lane, lay
 
 T = TypeVar("T")
 LANES = 2
-RELAYS = 3
+RELAYS = 2
 KEYS = [key_in_lane(lane, number, LANES) for lane in range(LANES) for number in range(2)]
 LANE_OF = {key: bucket_of(key) % LANES for key in KEYS}
 LIMIT = 3
@@ -156,7 +157,9 @@ class Leases(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         database = self.database
-        database.execute("truncate lethe.outbox, lethe.outbox_dead, lethe.outbox_relay")
+        database.execute(
+            "truncate lethe.outbox, lethe.outbox_dead, lethe.outbox_relay restart identity"
+        )
         database.execute(
             "update lethe.outbox_bucket set owner = null, lease_until = null, epoch = 0,"
             " low_water = 0, rewinds = 0"
@@ -170,13 +173,26 @@ class Leases(RuleBasedStateMachine):
         self.model.alive[relay.id] = False
         return relay
 
+    @initialize()
+    def begin_at_work(self) -> None:
+        """Everything interesting needs owners and rows."""
+        self.append([*KEYS, *KEYS])
+        for relay in self.relays:
+            self._register(relay)
+        for relay in self.relays:
+            self._claim(relay, 1)
+        for relay, lane in self._believed():
+            self._fetch(relay, lane)
+
     # Writers and operators
 
-    @rule(key=st.sampled_from(KEYS))
-    def append(self, key: str) -> None:
-        self.database.run(append(self.database.engine, Message("t", key, b"")))
-        ((row,),) = self.database.execute("select max(id) from lethe.outbox")
-        self.model.rows[row] = OneRow(key)
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4))
+    def append(self, keys: list[str]) -> None:
+        messages = [Message("t", key, b"") for key in keys]
+        self.database.run(append(self.database.engine, *messages))
+        ((last,),) = self.database.execute("select max(id) from lethe.outbox")
+        for row, key in enumerate(keys, start=last - len(keys) + 1):
+            self.model.rows[row] = OneRow(key)
 
     @precondition(lambda self: self._dead())
     @rule(data=st.data())
@@ -226,17 +242,21 @@ class Leases(RuleBasedStateMachine):
 
     # Relays
 
-    @rule(number=ANY_RELAY)
-    def register(self, number: int) -> None:
-        relay = self.relays[number]
+    @rule(number=ANY_RELAY, most=st.integers(0, LANES))
+    def turn(self, number: int, most: int) -> None:
+        """What a relay does every few seconds."""
+        self._register(self.relays[number])
+        self._renew(self.relays[number])
+        if most:
+            self._claim(self.relays[number], most)
+
+    def _register(self, relay: RelayUnderTest) -> None:
         assert relay.leases is not None
         self.model.alive[relay.id] = True
         alive = self.database.run(relay.leases.register())
         assert alive == sum(self.model.alive.values())
 
-    @rule(number=ANY_RELAY, most=st.integers(1, LANES))
-    def claim(self, number: int, most: int) -> None:
-        relay = self.relays[number]
+    def _claim(self, relay: RelayUnderTest, most: int) -> None:
         assert relay.leases is not None
         free = [
             lane
@@ -254,9 +274,7 @@ class Leases(RuleBasedStateMachine):
             made.held = {bucket: row for bucket, row in held.items() if bucket in made.buckets}
             relay.lanes[lane] = made
 
-    @rule(number=ANY_RELAY)
-    def renew(self, number: int) -> None:
-        relay = self.relays[number]
+    def _renew(self, relay: RelayUnderTest) -> None:
         assert relay.leases is not None
         for lane in relay.lanes.values():
             lane.raise_low_waters()
@@ -269,18 +287,16 @@ class Leases(RuleBasedStateMachine):
             else:
                 relay.drop(lane)
 
-    @rule(number=ANY_RELAY, which=ANY_LANE)
-    def release(self, number: int, which: int) -> None:
-        relay = self.relays[number]
-        lane = relay.lanes.get(which)
-        if lane is None:
-            return
+    @precondition(lambda self: self._believed())
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        relay, lane = data.draw(st.sampled_from(self._believed()))
         assert relay.leases is not None
         lane.reset([])
         lane.raise_low_waters()
         self.database.run(relay.leases.release([lane]))
         if self.model.owned(lane, relay.id):
-            self.model.leases[which] = OneLease(None, lane.epoch)
+            self.model.leases[lane.number] = OneLease(None, lane.epoch)
         relay.drop(lane)
 
     @rule(number=ANY_RELAY)
@@ -295,12 +311,12 @@ class Leases(RuleBasedStateMachine):
         self.database.run(relay.leases.deregister())
         self.model.alive[relay.id] = False
 
-    @rule(number=ANY_RELAY, which=ANY_LANE)
-    def fetch(self, number: int, which: int) -> None:
-        relay = self.relays[number]
-        lane = relay.lanes.get(which)
-        if lane is None:
-            return
+    @precondition(lambda self: self._believed())
+    @rule(data=st.data())
+    def fetch(self, data: st.DataObject) -> None:
+        self._fetch(*data.draw(st.sampled_from(self._believed())))
+
+    def _fetch(self, relay: RelayUnderTest, lane: Lane) -> None:
         last_id, _, writers = self.database.run(relay.storage.look())
         look = relay.horizon.observe(last_id, writers)
         lane.begin_fetch(look)
@@ -315,16 +331,14 @@ class Leases(RuleBasedStateMachine):
         for row in lane.accept(rows, LIMIT, look):
             relay.fetched[row[0]] = Row(*row)
 
-    @rule(number=ANY_RELAY, which=ANY_LANE)
-    def go_back(self, number: int, which: int) -> None:
+    @precondition(lambda self: self._believed())
+    @rule(data=st.data())
+    def go_back(self, data: st.DataObject) -> None:
         """Take over low-water marks that somebody lowered."""
-        relay = self.relays[number]
-        lane = relay.lanes.get(which)
-        if lane is None:
-            return
+        relay, lane = data.draw(st.sampled_from(self._believed()))
         assert relay.leases is not None
         stored = self.database.run(relay.leases.marks())
-        for lease in stored.get(which, []):
+        for lease in stored.get(lane.number, []):
             if lease.epoch == lane.epoch:
                 lane.rewound(lease.bucket, lease.low_water, lease.rewinds)
         lane.held = self.database.run(relay.leases.held(list(lane.buckets)))
@@ -396,6 +410,10 @@ class Leases(RuleBasedStateMachine):
                     del relay.fetched[number]
                 lane.reset(relay.fetched_of(lane))
 
+    def _believed(self) -> list[tuple[RelayUnderTest, Lane]]:
+        """Which lanes relays believe to own."""
+        return [(relay, lane) for relay in self.relays for lane in relay.lanes.values()]
+
     def _key(self, row: int) -> str:
         return self.model.rows[row].key
 
@@ -437,7 +455,7 @@ def test_leases_and_statuses_are_what_a_simple_model_says(database_url: str) -> 
         Leases.database = Database(runner, engine, sessions, onlooker)
         try:
             run_state_machine_as_test(
-                Leases, settings=settings(max_examples=25, stateful_step_count=40, deadline=None)
+                Leases, settings=settings(max_examples=30, stateful_step_count=50, deadline=None)
             )
         finally:
             for session in sessions:
