@@ -211,6 +211,39 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
             "handler: pdf\n    options: {manifest: prompt, files: imgs}",
             "options.manifest: must be a column with references: option, tags",
         ),
+        (
+            'ownership: {owned_under: "u/{client_key}/"}',
+            "ownership: if_unreferenced",
+            "if_unreferenced needs a look-up of this very table: add one for shop.draw",
+        ),
+        (
+            "features:\n",
+            "look_ups: {a: {table: t, expression: x, forms: [no key]}}\nfeatures:\n",
+            "look_ups.a: a form names the key: write {key} or {encoded_key} in it",
+        ),
+        (
+            "features:\n",
+            "look_ups: {a: {table: t, expression: x; drop table t}}\nfeatures:\n",
+            "an expression is no statement; take out the semicolon",
+        ),
+        (
+            "features:\n",
+            "look_ups: {a: {table: t, expression: x, buckets: [mien]}}\nfeatures:\n",
+            "unknown bucket mien; did you mean mine?",
+        ),
+        (
+            "features:\n",
+            "ignored_tables: {shop.draw: nothing in it}\nfeatures:\n",
+            "table shop.draw is claimed by",
+        ),
+        (
+            "    handler: ai_generate",
+            (
+                "    handler: ai_generate\n    task: {table: t, request_id: r, mask: {p: null},"
+                " unfinished: {state: [queued]}}"
+            ),
+            "how old may an unfinished row be? add `created_at: <column>`",
+        ),
         ("bucket: mine, origin_path", "bucket: [", "catalog.yaml:3:"),
         ("CDN.example.net", "https://cdn.example.net", "does not look like one"),
     ],
@@ -221,6 +254,25 @@ def test_a_mistake_is_answered_with_its_place_and_its_remedy(
     assert before in GOOD
     found = problems(tmp_path, GOOD.replace(before, after, 1))
     assert any(expected in problem for problem in found), found
+
+
+def test_a_look_up_knows_how_an_object_is_written(tmp_path: Path) -> None:
+    (tmp_path / "catalog.yaml").write_text(
+        GOOD.replace(
+            "features:\n",
+            "look_ups:\n  urls:\n    table: shop.draw\n    expression: a\n    buckets: [mine]\n"
+            '    forms: ["https://x/{bucket}/{encoded_key}", "{key}"]\nfeatures:\n',
+            1,
+        ),
+        encoding="utf-8",
+    )
+    [look_up] = load(tmp_path / "catalog.yaml").look_ups
+    tricky = ObjectRef("mine", "a b/{bucket}+한.png")
+    assert look_up.forms_of(tricky) == (
+        "https://x/mine/a%20b/%7Bbucket%7D%2B%ED%95%9C.png",
+        "a b/{bucket}+한.png",
+    )
+    assert look_up.forms_of(ObjectRef("other", "k")) == ()
 
 
 def test_all_mistakes_are_answered_at_once(tmp_path: Path) -> None:
