@@ -25,13 +25,17 @@ from lethe_outbox.errors import (
     UnsafeDatabaseError,
     UnsupportedDatabaseError,
 )
+from lethe_outbox.figures import Figures, figures
 from lethe_outbox.groups import initialise_group
 from lethe_outbox.inbox import FastPath, Inbox
 from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
+from lethe_outbox.listing import OutboxRow, WholeRow
 from lethe_outbox.message import BUCKETS, EVENT_ID_HEADER, Message, bucket_of
 from lethe_outbox.metrics import ConsumerMetrics, RelayMetrics
 from lethe_outbox.operations import OutboxStatus, RefusedRow, refused, requeue, status
 from lethe_outbox.outbox import Outbox
+from lethe_outbox.plain_sql import schema_sql
+from lethe_outbox.purge import Approval, purge, purgeable
 from lethe_outbox.quarantine import DeadRecord
 from lethe_outbox.record import Record
 from lethe_outbox.relay import Relay, RelaySettings
@@ -45,11 +49,13 @@ from lethe_outbox.topics import (
     ensure_topics,
     with_dead_letters,
 )
+from lethe_outbox.upkeep import Upkeep, UpkeepRules
 from lethe_outbox.wake_up import WakeUp
 
 __all__ = [
     "BUCKETS",
     "EVENT_ID_HEADER",
+    "Approval",
     "ApprovalError",
     "ArgumentError",
     "ConnectionKindError",
@@ -62,6 +68,7 @@ __all__ = [
     "DeadRecord",
     "FastPath",
     "Fate",
+    "Figures",
     "Inbox",
     "InboxKeeper",
     "KeeperSettings",
@@ -71,6 +78,7 @@ __all__ = [
     "MessageError",
     "OffsetsLostError",
     "Outbox",
+    "OutboxRow",
     "OutboxStatus",
     "OutboxTables",
     "PartitionCountError",
@@ -93,17 +101,24 @@ __all__ = [
     "TransactionError",
     "UnsafeDatabaseError",
     "UnsupportedDatabaseError",
+    "Upkeep",
+    "UpkeepRules",
     "WakeUp",
     "Which",
+    "WholeRow",
     "bucket_of",
     "check_partitions",
     "dead_letter_topic",
     "discard",
     "ensure_topics",
+    "figures",
     "initialise_group",
+    "purge",
+    "purgeable",
     "refused",
     "replay",
     "requeue",
+    "schema_sql",
     "settled_until",
     "status",
     "with_dead_letters",
