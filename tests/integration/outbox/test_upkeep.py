@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import delete, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from lethe_outbox import Message, ReorderError, requeue
+from lethe_outbox.errors import RowGoneError
 from lethe_outbox.partition_storage import Outcome
 from lethe_outbox.schema import Status
 from lethe_outbox.upkeep import Kept, Upkeep, UpkeepRules
@@ -94,7 +95,7 @@ async def test_what_was_sent_lately_keeps_its_partition_until_it_is_old(
 async def test_refused_rows_pin_nothing_and_are_not_lost(
     engine: AsyncEngine, old: str, upkeep: Upkeep
 ) -> None:
-    events = [Message("t", "k", bytes([n]), (("h", b"v"),)) for n in range(3)]
+    events = [Message("t", f"k{n}", bytes([n]), (("h", b"v"),)) for n in range(3)]
     ids = await put_old(engine, *events)
     await bury(engine, ids[0], Status.DEAD_LETTERED)
     await bury(engine, ids[1], Status.DLT_FAILED, held=True)
@@ -162,3 +163,18 @@ async def test_it_is_due_again_only_after_a_while_whoever_did_it(
         assert await upkeep.due(3600)
     await upkeep.run()
     assert not await Upkeep(engine, rules=RULES).due(3600)
+
+
+async def test_a_row_that_is_gone_cannot_be_brought_back_and_is_not_forgotten(
+    engine: AsyncEngine,
+) -> None:
+    first, second = await put_old(engine, Message("t", "k", b"1"), Message("t", "l", b"2"))
+    await bury(engine, first, Status.DLT_FAILED, held=True)
+    await bury(engine, second, Status.DLT_FAILED, held=True)
+    async with engine.begin() as connection:
+        await connection.execute(delete(OUTBOX.outbox).where(OUTBOX.outbox.c.id == second))
+    async with engine.connect() as connection:
+        with pytest.raises(RowGoneError):
+            await requeue(connection)
+        await connection.rollback()
+        assert len((await connection.execute(select(OUTBOX.dead.c.id))).all()) == 2
