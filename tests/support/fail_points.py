@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
@@ -49,9 +49,9 @@ class FailPoint:
         return asdict(self)
 
 
-def arm(point: FailPoint) -> None:
+def arm(point: FailPoint, steps: Mapping[str, tuple[type, str]] = STEPS) -> None:
     """Wrap the method of `point`, for this process."""
-    owner, name = STEPS[point.step]
+    owner, name = steps[point.step]
     method = getattr(owner, name)
     calls = 0
 
