@@ -1,1 +1,1 @@
-"""What we measure, one module per figure, each next to the floor of the same run."""
+"""What we measure, one module per figure, each beside what it is compared with in the same run."""

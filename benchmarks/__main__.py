@@ -16,9 +16,9 @@ from rich.console import Console
 from benchmarks import (
     append,
     backlog,
+    bare,
     consumer,
     erasure,
-    floors,
     latency,
     product_latency,
     relay,
@@ -32,7 +32,7 @@ from benchmarks.harness.servers import servers
 from benchmarks.peers import debezium, faststream_outbox, txoutbox
 
 FIGURES: dict[str, Callable[[Options], Figure]] = {
-    "floors": floors.figure,
+    "bare": bare.figure,
     "relay": relay.figure,
     "relays": relays.figure,
     "backlog": backlog.figure,

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchmarks import floors
+from benchmarks import bare
 from benchmarks.harness.drain import STEPS, Backlog, drain
 from benchmarks.harness.model import Bench, Case, Figure, Options, Row, Sample, at_least, at_most
 
@@ -20,10 +20,10 @@ def figure(options: Options) -> Figure:
     work = f"drain {options.rows:,} rows, one relay"
     return Figure(
         "relay",
-        (floors.case(floors.SEND), floors.case(floors.BATCH), case()),
+        (bare.case(bare.SEND), bare.case(bare.BATCH), case()),
         (
-            Row(work, ONE, "rows_per_s", "rows/s", floors.SEND, goal=at_least(1.8, aim=2.2)),
-            Row(work, ONE, "rows_per_s", "rows/s", floors.BATCH, goal=at_least(0.45)),
+            Row(work, ONE, "rows_per_s", "rows/s", bare.SEND, goal=at_least(1.8, aim=2.2)),
+            Row(work, ONE, "rows_per_s", "rows/s", bare.BATCH, goal=at_least(0.45)),
             Row("CPU of the relay", ONE, "cpu_measured_us", "us/row"),
             Row("CPU of PostgreSQL", ONE, "cpu_postgres_us", "us/row"),
             Row("CPU of Kafka", ONE, "cpu_kafka_us", "us/row"),

@@ -28,7 +28,9 @@ def test_a_run_writes_every_figure_and_loses_nothing(stack: Addresses, tmp_path:
 
     assert written["unclean"] == []
     judged = [one["verdict"] for found in written["samples"].values() for one in found]
-    assert sum(verdict is not None for verdict in judged) >= len(("floors", "relay", "latency"))
+    assert sum(verdict is not None for verdict in judged) == len(
+        ("send", "batch", "relay", "latency")
+    )
     assert {one["figure"] for one in written["lines"]} == set(MEASURED)
     for one in written["lines"]:
         assert one["value"]["min"] <= one["value"]["median"] <= one["value"]["max"]

@@ -41,8 +41,8 @@ def test_a_value_is_the_median_with_the_smallest_and_the_largest() -> None:
 def test_a_ratio_is_taken_within_each_repetition() -> None:
     # The second repetition ran on a machine at half its speed: nobody is better or worse for it.
     found = line(
-        Row("work", "ours", "rate", "rows/s", "floor", goal=at_least(1.8)),
-        samples(ours=[200, 100, 190], floor=[100, 50, 100]),
+        Row("work", "ours", "rate", "rows/s", "bare", goal=at_least(1.8)),
+        samples(ours=[200, 100, 190], bare=[100, 50, 100]),
     )
     assert found.ratio == report.Spread(2.0, 1.9, 2.0)
     assert found.reached is True
@@ -50,7 +50,7 @@ def test_a_ratio_is_taken_within_each_repetition() -> None:
 
 def test_a_case_repeated_less_often_stands_beside_the_first_repetitions() -> None:
     found = line(
-        Row("work", "ours", "rate", "rows/s", "floor"), samples(ours=[4], floor=[2, 400, 400])
+        Row("work", "ours", "rate", "rows/s", "bare"), samples(ours=[4], bare=[2, 400, 400])
     )
     assert found.ratio == report.Spread(2, 2, 2)
 
@@ -126,12 +126,12 @@ def test_the_table_says_what_was_reached_and_missed() -> None:
                 "relay",
                 (),
                 (
-                    Row("good", "ours", "rate", "rows/s", "floor", goal=at_least(1.8)),
+                    Row("good", "ours", "rate", "rows/s", "bare", goal=at_least(1.8)),
                     Row("bad", "ours", "rate", "MB", goal=at_most(150)),
                 ),
             )
         ],
-        samples(ours=[200], floor=[100]),
+        samples(ours=[200], bare=[100]),
     )
     console = Console(width=160)
     with console.capture() as captured:

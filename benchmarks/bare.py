@@ -1,4 +1,4 @@
-"""What aiokafka alone can do with the same records: the floors of the relay's figures."""
+"""What aiokafka alone can do with the same records: what the relay is compared with."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ BATCH = "send_batch() loop"
 
 
 def case(name: str) -> Case:
-    """Give the case of one of the floors, for whoever compares with it."""
+    """Give the case of one of the bare, for whoever compares with it."""
     module = {SEND: "benchmarks.measured.send_loop", BATCH: "benchmarks.measured.batch_loop"}[name]
     return Case(name, partial(_run, module))
 
@@ -21,7 +21,7 @@ def figure(options: Options) -> Figure:
     """Report both."""
     work = f"{options.rows:,} records of 300 bytes, no database"
     return Figure(
-        "floors",
+        "bare",
         (case(SEND), case(BATCH)),
         tuple(
             row
