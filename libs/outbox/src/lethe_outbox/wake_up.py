@@ -6,6 +6,7 @@ a lock of the whole database at the commit of a transaction that notifies, and n
 for it.
 """
 
+import asyncio
 import logging
 import threading
 from typing import Any, Final, Self
@@ -67,6 +68,14 @@ class WakeUp:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+    async def __aenter__(self) -> Self:
+        """Nothing to do: the thread begins with the first hint."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close, without standing in the loop's way."""
+        await asyncio.to_thread(self.close)
 
     def hint(self) -> None:
         """Tell the relays; returns at once and never fails."""

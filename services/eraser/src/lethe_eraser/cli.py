@@ -53,6 +53,7 @@ def run() -> None:
         drain_seconds=settings.drain_seconds,
         resources=[
             database.disposing(container.engine()),
+            container.wake_up(),
             container.objects(),
             container.cdn(),
         ],

@@ -47,6 +47,7 @@ from lethe_outbox import (
     Inbox,
     Outbox,
     TopicsProbe,
+    WakeUp,
 )
 from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
 from lethe_outbox.redis_fast_path import RedisFastPath
@@ -158,6 +159,7 @@ class EraserContainer(containers.DeclarativeContainer):
     engine = providers.Singleton(
         create_engine, settings.provided.database_url, application_name="lethe-eraser", pool_size=10
     )
+    wake_up = providers.Singleton(WakeUp, engine, SCHEMA)
     probe = providers.Singleton(DatabaseProbe, engine, MIGRATIONS, VERSION_TABLE)
     cipher = providers.Singleton(Cipher, settings.provided.key_ring)
     window = settings.provided.erasing_window

@@ -42,7 +42,7 @@ def run() -> None:
             "watermark": container.watermarks().run,
         },
         drain_seconds=settings.drain_seconds,
-        resources=[database.disposing(container.engine())],
+        resources=[database.disposing(container.engine()), container.wake_up()],
     )
     raise typer.Exit(code)
 

@@ -23,7 +23,7 @@ from lethe_intake.sample import Sampler
 from lethe_intake.settings import IntakeSettings
 from lethe_intake.storage import MIGRATIONS, VERSION_TABLE, IntakeStorage
 from lethe_intake.watermark import Watermarks
-from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, TopicsProbe
+from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, TopicsProbe, WakeUp
 from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_outbox.topic_settings import TopicSettingsProbe
@@ -85,6 +85,7 @@ class IntakeContainer(containers.DeclarativeContainer):
     engine = providers.Singleton(
         create_engine, settings.provided.database_url, application_name="lethe-intake", pool_size=10
     )
+    wake_up = providers.Singleton(WakeUp, engine, SCHEMA)
     probe = providers.Singleton(DatabaseProbe, engine, MIGRATIONS, VERSION_TABLE)
     seal = providers.Singleton(
         Seal,

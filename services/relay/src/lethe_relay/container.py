@@ -50,6 +50,7 @@ def _relay(
         schema=SCHEMA,
         settings=LibrarySettings(
             hold_back_topics=frozenset({REQUESTS}),
+            listen=settings.listen,
             retention_seconds=settings.sent_retention_days * 86_400,
             janitor_seconds=settings.janitor_seconds,
             months_ahead=settings.months_ahead,

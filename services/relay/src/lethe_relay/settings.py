@@ -22,6 +22,8 @@ class RelaySettings(ServiceSettings):
     kafka_replication_factor: Annotated[int, Field(ge=1, le=9)] = 1
     """Copies of the topics that `lethe migrate` creates; 3 wherever a broker's loss must lose
     nothing (`docs/guarantees.md`)."""
+    listen: bool = True
+    """Hear the hints by which writers tell of a commit; off, the outboxes are only polled."""
     sent_retention_days: Annotated[float, Field(gt=0, le=3650)] = 30
     """How long sent rows stay in an outbox at least, in days; a month's partition goes when its
     newest row is that old."""
