@@ -19,7 +19,9 @@ def test_an_age_is_a_number_and_a_unit(text: str, seconds: int) -> None:
     assert age(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "1.5h", "7w", "7 d", "9999999d", "\u0667d"])
+@pytest.mark.parametrize(
+    "text", ["", "7", "d", "0d", "-1d", "1.5h", "7w", "7 d", "9999999d", "\u0667d"]
+)
 def test_anything_else_is_wrong_usage(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         age(text)
