@@ -4,8 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from lethe_contracts.codec import Envelope, encode
 from lethe_contracts.events import Event
