@@ -13,7 +13,7 @@ from lethe_eraser.catalog import Catalog, CatalogError, Finding
 from lethe_eraser.check import check
 from lethe_eraser.execute.worker import Executor
 from lethe_eraser.metrics import EraserMetrics
-from lethe_eraser.objects import ObjectStoreUnavailableError
+from lethe_eraser.objects import BucketsUnfitError, ObjectStoreUnavailableError
 from lethe_runtime.database import DatabaseProbe
 from lethe_runtime.health import Readiness
 from lethe_runtime.waiting import StoppedError, until_available
@@ -143,7 +143,7 @@ class CheckedExecutor:
             )
             await until_available(
                 "s3",
-                self._buckets.check,
+                self._check_buckets,
                 readiness=self._readiness,
                 stop=stop,
                 transient=(ObjectStoreUnavailableError,),
@@ -155,3 +155,10 @@ class CheckedExecutor:
     async def _check(self) -> None:
         await self._probe.ask()
         await self._preflight.check()
+
+    async def _check_buckets(self) -> None:
+        try:
+            await self._buckets.check()
+        except BucketsUnfitError as error:
+            _log.error("buckets refused", problems=list(error.problems))
+            raise
