@@ -115,6 +115,8 @@ def test_every_setting_is_documented_with_its_default(service: str) -> None:
         else:
             assert not isinstance(value, SecretStr)
             shown = f"{value:g}" if isinstance(value, float) else str(value)
+            # As it is written in an environment.
+            shown = shown.lower() if isinstance(value, bool) else shown
         expected[prefix + field_name.upper()] = shown
     assert settings_table(service) == expected
 
