@@ -105,17 +105,18 @@ class WakeUp:
 
     def _executed(self, connection: Any, _cursor: Any, statement: str, *_: object) -> None:
         if self._mark in statement:
-            connection.info[_WROTE] = True
+            _info(connection)[_WROTE] = True
 
     def _committing(self, connection: Any) -> None:
-        if connection.info.pop(_WROTE, False):
-            connection.info[_COMMITTED] = True
+        info = _info(connection)
+        if info.pop(_WROTE, False):
+            info[_COMMITTED] = True
 
     def _rolled_back(self, connection: Any) -> None:
-        connection.info.pop(_WROTE, None)
+        _info(connection).pop(_WROTE, None)
 
     def _after(self, connection: Any) -> None:
-        if connection.info.pop(_COMMITTED, False):
+        if _info(connection).pop(_COMMITTED, False):
             self.hint()
 
     def _returned(self, _connection: Any, record: Any) -> None:
@@ -181,3 +182,9 @@ class WakeUp:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _info(connection: Any) -> dict[Any, Any]:
+    """Give the notes on a connection, which SQLAlchemy refuses for one that was lost."""
+    found: dict[Any, Any] = {} if connection.invalidated or connection.closed else connection.info
+    return found
