@@ -1,7 +1,9 @@
 """What the janitor makes, drops, and leaves alone."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, select, text
@@ -10,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from lethe_outbox import Message, ReorderError, requeue
 from lethe_outbox.errors import RowGoneError
 from lethe_outbox.partition_storage import Outcome
+from lethe_outbox.purge import Approval, purge
 from lethe_outbox.schema import Status
 from lethe_outbox.upkeep import Kept, Upkeep, UpkeepRules
 from tests.support.outbox_upkeep import bury, make_month, mark_sent, months_ago, names, put
@@ -178,3 +181,24 @@ async def test_a_row_that_is_gone_cannot_be_brought_back_and_is_not_forgotten(
             await requeue(connection)
         await connection.rollback()
         assert len((await connection.execute(select(OUTBOX.dead.c.id))).all()) == 2
+
+
+async def test_two_who_purge_at_once_note_every_event_once(engine: AsyncEngine) -> None:
+    ids = await put_old(engine, *(Message("t", f"k{n}", b"") for n in range(20)))
+    for number in ids:
+        await bury(engine, number, Status.DLT_FAILED, held=True)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("update lethe.outbox_dead set died_at = now() - interval '8 days'")
+        )
+
+    async def purge_all(name: str) -> list[UUID]:
+        async with engine.begin() as connection:
+            return await purge(connection, Approval(timedelta(days=7), name))
+
+    removed = await asyncio.gather(purge_all("one"), purge_all("other"))
+    assert sorted(map(len, removed)) == [0, 20]
+    async with engine.connect() as connection:
+        noted = (await connection.execute(select(OUTBOX.purged.c.row_id))).scalars().all()
+        assert sorted(noted) == ids
+        assert (await connection.execute(select(OUTBOX.outbox.c.id))).all() == []
