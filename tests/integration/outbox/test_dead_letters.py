@@ -17,7 +17,7 @@ from lethe_outbox import (
     initialise_group,
     replay,
 )
-from lethe_outbox.deciding import find
+from lethe_outbox.choosing import find
 from lethe_outbox.polling import PollSettings
 from tests.integration.outbox.conftest import Publish, ReadAll
 from tests.support.factories import TopicFactory

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import Fate, Inbox, OutboxTables, ReplayOptions, Which, discard, replay
+from lethe_outbox.choosing import find
 from lethe_outbox.dead_letters import pack_any_headers
-from lethe_outbox.deciding import close_published, decisions, find, judge
+from lethe_outbox.deciding import close_published, decisions, judge
 from lethe_outbox.partitions import first_uuid7
 from tests.integration.outbox.conftest import ReadAll
 from tests.support.factories import TopicFactory
@@ -226,3 +227,30 @@ async def test_when_the_broker_refuses_those_before_stay_done(
     async with engine.connect() as connection:
         count = await connection.execute(text("SELECT count(*) FROM lethe.dead_letter_decision"))
         assert count.scalar_one() == 1
+
+
+async def test_ended_between_publishing_and_noting_it_is_sent_again_as_the_same_event(
+    engine: AsyncEngine,
+    kafka: str,
+    bury: Bury,
+    read_all: ReadAll,
+    origin: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    event_id = uuid7()
+    first, second = await bury(event_id), await bury()
+
+    async def ended(*_: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lethe_outbox.deciding._close", ended)
+        with pytest.raises(SystemExit):
+            await replay(engine, kafka, [first, second], KIM)
+    assert await states(engine) == {first: "open", second: "open"}
+    assert len(await read_all(origin)) == 1
+    fates = await replay(engine, kafka, [first, second], KIM)
+    assert set(fates.values()) == {Fate.REPLAYED}
+    sent = [dict(record.headers)["ce_id"].decode() for record in await read_all(origin)]
+    assert sent[:2] == [str(event_id)] * 2
+    assert len(sent) == 3

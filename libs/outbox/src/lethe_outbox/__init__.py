@@ -1,9 +1,10 @@
 """A transactional outbox for SQLAlchemy and Kafka: ordered per key, lossless, inbox included."""
 
+from lethe_outbox.choosing import Which
 from lethe_outbox.consumer import ConsumerRunner, ConsumerSettings
 from lethe_outbox.dead_letter_topic import dead_letter_topic
 from lethe_outbox.dead_letters import DeadLetterReader
-from lethe_outbox.deciding import Fate, ReplayOptions, Which, discard, replay
+from lethe_outbox.deciding import Fate, ReplayOptions, discard, replay
 from lethe_outbox.errors import (
     ApprovalError,
     ArgumentError,

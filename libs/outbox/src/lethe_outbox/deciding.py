@@ -1,4 +1,4 @@
-"""Deciding about dead letters: which are meant, sending them back, or giving them up for good.
+"""Deciding about dead letters: sending them back, or giving them up for good.
 
 A dead letter is open until it is replayed or discarded, and every such decision leaves a row that
 says who, when and why. A replay publishes and then commits: killed in between it stays open, and
@@ -18,16 +18,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
-    ColumnElement,
     RowMapping,
     Table,
-    and_,
     exists,
     func,
     insert,
     literal,
     select,
-    true,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -59,47 +56,6 @@ class Fate(StrEnum):
     """The relay was refused: its row is still in the outbox and is to be brought back there."""
     TOO_OLD = "too_old"
     """Who handled its event may have forgotten it, and would handle it again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Which:
-    """Which dead letters are meant: all that meet everything given here."""
-
-    ids: Collection[int] | None = None
-    state: State | None = None
-    topic: str | None = None
-    """The dead-letter topic."""
-    key: bytes | None = None
-    event_id: UUID | None = None
-    reason: str | None = None
-    refused_by: str | None = None
-    since: datetime | None = None
-    """Recorded at or after."""
-    until: datetime | None = None
-    """Recorded before."""
-
-    def condition(self, table: Table) -> ColumnElement[bool]:
-        """Write it as a condition on `OutboxTables.dead_letter`."""
-        c = table.c
-        found = [
-            column == value
-            for column, value in (
-                (c.state, self.state),
-                (c.topic, self.topic),
-                (c.key, self.key),
-                (c.event_id, self.event_id),
-                (c.reason, self.reason),
-                (c.refused_by, self.refused_by),
-            )
-            if value is not None
-        ]
-        if self.ids is not None:
-            found.append(c.id == func.any(list(self.ids)))
-        if self.since is not None:
-            found.append(c.recorded_at >= self.since)
-        if self.until is not None:
-            found.append(c.recorded_at < self.until)
-        return and_(true(), *found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +99,6 @@ OnFate = Callable[[int, Fate], None]
 def refused_by_relay(refused_by: str | None, origin_offset: int | None) -> bool:
     """Say whether a dead letter was never published: the relay was refused, not a consumer."""
     return (refused_by or "").startswith(RELAY_PREFIX) and origin_offset is None
-
-
-async def find(
-    connection: AsyncConnection, which: Which, *, schema: str | None = DEFAULT_SCHEMA
-) -> list[int]:
-    """List the ids of dead letters in the order in which they were recorded."""
-    table = OutboxTables(schema).dead_letter
-    query = select(table.c.id).where(which.condition(table)).order_by(table.c.id)
-    return list((await connection.execute(query)).scalars())
 
 
 async def judge(

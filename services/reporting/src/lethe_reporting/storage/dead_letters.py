@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import TOPICS, dead_letter_topic
 from lethe_outbox import OutboxTables, Which
+from lethe_outbox.choosing import find
 from lethe_outbox.dead_letter_topic import ORIGIN_ROW
 from lethe_outbox.dead_letters import unpack_any_headers
-from lethe_outbox.deciding import Decision, close_published, decisions, find
+from lethe_outbox.deciding import Decision, close_published, decisions
 from lethe_runtime.database import SCHEMA
 
 DEAD_LETTER_TOPICS: Final = tuple(dead_letter_topic(topic) for topic in TOPICS)
