@@ -75,16 +75,23 @@ def main(
     with servers(console, logical=needs_peers) as addresses, ExitStack() as stack:
         machine = facts(addresses)
         bench = Bench(addresses, options, console.print, Kept(stack))
-        samples = run(figures, bench)
-    made = report.lines(figures, samples)
-    content = report.document(made, samples, machine=machine, options=dataclasses.asdict(options))
+        outcome = run(figures, bench)
+    made = report.lines(figures, outcome.samples)
+    content = report.document(
+        made,
+        outcome.samples,
+        outcome.failures,
+        machine=machine,
+        options=dataclasses.asdict(options),
+    )
     path = output or report.RESULTS / f"{_file_name(only, peers=peers, quick=quick)}.json"
     report.write(path, content)
     report.show(console, made)
     took = timedelta(seconds=round(time.monotonic() - started))
     console.print(f"{took}, written to {path}")
-    if content["unclean"]:
-        console.print(*content["unclean"], sep="\n", style="red")
+    wrong = [*content["unclean"], *(f"{case}: {why}" for case, why in outcome.failures.items())]
+    if wrong:
+        console.print(*wrong, sep="\n", style="red", markup=False)
         raise typer.Exit(1)
 
 

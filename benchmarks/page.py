@@ -50,6 +50,8 @@ def section(title: str, run: Mapping[str, Any]) -> Iterator[str]:
     for line in run["lines"]:
         yield _row(line)
     yield ""
+    for case, why in run["failures"].items():
+        yield f"{case} could not be measured ({why.partition(':')[0]})."
     unclean = run["unclean"]
     yield (
         "Every topic that was read back held everything once and in order."

@@ -48,8 +48,13 @@ class Line:
 
 
 def lines(figures: Sequence[Figure], samples: Samples) -> list[Line]:
-    """Make every row of the figures."""
-    return [_line(figure.name, row, samples) for figure in figures for row in figure.rows]
+    """Make every row of the figures whose cases gave something."""
+    return [
+        _line(figure.name, row, samples)
+        for figure in figures
+        for row in figure.rows
+        if row.case in samples and (row.against is None or row.against in samples)
+    ]
 
 
 def _line(figure: str, row: Row, samples: Samples) -> Line:
@@ -84,7 +89,12 @@ def unclean(samples: Samples) -> list[str]:
 
 
 def document(
-    made: Sequence[Line], samples: Samples, *, machine: Mapping[str, Any], options: object
+    made: Sequence[Line],
+    samples: Samples,
+    failures: Mapping[str, str],
+    *,
+    machine: Mapping[str, Any],
+    options: object,
 ) -> dict[str, Any]:
     """Make the content of the file."""
     return {
@@ -92,6 +102,7 @@ def document(
         "options": options,
         "lines": [_as_dict(line) for line in made],
         "unclean": unclean(samples),
+        "failures": dict(failures),
         "samples": {case: [asdict(sample) for sample in found] for case, found in samples.items()},
     }
 

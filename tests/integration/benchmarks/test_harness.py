@@ -19,13 +19,17 @@ def test_a_run_writes_every_figure_and_loses_nothing(stack: Addresses, tmp_path:
     figures = [FIGURES[name](QUICK) for name in MEASURED]
     with ExitStack() as kept:
         bench = Bench(stack, QUICK, lambda _: None, Kept(kept))
-        samples = run(figures, bench)
-    made = report.lines(figures, samples)
+        outcome = run(figures, bench)
+    made = report.lines(figures, outcome.samples)
     file = tmp_path / "run.json"
     options = dataclasses.asdict(QUICK)
-    report.write(file, report.document(made, samples, machine=facts(stack), options=options))
+    content = report.document(
+        made, outcome.samples, outcome.failures, machine=facts(stack), options=options
+    )
+    report.write(file, content)
     written = json.loads(file.read_text())
 
+    assert written["failures"] == {}
     assert written["unclean"] == []
     judged = [one["verdict"] for found in written["samples"].values() for one in found]
     assert sum(verdict is not None for verdict in judged) == len(

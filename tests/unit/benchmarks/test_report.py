@@ -114,9 +114,28 @@ def test_cases_run_in_turn_and_every_other_repetition_backwards(bench: Bench) ->
     shared = case("shared")
     first = Figure("first", (shared, case("rare", 1)), ())
     second = Figure("second", (shared, case("last")), ())
-    found = run([first, second], bench)
+    found = run([first, second], bench).samples
     assert order == ["shared", "rare", "last", "last", "shared", "shared", "last"]
     assert {name: len(one) for name, one in found.items()} == {"shared": 3, "rare": 1, "last": 3}
+
+
+def test_a_case_that_fails_ends_itself_and_no_other(bench: Bench) -> None:
+    tries: list[str] = []
+
+    def second_time_broken(_: Bench) -> Sample:
+        tries.append("broken")
+        if len(tries) > 1:
+            raise TimeoutError("never came")
+        return Sample({"rate": 1})
+
+    rows = (Row("a", "fine", "rate", "x"), Row("b", "fine", "rate", "x", "broken"))
+    cases = (Case("broken", second_time_broken), Case("fine", lambda _: Sample({"rate": 2})))
+    figure = Figure("one", cases, rows)
+    outcome = run([figure], bench)
+    assert outcome.failures == {"broken": "TimeoutError: never came"}
+    assert len(tries) == 2
+    assert len(outcome.samples["fine"]) == 3
+    assert [one.row.work for one in report.lines([figure], outcome.samples)] == ["a"]
 
 
 def test_the_table_says_what_was_reached_and_missed() -> None:
