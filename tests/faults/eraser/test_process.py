@@ -201,6 +201,7 @@ async def test_preview_counts_and_touches_nothing(
             world.buckets["uploads"]: 4,
         },
         "objects_kept": 1,
+        "objects_if_unreferenced": 0,
         "blocked": {"unknown_type": 1, "unresolved_reference": 1},
     }
     plain = lethe(environment, "eraser", "preview", SUBJECT)

@@ -192,3 +192,34 @@ async def test_a_look_up_that_is_no_expression_of_its_table_refuses_the_start(
     async with counted.engine.connect() as connection:
         with pytest.raises(CatalogError, match='column "key" does not exist'):
             await check_schema(connection, catalog)
+
+
+async def test_a_list_of_references_is_looked_up_by_a_gin_index(
+    world: World, tmp_path: Path
+) -> None:
+    await world.write(
+        "create function public.keys_of(option jsonb) returns text[] language sql immutable as"
+        " $$ select array(select one ->> 'key' from"
+        " jsonb_array_elements(case jsonb_typeof(option -> 'pictures') when 'array'"
+        " then option -> 'pictures' else '[]' end) as one) $$"
+    )
+    await world.write("create index on sketch_feature using gin (public.keys_of(option))")
+    changes = {
+        before: after.replace(
+            "expression: \"(option ->> 'key')\"",
+            "expression: public.keys_of(option)\n    many: true",
+        )
+        for before, after in COUNTED.items()
+    }
+    changes["at: $\n            key"] = 'at: "$.pictures[*]"\n            key'
+    world.catalog = make_catalog(tmp_path, world.buckets, changes)
+    async with world.engine.connect() as connection:
+        assert await check_schema(connection, world.catalog) == ()
+    other = "common/other.png"
+    for key in (PICTURE, other):
+        world.put("uploads", key)
+    await world.sketch(1, option={"pictures": [option(world), option(world, other)]})
+    await world.sketch(1, subject=OTHER, option={"pictures": [option(world)]})
+    await world.accept(world.requested())
+    assert await to_the_end(world, world.eraser()) == "verified"
+    assert world.keys("uploads") == {PICTURE}

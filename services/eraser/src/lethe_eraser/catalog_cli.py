@@ -10,6 +10,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import CatalogError, Finding, did_you_mean
+from lethe_eraser.catalog_schema import json_schema
 from lethe_eraser.check import check
 from lethe_eraser.check.explain import ColumnFate, explain
 from lethe_eraser.check.scaffold import scaffold
@@ -61,6 +62,12 @@ def check_catalog(*, as_json: AsJson = False) -> None:
         if not code:
             typer.echo("everything is covered")
     raise typer.Exit(code)
+
+
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of a catalog, for editors that complete YAML."""
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
 @app.command("scaffold")

@@ -128,4 +128,5 @@ def _table(found: Preview) -> str:
         lines.append(f"{title}: {sum(counts.values())}")
         lines += [f"  {label:<44} {count:>10}" for label, count in counts.items()]
     lines.append(f"objects named and kept: {found.objects_kept}")
+    lines.append(f"objects deleted if nobody else names them: {len(found.if_unreferenced)}")
     return "\n".join(lines)

@@ -28,6 +28,8 @@ class Preview:
     """Objects to be deleted, by bucket, each once."""
     objects_kept: int = 0
     """Named by a row and kept: shared, or another person's."""
+    if_unreferenced: set[ObjectRef] = field(default_factory=set)
+    """Objects that are deleted only if no other row names them by then."""
     blocked: Counter[BlockReason] = field(default_factory=Counter)
     """Rows that would be left, by reason."""
 
@@ -39,6 +41,7 @@ class Preview:
             "rows": dict(sorted(self.rows.items())),
             "objects": dict(sorted(self.objects.items())),
             "objects_kept": self.objects_kept,
+            "objects_if_unreferenced": len(self.if_unreferenced),
             "blocked": dict(sorted(self.blocked.items())),
         }
 
@@ -81,6 +84,7 @@ class Previewer:
                     found.blocked[BlockReason.UNKNOWN_TYPE] += count
                     continue
                 await self._type(found, source, subject, request_type, seen_rows, seen_objects)
+        found.if_unreferenced -= seen_objects
         for ref in seen_objects:
             found.objects[ref.bucket] += 1
         return found
@@ -109,6 +113,7 @@ class Previewer:
                     found.rows[row.table] += 1
                     found.objects_kept += row.kept
                     seen_objects.update(row.delete, row.delete_last)
+                    found.if_unreferenced.update(row.unless_referenced)
             for left in targets.blocked:
                 if (left.table, left.row_id) not in seen_rows:
                     seen_rows.add((left.table, left.row_id))
