@@ -1,7 +1,7 @@
 """What the CDN is told of a job: one row per invalidation, its paths as ciphertext.
 
-A row is committed before the CDN hears of it, and its number is part of the caller reference: told
-twice, the CDN answers with the invalidation that is under way.
+A row is committed with its caller reference before the CDN hears of it: told twice, the CDN answers
+with the invalidation that is under way.
 """
 
 import json
@@ -30,6 +30,7 @@ class Invalidation:
     """One that is not finished; without an id, the CDN may not have heard of it."""
 
     number: int
+    reference: UUID
     plan: Planned
     invalidation_id: str | None
 
@@ -81,6 +82,7 @@ class Invalidations:
         return [
             Invalidation(
                 row.number,
+                row.reference,
                 Planned(row.distribution, self._opened(job_id, row.number, row.paths)),
                 row.invalidation_id,
             )

@@ -149,6 +149,7 @@ invalidation: Final = Table(
     Column("job_id", Uuid, nullable=False),
     Column("number", Integer, nullable=False),
     Column("batch", Integer, nullable=False),
+    Column("reference", Uuid, nullable=False, server_default=func.gen_random_uuid()),
     Column("distribution", Text, nullable=False),
     Column("paths", LargeBinary, nullable=False),
     Column("invalidation_id", Text),

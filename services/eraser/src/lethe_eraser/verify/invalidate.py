@@ -100,8 +100,7 @@ class Invalidator:
         """Tell the CDN, or ask it; says whether it is finished."""
         distribution, known = one.plan.distribution, one.invalidation_id
         if known is None:
-            reference = f"lethe-{job.job_id}-{one.number}"
-            known = await self._cdn.create(distribution, reference, one.plan.paths)
+            known = await self._cdn.create(distribution, f"lethe-{one.reference}", one.plan.paths)
             async with self._engine.begin() as connection:
                 await self._invalidations.sent(connection, job.job_id, one.number, known)
         if not await self._cdn.is_done(distribution, known):

@@ -18,6 +18,7 @@ create table lethe.invalidation (
     job_id uuid not null,
     number integer not null,
     batch integer not null,
+    reference uuid not null default gen_random_uuid(),
     distribution text not null,
     paths bytea not null,
     invalidation_id text,
