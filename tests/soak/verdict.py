@@ -80,7 +80,7 @@ def _statuses(statuses: Counter[Status], ledger: Ledger) -> list[str]:
 
 
 def _effects(effects: dict[str, tuple[int, ...]], ledger: Ledger) -> list[str]:
-    """Each event of a key took effect once, in order: its last, how many, and how many backwards."""
+    """Each event of a key took effect once, in order: last, count and how many backwards."""
     wrong = []
     for key, written in ledger.written.items():
         refused = ledger.refused.get(key, set())

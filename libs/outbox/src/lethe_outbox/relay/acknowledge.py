@@ -49,6 +49,11 @@ class Acknowledger:
             self._waiting.clear()
         self._identity = identity
 
+    @property
+    def history(self) -> Identity | None:
+        """Which history of the database is marked now: ids of another one are not its ids."""
+        return self._identity
+
     def delivered(self, lane: Lane, rows: Sequence[Fetched]) -> None:
         """Take rows that the broker has."""
         parts = set(map(_part, rows))

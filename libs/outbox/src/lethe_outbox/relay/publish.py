@@ -87,6 +87,7 @@ class LanePublisher:
         self._encoded = outlet.metrics.seconds.labels(outlet.outbox, "encode")
         self._settings = outlet.settings
         self._flying: list[_Flight] = []
+        self._history = outlet.acknowledger.history
 
     async def run(self) -> None:
         """Publish until an empty chunk comes.
@@ -234,7 +235,8 @@ class LanePublisher:
         tracing.published(batch.topic, batch.partition, batch.rows, HEADERS_AT, seconds)
 
     def _arrived_late(self, flight: _Flight, sent: "asyncio.Future[Any]") -> None:
-        if not sent.cancelled() and sent.exception() is None:
+        same = self._history == self._outlet.acknowledger.history
+        if same and not sent.cancelled() and sent.exception() is None:
             self._arrived(flight.batch, flight.at)
 
     async def _deliver(self, pool: Producers, batch: Batch) -> None:
