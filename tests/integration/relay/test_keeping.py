@@ -1,5 +1,6 @@
 """What one relay says of its outbox, and that it keeps it small."""
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncIterator
@@ -7,12 +8,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_outbox import Message, operations, status
+from lethe_outbox import Message, RelayMetrics, operations, status
 from lethe_outbox.figures import figures
 from lethe_outbox.plans import guard
+from lethe_outbox.relay.lane import Lane, Lease
+from lethe_outbox.relay.sample import Sampler
 from lethe_outbox.schema import Status
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge
@@ -233,3 +237,27 @@ async def test_a_look_at_a_backlog_follows_the_index_whatever_the_statistics_say
         await connection.run_sync(explain)
     assert "Index Scan using" in plans[0]
     assert not re.search(r"Bitmap|Sort$", plans[0], re.MULTILINE), plans[0]
+
+
+async def test_who_loses_the_first_lane_says_nothing_more(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    del engine
+    registry = CollectorRegistry()
+    sampler = Sampler("tested", database_url, "lethe", RelayMetrics(registry), QUICK)
+    lane = Lane.claimed(0, [Lease(0, 1, 0, 0)], 0.0, 1)
+    lanes = {0: lane}
+    sampling = asyncio.create_task(sampler.run(lanes))
+
+    def said() -> list[str]:
+        labels = {"outbox": "tested"}
+        return [m for m in SAMPLED if registry.get_sample_value(m, labels) is not None]
+
+    await until(lambda: len(said()) == len(SAMPLED))
+    lanes.clear()
+    await until(lambda: not said())
+    lanes[0] = lane
+    await until(lambda: len(said()) == len(SAMPLED))
+    sampling.cancel()
+    await asyncio.wait([sampling])
+    assert said() == []

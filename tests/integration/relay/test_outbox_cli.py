@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from importlib import import_module
 
 import pytest
 from sqlalchemy import text
@@ -268,7 +269,8 @@ async def test_purge_removes_what_is_old_when_confirmed_and_notes_who_when_and_w
 async def test_purge_takes_more_than_one_transaction_holds(
     three_rows: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lethe_outbox.purge.AT_ONCE", 1)
+    # The package exports a function of the module's name.
+    monkeypatch.setattr(import_module("lethe_outbox.purge"), "AT_ONCE", 1)
     await age_the_dead(three_rows, 2, 3)
     shown = await lethe_outbox(*PURGE, "--confirm")
     assert shown.output == "2 rows of intake are removed\n"
