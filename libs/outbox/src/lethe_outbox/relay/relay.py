@@ -149,7 +149,7 @@ class Relay:
         hearing = _tasks([self._listener(hint).run()] if settings.listen else [])
         marking = _tasks([acknowledger.run(storage, crew.lost)])
         try:
-            await _first([*taking, *marking, crew.failed], stop)
+            await _first([*taking, *marking, *hearing, crew.failed], stop)
             await _cancelled(taking)
             await crew.drain()
             await acknowledger.flush(storage, crew.lost)
@@ -221,13 +221,14 @@ def _tasks(work: Iterable[Coroutine[Any, Any, None]]) -> list[asyncio.Task[None]
 
 
 async def _first(work: Iterable["asyncio.Future[None]"], stop: asyncio.Event) -> None:
-    """Wait for `stop`, or raise what ends one of the others."""
+    """Wait for `stop`, or raise what ends one of the others; one that is done is no reason."""
     stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     watched: set[asyncio.Future[Any]] = {stopping, *work}
     try:
-        done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-        for one in done - {stopping}:
-            one.result()
+        while stopping in watched:
+            done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for one in done - {stopping}:
+                one.result()
     finally:
         stopping.cancel()
 
