@@ -71,6 +71,11 @@ async def position(engine: AsyncEngine) -> int:
     return int(found or 0)
 
 
+async def whole_pages(engine: AsyncEngine) -> bool:
+    async with engine.connect() as connection:
+        return str(await connection.scalar(text("show full_page_writes"))) == "on"
+
+
 def count(relay: Running, step: str) -> float:
     return relay.value("relay_step_seconds_count", step=step) or 0
 
@@ -91,7 +96,8 @@ async def test_a_backlog_costs_few_statements_requests_and_bytes(
     assert sum(statements.values()) < 4, statements
     assert marks < 4
     assert batches < 4
-    assert written / ROWS < 900
+    # A page's first change after a checkpoint is written whole, where that is not switched off.
+    assert written / ROWS < (900 if await whole_pages(engine) else 250)
 
     async def told() -> bool:
         # Statistics are told when the sessions of the relay have ended.

@@ -29,6 +29,7 @@ _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
+    "max_prepared_transactions": "20",
     "max_prepared_transactions": "8",
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
