@@ -30,7 +30,6 @@ _SETTINGS: Final = {
     "unix_socket_directories": "",
     "max_connections": "200",
     "max_prepared_transactions": "20",
-    "max_prepared_transactions": "8",
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
     "timezone": "UTC",
