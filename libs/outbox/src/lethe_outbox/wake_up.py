@@ -21,7 +21,6 @@ from lethe_outbox.wake_up_storage import NOTIFY, channel, insertion
 _WROTE: Final = "lethe_outbox_wrote"
 _COMMITTED: Final = "lethe_outbox_committed"
 _CONNECT_SECONDS: Final = 5
-_STATEMENT_SECONDS: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _log = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ class WakeUp:
         self._closing.set()
         self._wanted.set()
         if self._thread is not None:
-            self._thread.join(_CONNECT_SECONDS + _STATEMENT_SECONDS)
+            self._thread.join(2 * _CONNECT_SECONDS)
 
     def _listeners(self) -> list[tuple[str, Any]]:
         return [
@@ -173,8 +172,8 @@ class WakeUp:
                 **url.translate_connect_args(username="user", database="dbname"),
                 # Other drivers call their options by other names.
                 **(url.query if "psycopg" in url.drivername else {}),
+                # No more than that: a pooler refuses options at the start of a connection.
                 "application_name": "outbox-wake-up",
-                "options": f"-c statement_timeout={_STATEMENT_SECONDS * 1000}",
             },
         )
 
