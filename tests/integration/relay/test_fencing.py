@@ -72,6 +72,17 @@ async def test_an_owner_reads_and_acknowledges(engine: AsyncEngine, owner: Owner
     assert await owner.fetch(lane) == []
 
 
+async def test_only_marks_do_not_wait_for_the_disk(owner: Owner) -> None:
+    lane = await owner.claim()
+    [first, _] = await owner.fetch(lane)
+    setting = "select current_setting('synchronous_commit')"
+    async with owner.storage.session.acker.transaction():
+        await owner.storage.acknowledge(first.part, [first.id], owner.fence(lane))
+        within = await (await owner.storage.session.acker.execute(setting)).fetchone()
+    after = await (await owner.storage.session.acker.execute(setting)).fetchone()
+    assert (within, after) == (("off",), ("on",))
+
+
 async def test_nobody_claims_what_is_owned_by_a_living_relay(owner: Owner, other: Owner) -> None:
     await owner.claim()
     await other.storage.prepare()

@@ -65,9 +65,12 @@ _OWNED: Final = """
      where b.owner = $4 and b.lease_until > clock_timestamp())
     = {buckets_per_lane} * cardinality($2::int2[])
 """
+# Marks need not be on disk: those a crash forgets are of rows that are published once more, behind
+# what was published since. A burial must be, because later rows of its key go out after it.
 _ACKNOWLEDGE: Final = """
 update {part} set status = 1, sent_at = now()
 where id = any ($1::int8[]) and status = 0 and {owned}
+    and (select set_config('synchronous_commit', 'off', true)) is not null
 """
 _PAYLOADS: Final = """
 select id, payload from (
