@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from lethe_outbox import Message, requeue
 from lethe_outbox.partition_storage import Outcome, drop, partitions
 from lethe_outbox.partitions import Partition
-from lethe_outbox.purge import Approval, purge
+from lethe_outbox.purging import Approval, purge
 from lethe_outbox.schema import Status
 from lethe_outbox.upkeep import Upkeep, UpkeepRules
 from tests.support import janitor_process

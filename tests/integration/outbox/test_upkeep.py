@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from lethe_outbox import Message, ReorderError, requeue
 from lethe_outbox.errors import RowGoneError
 from lethe_outbox.partition_storage import Outcome
-from lethe_outbox.purge import Approval, purge
+from lethe_outbox.purging import Approval, purge
 from lethe_outbox.schema import Status
 from lethe_outbox.upkeep import Kept, Upkeep, UpkeepRules
 from tests.support.outbox_upkeep import bury, make_month, mark_sent, months_ago, names, put

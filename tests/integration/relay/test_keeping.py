@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message, RelayMetrics, operations, status
-from lethe_outbox.figures import figures
+from lethe_outbox.measuring import figures
 from lethe_outbox.plans import guard
 from lethe_outbox.relay.lane import Lane, Lease
 from lethe_outbox.relay.sample import Sampler

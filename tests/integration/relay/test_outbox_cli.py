@@ -270,7 +270,7 @@ async def test_purge_takes_more_than_one_transaction_holds(
     three_rows: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The package exports a function of the module's name.
-    monkeypatch.setattr(import_module("lethe_outbox.purge"), "AT_ONCE", 1)
+    monkeypatch.setattr(import_module("lethe_outbox.purging"), "AT_ONCE", 1)
     await age_the_dead(three_rows, 2, 3)
     shown = await lethe_outbox(*PURGE, "--confirm")
     assert shown.output == "2 rows of intake are removed\n"

@@ -26,17 +26,17 @@ from lethe_outbox.errors import (
     UnsafeDatabaseError,
     UnsupportedDatabaseError,
 )
-from lethe_outbox.figures import Figures, figures
 from lethe_outbox.groups import initialise_group
 from lethe_outbox.inbox import FastPath, Inbox
 from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
 from lethe_outbox.listing import OutboxRow, WholeRow
+from lethe_outbox.measuring import Figures, figures
 from lethe_outbox.message import BUCKETS, EVENT_ID_HEADER, Message, bucket_of
 from lethe_outbox.metrics import ConsumerMetrics, RelayMetrics
 from lethe_outbox.operations import OutboxStatus, RefusedRow, refused, requeue, status
 from lethe_outbox.outbox import Outbox
 from lethe_outbox.plain_sql import schema_sql
-from lethe_outbox.purge import Approval, purge, purgeable
+from lethe_outbox.purging import Approval, purge, purgeable
 from lethe_outbox.quarantine import DeadRecord
 from lethe_outbox.record import Record
 from lethe_outbox.relay import Relay, RelaySettings

@@ -11,7 +11,7 @@ from sqlalchemy import NullPool
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from lethe_outbox.figures import Figures, figures
+from lethe_outbox.measuring import Figures, figures
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.operations import OutboxStatus, status
 from lethe_outbox.relay.lane import Lane

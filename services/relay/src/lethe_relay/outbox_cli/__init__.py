@@ -15,11 +15,11 @@ import typer
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_outbox.figures import figures
 from lethe_outbox.listing import UNSENT, Wanted, row, rows
+from lethe_outbox.measuring import figures
 from lethe_outbox.operations import refused, requeue, status
 from lethe_outbox.plain_sql import ALL_PARTS, schema_sql
-from lethe_outbox.purge import Approval, purge, purgeable
+from lethe_outbox.purging import Approval, purge, purgeable
 from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli.asking import Age, AsJson, Name, Outbox, age, ask, progress, settings
 from lethe_relay.outbox_cli.shown import (

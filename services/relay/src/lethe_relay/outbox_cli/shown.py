@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from lethe_outbox.figures import Figures
 from lethe_outbox.listing import OutboxRow, WholeRow
+from lethe_outbox.measuring import Figures
 from lethe_outbox.operations import OutboxStatus, RefusedRow
 from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli.asking import Name
