@@ -221,15 +221,17 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         for partition in self._pauses.due(now):
             if partition in assignment:
                 consumer.resume(partition)
-        polled = await self._taker.take(consumer)
-        if not polled:
-            await self._ask_when_idle(consumer)
-        else:
-            self._heard = now
-            self._tell("ok", "")
-            async with self._working:
+        # A rebalance amid the taking would go back to the committed offset and put earlier records
+        # behind later ones of the same batch: it waits until the batch is dealt with.
+        async with self._working:
+            polled = await self._taker.take(consumer)
+            if polled:
+                self._heard = now
+                self._tell("ok", "")
                 progress = await self._work(polled)
                 await self._settle(consumer, progress)
+        if not polled:
+            await self._ask_when_idle(consumer)
         self._measure(consumer)
 
     async def _ask_when_idle(self, consumer: AIOKafkaConsumer) -> None:
