@@ -57,6 +57,14 @@ class Group:
         finally:
             await producer.stop()
 
+    def end_idle_transactions(self) -> int:
+        """Do what `idle_in_transaction_session_timeout` does; says how many sessions had one."""
+        with psycopg.connect(self.wanted.url.replace("+psycopg", "")) as connection:
+            return connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and state = 'idle in transaction'"
+            ).rowcount
+
     def rows(self, table: str) -> list[str]:
         """The events of this group in `effect` or `told`, sorted."""
         with psycopg.connect(self.wanted.url.replace("+psycopg", "")) as connection:

@@ -60,12 +60,14 @@ async def _known_to_redis(group: Group) -> set[str]:
 async def test_frozen_in_the_middle_of_a_batch_past_its_session_it_does_no_harm(
     groups: Groups,
 ) -> None:
-    group = await groups.make(idle_transaction_seconds=2)
+    group = await groups.make()
     await group.publish(30)
     frozen = group.start(FailPoint("handle", "after", send="SIGSTOP"))
     await until(partial(_stopped, frozen.pid), within=PATIENCE, what="a frozen consumer")
-    # It holds a transaction with the first batch, which the database ends; its partitions move.
+    # Its partitions move; it holds a transaction with the first batch until somebody ends that.
     other = group.start()
+    await until(partial(_assignments, group, 2), within=PATIENCE, what="the other's partitions")
+    assert group.end_idle_transactions() >= 1
     await until(group.done, within=PATIENCE, what="every effect")
     await until(partial(_settled, group), within=PATIENCE, what="offsets")
     frozen.send_signal(signal.SIGCONT)
