@@ -72,7 +72,7 @@ class RelaySettings:
     largest_record_bytes: int = 90_000_000
     rows_per_acknowledgement: int = 1000
     listen: bool = True
-    poll_min_seconds: float = 0.003
+    poll_min_seconds: float = 0.002
     poll_max_seconds: float = 0.25
     pause_max_seconds: float = 30
     unknown_topic_seconds: float = 10
