@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in result.problems:
             _say(f"WRONG: {problem}")
         _say(f"verdict: {f'{len(result.problems)} problems' if result.problems else 'clean'}")
+        if result.problems:
+            kept = folders.base / "logs" / f"soak-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+            shutil.copytree(folder, kept)
+            _say(f"what the relays and the consumer logged: {kept}")
     return 1 if result.problems else 0
 
 

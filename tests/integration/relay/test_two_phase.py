@@ -20,6 +20,37 @@ from tests.support.outbox_world import (
 )
 
 
+async def test_a_writer_that_is_prepared_while_the_relay_has_passed_it_is_not_skipped(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
+) -> None:
+    """PostgreSQL gives what is prepared another virtual number, but its ids stay where they are."""
+    name = await topic()
+    late, other = key_in_lane(5), key_in_lane(5, 1)
+    prepared = f"outbox-{uuid4()}"
+    async with running(database_url, kafka) as relay:
+        async with engine.connect() as connection:
+            await OUTBOX.append_async(connection, *events(name, [late], 1))
+            # Open, and passed.
+            for done in (1, 2, 3):
+                await append_apart(engine, *events(name, [other], 1))
+                await relay.reach("relay_acknowledged_total", done)
+            await connection.execute(text(f"prepare transaction '{prepared}'"))
+            await connection.commit()
+        for done in (4, 5, 6):
+            await append_apart(engine, *events(name, [other], 1))
+            await relay.reach("relay_acknowledged_total", done)
+        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        async with autocommit.connect() as connection:
+            await connection.execute(text(f"commit prepared '{prepared}'"))
+        await append(engine, *events(name, [late], 1))
+        await relay.reach("relay_acknowledged_total", 8)
+        await drained(engine)
+
+    records = await read_topics(kafka, [name])
+    assert judge(await stored(engine), records) == []
+    assert repetitions(records) == 0
+
+
 async def test_what_a_prepared_transaction_wrote_is_neither_skipped_nor_overtaken(
     engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
 ) -> None:
