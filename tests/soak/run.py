@@ -14,7 +14,7 @@ from sqlalchemy import TextClause, create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from lethe_outbox import TopicSpec, bucket_of, ensure_topics, initialise_group
-from lethe_outbox.migrations import create_inbox, create_outbox
+from lethe_outbox.migrations import create_inbox, create_outbox, create_outbox_upkeep
 from lethe_sandbox.stack import Stack
 from tests.soak import world
 from tests.soak.chaos import Chaos
@@ -88,6 +88,7 @@ def _lay(server: str, url: str, database: str) -> None:
     with engine.begin() as connection:
         op = Operations(MigrationContext.configure(connection))
         create_outbox(op)
+        create_outbox_upkeep(op)
         create_inbox(op)
         world.lay(connection)
     engine.dispose()

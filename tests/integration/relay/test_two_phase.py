@@ -23,7 +23,7 @@ from tests.support.outbox_world import (
 async def test_a_writer_that_is_prepared_while_the_relay_has_passed_it_is_not_skipped(
     engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
 ) -> None:
-    """PostgreSQL gives what is prepared another virtual number, but its ids stay where they are."""
+    """What is prepared loses its session and keeps its place among the writers."""
     name = await topic()
     late, other = key_in_lane(5), key_in_lane(5, 1)
     prepared = f"outbox-{uuid4()}"

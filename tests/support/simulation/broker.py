@@ -23,6 +23,7 @@ from tests.support.simulation.database import POISON
 from tests.support.simulation.world import Loop, World
 
 _LOST_ANSWERS = 0.004
+_CANCELLED = 0.3
 _SIZES = (1, 3, 6, 20)
 
 Place = tuple[str, int]
@@ -119,6 +120,8 @@ class Producer:
         self._closed = True
         await asyncio.sleep(self._world.soon())
         for answer in self._answers:
+            if self._world.random.random() < _CANCELLED:
+                answer.cancel()
             _fail(answer, KafkaConnectionError())
 
     def _next(self, place: Place) -> None:

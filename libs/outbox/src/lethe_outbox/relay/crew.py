@@ -137,12 +137,13 @@ class Crew:
 
     def _ended(self, lane: Lane) -> Callable[[asyncio.Task[None]], None]:
         def note(task: asyncio.Task[None]) -> None:
-            if task.cancelled() or (error := task.exception()) is None:
-                return
+            error = None if task.cancelled() else task.exception()
             if isinstance(error, LaneLostError):
                 self.lost(lane)
-            elif not self.failed.done():
+            elif error is not None and not self.failed.done():
                 self.failed.set_exception(error)
+            if self.lanes.get(lane.number) is not lane:
+                self._publishers.pop(lane, None)
 
         return note
 

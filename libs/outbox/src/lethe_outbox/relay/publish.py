@@ -221,6 +221,8 @@ class LanePublisher:
             await asyncio.wait({flight.sent}, timeout=max(0.0, left))
         if not flight.sent.done():
             raise BrokenError("TimeoutError")
+        if flight.sent.cancelled():
+            raise BrokenError("CancelledError")
         if (error := flight.sent.exception()) is not None:
             raise judge(error) from error
         self._outlet.producers.succeeded()
