@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 BOOTSTRAP := @sandbox/bootstrap.sh
 BIN := .venv/bin
+# Each has servers of its own; most of a test is waiting for them.
+WORKERS ?= 2
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,10 +18,10 @@ demo: install ## The whole product on real servers, ending with an audit (ARGS="
 	$(BOOTSTRAP) servers
 	@$(BIN)/lethe demo $(ARGS)
 
-test: install ## The whole test suite on the same servers (ARGS="tests/unit -k ...")
+test: install ## The whole test suite on the same servers (ARGS="tests/unit -k ...", WORKERS=0 for --pdb)
 	$(BOOTSTRAP) servers
 	$(BOOTSTRAP) tools
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: lint types ## ruff, mypy --strict and the import contracts
 
