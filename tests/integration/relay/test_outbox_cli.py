@@ -211,7 +211,7 @@ async def test_requeue_can_be_tried_first(three_rows: AsyncEngine) -> None:
     assert shown.output == "1 rows of intake would be pending again\n"
     assert (await statuses(three_rows)).count(Status.PENDING) == 1
     shown = await lethe_outbox("requeue", "--outbox", "intake", "--json")
-    assert json.loads(shown.stdout) == {"requeued": 1, "would_requeue": 1, "dry_run": False}
+    assert json.loads(shown.stdout) == {"intake": {"requeued": 1, "dry_run": False}}
 
 
 async def test_requeue_behind_later_events_must_be_accepted(three_rows: AsyncEngine) -> None:
@@ -250,7 +250,7 @@ async def test_purge_removes_what_is_old_when_confirmed_and_notes_who_when_and_w
     )
     assert len(await statuses(three_rows)) == 3
     shown = await lethe_outbox(*PURGE, "--confirm", "--json")
-    document = json.loads(shown.stdout)
+    document = json.loads(shown.stdout)["intake"]
     assert (document["confirmed"], len(document["purged"])) == (True, 1)
     assert await statuses(three_rows) == [Status.PENDING, Status.DEAD_LETTERED]
     async with three_rows.connect() as connection:
@@ -286,7 +286,7 @@ async def test_purge_takes_more_than_one_transaction_holds(
         ("purge", "--outbox", "intake", "--approve-by", "Kim", "--older-than", "0d"),
         ("purge", "--outbox", "intake", "--approve-by", "Kim", "--older-than", "week"),
         ("list", "--outbox", "nowhere"),
-        ("list",),
+        ("requeue", "--id", "2"),
         ("show", "none", "--outbox", "intake"),
     ],
     ids=" ".join,
@@ -301,3 +301,38 @@ async def test_a_row_that_is_not_there_ends_with_1(three_rows: AsyncEngine) -> N
     for identity in ("99", "01890000-0000-7000-8000-000000000000"):
         shown = await lethe_outbox("show", identity, "--outbox", "intake")
         assert (shown.exit_code, shown.stdout) == (1, "")
+
+
+async def test_without_a_name_it_is_about_every_outbox(
+    three_rows: AsyncEngine, environment: None
+) -> None:
+    """Both names are of one database here, so each row is found twice, and dealt with once."""
+    del environment
+    shown = await lethe_outbox("list", "--json")
+    found = [(row["outbox"], row["id"]) for row in json.loads(shown.stdout)]
+    assert found == [(name, number) for name in ("intake", "product") for number in (1, 2, 3)]
+    assert "rows: product" in (await lethe_outbox("list")).output
+    shown = await lethe_outbox("show", "2")
+    assert shown.exit_code == 2
+    assert "intake and product have such a row each" in shown.output
+    assert (await lethe_outbox("show", "99")).exit_code == 1
+    shown = await lethe_outbox("requeue")
+    assert shown.output == (
+        "1 rows of intake are pending again\n0 rows of product are pending again\n"
+    )
+    await age_the_dead(three_rows, 2)
+    purge = ("purge", "--older-than", "7d", "--approve-by", "Kim", "--confirm")
+    shown = await lethe_outbox(*purge)
+    assert shown.output == "1 rows of intake are removed\n0 rows of product are removed\n"
+    assert await statuses(three_rows) == [Status.PENDING, Status.PENDING]
+
+
+async def test_status_is_read_on_a_terminal_of_80_columns(
+    three_rows: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del three_rows
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = (await lethe_outbox("status")).output.splitlines()
+    pending = next(line for line in lines if "pending" in line and "oldest" not in line)
+    assert pending.replace("│", " ").split() == ["pending", "1", "1"]
+    assert not any("…" in line for line in lines[:15])

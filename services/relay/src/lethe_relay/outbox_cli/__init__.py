@@ -15,16 +15,27 @@ import typer
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_outbox.listing import UNSENT, Wanted, row, rows
+from lethe_outbox.listing import UNSENT, Wanted, WholeRow, row, rows
 from lethe_outbox.measuring import figures
 from lethe_outbox.operations import refused, requeue, status
 from lethe_outbox.plain_sql import ALL_PARTS, schema_sql
 from lethe_outbox.purging import Approval, purge, purgeable
 from lethe_outbox.schema import Status
-from lethe_relay.outbox_cli.asking import Age, AsJson, Name, Outbox, age, ask, progress, settings
+from lethe_relay.outbox_cli.asking import (
+    Age,
+    AsJson,
+    Name,
+    Outbox,
+    age,
+    ask,
+    asked_of,
+    progress,
+    settings,
+)
 from lethe_relay.outbox_cli.shown import (
     Stand,
     overview,
+    purge_document,
     refused_table,
     row_document,
     rows_table,
@@ -80,7 +91,7 @@ def show_status(*, as_json: AsJson = False) -> None:
 @app.command("list")
 def list_rows(
     *,
-    outbox: Outbox,
+    outbox: Outbox = None,
     statuses: Annotated[
         list[OneStatus] | None,
         typer.Option("--status", help="Repeat it for more. Default: all that are not sent."),
@@ -101,11 +112,14 @@ def list_rows(
         newer_than=newer_than,
         most=limit,
     )
-    found = ask(outbox, lambda engine: rows(engine, wanted, SCHEMA))
+    found = {
+        name: ask(name, lambda engine: rows(engine, wanted, SCHEMA)) for name in asked_of(outbox)
+    }
     if as_json:
-        _print([row_document(each) for each in found])
-    elif found:
-        Console().print(rows_table(outbox, found))
+        _print([row_document(name, each) for name, some in found.items() for each in some])
+    elif any(found.values()):
+        for name in filter(found.get, found):
+            Console().print(rows_table(name, found[name]))
     else:
         typer.echo("there are none", err=True)
 
@@ -114,28 +128,35 @@ def list_rows(
 def show_row(
     identity: Annotated[str, typer.Argument(metavar="ID|EVENT_ID")],
     *,
-    outbox: Outbox,
+    outbox: Outbox = None,
     payload: Annotated[bool, typer.Option("--payload", help="Its payload too, in clear.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show one row with its key and headers; by its event id it may take a while."""
     wanted = _identity(identity)
+    found: dict[Name, WholeRow] = {}
     with progress() as shown:
         shown.add_task("looking", total=None)
-        found = ask(outbox, lambda engine: row(engine, wanted, SCHEMA, payload=payload))
-    if found is None:
-        typer.echo(f"{outbox} has no such row (any more)", err=True)
+        for name in asked_of(outbox):
+            one = ask(name, lambda engine: row(engine, wanted, SCHEMA, payload=payload))
+            if one is not None:
+                found[name] = one
+    if not found:
+        typer.echo(f"{outbox or 'no outbox'} has no such row (any more)", err=True)
         raise typer.Exit(1)
-    if as_json:
-        _print(whole_document(found))
-    else:
-        Console().print(whole_table(found))
+    if len(found) > 1:
+        raise typer.BadParameter(f"{' and '.join(found)} have such a row each; name one (--outbox)")
+    for name, one in found.items():
+        if as_json:
+            _print(whole_document(name, one))
+        else:
+            Console().print(whole_table(name, one))
 
 
 @app.command("requeue")
 def bring_back(
     *,
-    outbox: Outbox,
+    outbox: Outbox = None,
     ids: Annotated[
         list[int] | None,
         typer.Option("--id", help="A refused row; repeat it for more. Default: all DLT_FAILED."),
@@ -147,6 +168,8 @@ def bring_back(
     as_json: AsJson = False,
 ) -> None:
     """Make refused rows pending again, so that the relay publishes them."""
+    if ids is not None and outbox is None:
+        raise typer.BadParameter("an id is a row of one outbox; name it (--outbox)")
 
     async def again(engine: AsyncEngine) -> int:
         chosen = sorted(set(ids)) if ids is not None else await _failed(engine)
@@ -164,19 +187,20 @@ def bring_back(
                 shown.advance(task, len(some))
         return count
 
-    count = ask(outbox, again)
+    counts = {name: ask(name, again) for name in asked_of(outbox)}
     if as_json:
-        _print({"requeued": 0 if dry_run else count, "would_requeue": count, "dry_run": dry_run})
-    elif dry_run:
-        typer.echo(f"{count} rows of {outbox} would be pending again")
-    else:
-        typer.echo(f"{count} rows of {outbox} are pending again")
+        told = "would_requeue" if dry_run else "requeued"
+        _print({name: {told: count, "dry_run": dry_run} for name, count in counts.items()})
+        return
+    for name, count in counts.items():
+        are = "would be" if dry_run else "are"
+        typer.echo(f"{count} rows of {name} {are} pending again")
 
 
 @app.command("purge")
 def remove(
     *,
-    outbox: Outbox,
+    outbox: Outbox = None,
     older_than: Annotated[
         timedelta, typer.Option(parser=age, metavar="AGE", help="Refused longer ago: 7d, 12h.")
     ],
@@ -205,19 +229,15 @@ def remove(
                 shown.advance(task, len(some))
         return total, removed
 
-    total, removed = ask(outbox, gone)
+    found = {name: ask(name, gone) for name in asked_of(outbox)}
     if as_json:
-        _print(
-            {
-                "confirmed": confirm,
-                "would_purge": 0 if confirm else total,
-                "purged": [str(event_id) for event_id in removed],
-            }
-        )
-    elif confirm:
-        typer.echo(f"{len(removed)} rows of {outbox} are removed")
-    else:
-        typer.echo(f"{total} rows of {outbox} would be removed; nothing was (--confirm does it)")
+        _print({name: purge_document(*each, confirm=confirm) for name, each in found.items()})
+        return
+    for name, (total, removed) in found.items():
+        if confirm:
+            typer.echo(f"{len(removed)} rows of {name} are removed")
+        else:
+            typer.echo(f"{total} rows of {name} would be removed; nothing was (--confirm does it)")
 
 
 @app.command("schema")

@@ -44,7 +44,7 @@ def age(text: str) -> timedelta:
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
-Outbox = Annotated[Name, typer.Option(help="Whose rows.")]
+Outbox = Annotated[Name | None, typer.Option(help="Whose rows. Default: those of every outbox.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Age = Annotated[timedelta | None, typer.Option(parser=age, metavar="AGE")]
 
@@ -52,6 +52,11 @@ Age = Annotated[timedelta | None, typer.Option(parser=age, metavar="AGE")]
 def settings() -> RelaySettings:
     """Read the relay's settings."""
     return load(RelaySettings)
+
+
+def asked_of(outbox: Name | None) -> tuple[Name, ...]:
+    """Give the outboxes that a command is about."""
+    return tuple(Name) if outbox is None else (outbox,)
 
 
 def ask(name: Name, question: Callable[[AsyncEngine], Awaitable[_T]]) -> _T:
@@ -74,10 +79,10 @@ def ask(name: Name, question: Callable[[AsyncEngine], Awaitable[_T]]) -> _T:
             return await question(engine)
         except TRANSIENT as error:
             kind = type(error).__name__
-            raise DatabaseAwayError(f"the database does not answer ({kind})") from None
+            raise DatabaseAwayError(f"the database of {name} does not answer ({kind})") from None
         except ProgrammingError:
             raise NotMigratedError(
-                "the database has no outbox, or an older one; lethe migrate lays it"
+                f"the database of {name} has no outbox, or an older one; lethe migrate lays it"
             ) from None
         finally:
             await engine.dispose()

@@ -1,16 +1,18 @@
 """How outboxes and their rows are shown: documents for programs, tables for people."""
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from rich.table import Table
 from rich.text import Text
 
 from lethe_outbox.listing import OutboxRow, WholeRow
 from lethe_outbox.measuring import Figures
+from lethe_outbox.message import BUCKETS
 from lethe_outbox.operations import OutboxStatus, RefusedRow
 from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli.asking import Name
@@ -47,9 +49,19 @@ def status_document(stand: OutboxStatus, size: Figures, rows: list[RefusedRow]) 
     }
 
 
-def row_document(row: OutboxRow) -> dict[str, Any]:
+def purge_document(total: int, removed: Iterable[UUID], *, confirm: bool) -> dict[str, Any]:
+    """Describe what was removed, or would be."""
+    return {
+        "confirmed": confirm,
+        "would_purge": 0 if confirm else total,
+        "purged": [str(event_id) for event_id in removed],
+    }
+
+
+def row_document(name: Name, row: OutboxRow) -> dict[str, Any]:
     """Describe a row without what it carries."""
     return {
+        "outbox": name,
         **asdict(row),
         "event_id": str(row.event_id),
         "status": row.status.name,
@@ -58,10 +70,10 @@ def row_document(row: OutboxRow) -> dict[str, Any]:
     }
 
 
-def whole_document(found: WholeRow) -> dict[str, Any]:
+def whole_document(name: Name, found: WholeRow) -> dict[str, Any]:
     """Describe a row with its headers, and its payload if that was asked for."""
     document = {
-        **row_document(found.row),
+        **row_document(name, found.row),
         "key": found.key,
         "bucket": found.bucket,
         "dlt_attempts": found.dlt_attempts,
@@ -76,23 +88,23 @@ def whole_document(found: WholeRow) -> dict[str, Any]:
 
 
 def overview(stands: Mapping[Name, Stand]) -> Table:
-    """Show how outboxes stand."""
-    table = Table("outbox", "pending", "oldest", "dead-lettered", "DLT_FAILED", "relays", "buckets")
-    for column in ("size", "longest writer", "janitor"):
-        table.add_column(column)
-    for name, (stand, size, _) in stands.items():
-        table.add_row(
-            name,
-            str(stand.pending),
-            f"{stand.oldest_pending_seconds:.1f} s" if stand.oldest_pending else "-",
-            str(stand.dead_lettered),
-            str(stand.dlt_failed),
-            str(stand.relays),
-            f"{stand.owned_buckets}/256",
-            f"{size.size_bytes / 2**20:.1f} MiB",
-            _longest(size),
-            _moment(size.janitor_at),
-        )
+    """Show how outboxes stand, one beside the other."""
+    table = Table("", *stands)
+    properties: dict[str, Callable[[OutboxStatus, Figures], str]] = {
+        "pending": lambda stand, _: str(stand.pending),
+        "oldest pending": lambda stand, _: (
+            f"{stand.oldest_pending_seconds:.1f} s" if stand.oldest_pending else "-"
+        ),
+        "dead-lettered": lambda stand, _: str(stand.dead_lettered),
+        "DLT_FAILED": lambda stand, _: str(stand.dlt_failed),
+        "relays": lambda stand, _: str(stand.relays),
+        "buckets owned": lambda stand, _: f"{stand.owned_buckets}/{BUCKETS}",
+        "size": lambda _, size: f"{size.size_bytes / 2**20:.1f} MiB",
+        "longest writer": lambda _, size: _longest(size),
+        "janitor ran": lambda _, size: _moment(size.janitor_at),
+    }
+    for name, told in properties.items():
+        table.add_row(name, *(told(stand, size) for stand, size, _ in stands.values()))
     return table
 
 
@@ -133,18 +145,18 @@ def rows_table(name: Name, rows: Iterable[OutboxRow]) -> Table:
     return table
 
 
-def whole_table(found: WholeRow) -> Table:
+def whole_table(name: Name, found: WholeRow) -> Table:
     """Show one row, property by property."""
     table = Table("property", "value", title=f"row {found.row.id}", show_lines=False)
-    document = whole_document(found)
+    document = whole_document(name, found)
     headers = document.pop("headers")
     document.pop("payload_base64", None)
-    for name, value in document.items():
-        table.add_row(name, _plain("-" if value is None else str(value)))
+    for property_, value in document.items():
+        table.add_row(property_, _plain("-" if value is None else str(value)))
     if headers is None:
         table.add_row("headers", "not readable")
-    for name, value in headers or []:
-        table.add_row(_plain(f"header {name}"), _plain(value))
+    for header, value in headers or []:
+        table.add_row(_plain(f"header {header}"), _plain(value))
     if found.payload is not None:
         table.add_row("payload", _plain(found.payload.decode(errors="backslashreplace")))
     return table
