@@ -189,6 +189,7 @@ async def test_what_the_product_writes_late_stops_the_chunks(heavy: World) -> No
                 s=SUBJECT,
             )
             outcome = await real(job, subject, stretch, *args)
+            assert outcome is not None
             assert outcome.something_left
             assert await heavy.value(
                 "select count(*) from client where client_key = :s and request_type = 'sketch'",
