@@ -3,12 +3,12 @@
 It shares no statement with the code that erased: it asks the client tables which requests are the
 person's, the product's tables which values are still there, and S3 which objects of the journal
 remain. Then one transaction counts the rows again, masks the client rows that the scan covered,
-forgets the person and says so.
+forgets the person and says so. A heavy person's client rows are masked in chunks before that.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -19,26 +19,19 @@ from lethe_contracts.events import TypeTotals
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog, TableName
 from lethe_eraser.check import unclaimed_tables
-from lethe_eraser.domain import (
-    MAX_ROUNDS,
-    Job,
-    JobState,
-    RowKind,
-    add,
-    say,
-    with_blocked,
-)
+from lethe_eraser.domain import MAX_ROUNDS, Job, JobState, add, say, with_blocked
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
-from lethe_eraser.storage import invalidations, jobs, leftovers, progress
+from lethe_eraser.storage import invalidations, jobs, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
-from lethe_eraser.storage.product import PrimaryKey, mask_client_rows
+from lethe_eraser.storage.product import mask_client_rows
 from lethe_eraser.storage.product_sample import holds_rows_of
 from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page
+from lethe_eraser.verify.client_rows import ClientRows
 from lethe_eraser.verify.invalidate import UNKNOWN, Invalidator
 from lethe_eraser.verify.objects import Store, objects_left
-from lethe_eraser.verify.settling import settling
+from lethe_eraser.verify.rows import AT_ONCE, Rows, read_rows
 
 AGAIN_AFTER: Final = timedelta(seconds=5)
 """Pause before the round that follows a scan which found something."""
@@ -50,42 +43,6 @@ SCHEDULED_AGAIN: Final = timedelta(hours=1)
 """Pause before scheduled objects are looked for again; lifecycle rules run once a day."""
 
 _log = structlog.get_logger(__name__)
-
-ClientKey = tuple[str, PrimaryKey]
-"""A client row: its source and primary key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Survivor:
-    """A row in which something of the person is left."""
-
-    kind: RowKind
-    table: str
-    row_id: int
-    request_type: str
-    request_id: int
-
-
-@dataclass(slots=True)
-class Rows:
-    """What the database says of a person: client rows by source and type, and what is left."""
-
-    claims: dict[str, defaultdict[str, list[PrimaryKey]]] = field(default_factory=dict)
-    """Client rows to be masked: no blocked request among them."""
-    survivors: list[Survivor] = field(default_factory=list)
-    unclaimed: list[Blocked] = field(default_factory=list)
-    """Client rows of unknown types that no round has seen."""
-    requests: Mapping[str, Collection[int]] = field(default_factory=dict)
-    """Ids of all requests, by type."""
-
-    def keys(self) -> set[ClientKey]:
-        """Every client row to be masked."""
-        return {
-            (source, key)
-            for source, by_type in self.claims.items()
-            for keys in by_type.values()
-            for key in keys
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +56,13 @@ class Scan:
     """Objects that wait for their lifecycle rule."""
     at_edges: int = 0
     """Invalidations that the CDN has not finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooMany:
+    """Nothing is left, and there are more client rows than are masked in one transaction."""
+
+    job: Job
 
 
 class Verification:
@@ -135,6 +99,9 @@ class Verification:
         self._fence = fence
         self._metrics = metrics
         self._invalidator = invalidator
+        self.client_rows = ClientRows(
+            engine=engine, catalog=catalog, journal=journal, fence=fence, metrics=metrics
+        )
 
     async def run(self, job: Job, subject: str, may_go_on: Callable[[], bool]) -> Job | None:
         """Scan, and conclude: verified, blocked, or back to another round.
@@ -145,7 +112,7 @@ class Verification:
         scan = await self.scan(job, subject, may_go_on)
         if scan is None:
             return job
-        return await self.conclude(job, subject, scan)
+        return await self.conclude(job, subject, scan, may_go_on)
 
     async def scan(self, job: Job, subject: str, may_go_on: Callable[[], bool]) -> Scan | None:
         """Read what is left, in no transaction; None if `may_go_on` said no."""
@@ -162,38 +129,38 @@ class Verification:
         if left is None:
             return None
         async with self._engine.connect() as connection:
-            rows = await self._rows(connection, job, subject)
+            rows = await read_rows(connection, self._catalog, job.job_id, subject)
         return Scan(rows, left.found, left.scheduled, at_edges)
 
-    async def conclude(self, job: Job, subject: str, scan: Scan) -> Job | None:
-        """Count again and end the job in one transaction, or send it round again."""
+    async def conclude(
+        self, job: Job, subject: str, scan: Scan, may_go_on: Callable[[], bool]
+    ) -> Job | None:
+        """Count again and end the job in one transaction, or send it round again.
+
+        Client rows that are too many for one transaction are masked before it.
+        """
+        going: Job | None = job
+        while going is not None:
+            judged = await self._judge(going, subject, scan)
+            if not isinstance(judged, TooMany):
+                return judged
+            going = await self.client_rows.mask(judged.job, subject, scan.rows.covered, may_go_on)
+            if not may_go_on():
+                break
+        return going
+
+    async def _judge(self, job: Job, subject: str, scan: Scan) -> Job | TooMany | None:
         async with self._engine.begin() as connection:
             await jobs.limit_lock_waits(connection)
             locked = await self._fence.begin(connection, job)
             if locked is None or locked.state is not JobState.ERASED:
                 return None
-            if await self._journal.has_pending(connection, job.job_id):
-                return await self._again(connection, locked, scan)
-            rows = await self._rows(connection, locked, subject)
-            unsettled = await settling(connection, self._catalog, rows.requests)
-            if unsettled.again_in is not None:
-                # Neither a round is spent nor anybody blocked for what is still being written.
-                await jobs.write(connection, locked, retry_in=unsettled.again_in)
-                return locked
-            if unsettled.overdue:
-                await progress.record_blocked(
-                    connection, job.job_id, locked.round, None, unsettled.overdue
-                )
-                rows = await self._rows(connection, locked, subject)
-            late = rows.keys() - scan.rows.keys()
-            if rows.survivors or rows.unclaimed or late or scan.objects:
-                if locked.round < MAX_ROUNDS:
-                    return await self._again(connection, locked, scan)
-                await self._give_up(connection, locked, scan, rows, late)
-                rows = await self._rows(connection, locked, subject)
-            if scan.scheduled or scan.at_edges:
-                return await self._wait(connection, locked, scan)
-            ended, masked = await self._end(connection, locked, subject, scan, rows)
+            rows = await self._nothing_left(connection, locked, subject, scan)
+            if isinstance(rows, Job):
+                return rows
+            if rows.to_mask > AT_ONCE:
+                return TooMany(locked)
+            ended, masked = await self._end(connection, locked, subject, rows)
         for request_type, count in masked.items():
             self._metrics.rows("client", request_type, count)
         _log.info(
@@ -205,38 +172,35 @@ class Verification:
         )
         return ended
 
-    async def _rows(self, connection: AsyncConnection, job: Job, subject: str) -> Rows:
-        blocked = await progress.blocked(connection, job.job_id)
-        requests_blocked = {
-            (row.request_type, row.request_id) for row in blocked if row.kind in {"feature", "task"}
-        }
-        known = {(row.table, row.row_key) for row in blocked}
-        rows = Rows()
-        wanted: defaultdict[str, set[int]] = defaultdict(set)
-        for source in self._catalog.client_tables:
-            by_type = rows.claims.setdefault(source.name, defaultdict(list))
-            async for claim in leftovers.claims(connection, source, subject):
-                if claim.request_type not in self._catalog.features:
-                    row = _client_row(str(source.table), claim)
-                    if (row.table, row.row_key) not in known:
-                        rows.unclaimed.append(row)
-                    continue
-                if claim.request_id is not None:
-                    wanted[claim.request_type].add(claim.request_id)
-                if (claim.request_type, claim.request_id) not in requests_blocked:
-                    by_type[claim.request_type].append(claim.primary_key)
-        rows.requests = wanted
-        for request_type, ids in sorted(wanted.items()):
-            for table in self._catalog.features[request_type].tables:
-                name = str(table.table)
-                rows.survivors += [
-                    Survivor(table.kind, name, row_id, request_type, request_id)
-                    for row_id, request_id in await leftovers.survivors(
-                        connection, table, sorted(ids)
-                    )
-                    if (name, str(row_id)) not in known
-                ]
+    async def _nothing_left(
+        self, connection: AsyncConnection, job: Job, subject: str, scan: Scan
+    ) -> Rows | Job:
+        """Count again; gives the job instead if it must wait or go round again."""
+        if await self._journal.has_pending(connection, job.job_id):
+            return await self._again(connection, job, scan)
+        rows = await self._recount(connection, job, subject, scan)
+        if rows.again_in is not None:
+            # Neither a round is spent nor anybody blocked for what is still being written.
+            await jobs.write(connection, job, retry_in=rows.again_in)
+            return job
+        if rows.overdue:
+            await progress.record_blocked(connection, job.job_id, job.round, None, rows.overdue)
+            rows = await self._recount(connection, job, subject, scan)
+        if rows.survivors or rows.unclaimed or rows.late or scan.objects:
+            if job.round < MAX_ROUNDS:
+                return await self._again(connection, job, scan)
+            await self._give_up(connection, job, scan, rows)
+            rows = await self._recount(connection, job, subject, scan)
+        if scan.scheduled or scan.at_edges:
+            return await self._wait(connection, job, scan)
         return rows
+
+    async def _recount(
+        self, connection: AsyncConnection, job: Job, subject: str, scan: Scan
+    ) -> Rows:
+        return await read_rows(
+            connection, self._catalog, job.job_id, subject, seen=scan.rows.covered, settle=True
+        )
 
     async def _again(self, connection: AsyncConnection, job: Job, scan: Scan) -> Job:
         """Another round finds late rows by itself; objects that came back are given to it."""
@@ -276,22 +240,10 @@ class Verification:
         )
         return job
 
-    async def _give_up(
-        self, connection: AsyncConnection, job: Job, scan: Scan, rows: Rows, late: set[ClientKey]
-    ) -> None:
+    async def _give_up(self, connection: AsyncConnection, job: Job, scan: Scan, rows: Rows) -> None:
         """After the last round, what is still left is blocked by name."""
-        left = [*rows.unclaimed, *self._blocked_claims(rows, late)]
-        left += [
-            Blocked(
-                kind=row.kind,
-                table=row.table,
-                row_key=str(row.row_id),
-                request_type=row.request_type,
-                request_id=row.request_id,
-                reason=BlockReason.STILL_WRITING,
-            )
-            for row in rows.survivors
-        ]
+        left = [*rows.unclaimed, *rows.late]
+        left += [row.blocked(BlockReason.STILL_WRITING) for row in rows.survivors]
         await progress.record_blocked(connection, job.job_id, job.round, None, left)
         for found in scan.objects:
             objects = [
@@ -300,23 +252,11 @@ class Verification:
             ]
             await progress.record_blocked(connection, job.job_id, job.round, found.batch, objects)
 
-    def _blocked_claims(self, rows: Rows, late: set[ClientKey]) -> Iterator[Blocked]:
-        tables = {source.name: str(source.table) for source in self._catalog.client_tables}
-        for source, by_type in rows.claims.items():
-            for request_type, keys in by_type.items():
-                for key in keys:
-                    if (source, key) in late:
-                        yield _client_row(
-                            tables[source],
-                            leftovers.Claim(key, request_type, None),
-                            BlockReason.STILL_WRITING,
-                        )
-
     async def _end(
-        self, connection: AsyncConnection, job: Job, subject: str, scan: Scan, rows: Rows
+        self, connection: AsyncConnection, job: Job, subject: str, rows: Rows
     ) -> tuple[Job, Mapping[str, int]]:
         await self._record_uncovered(connection, job, subject)
-        masked = await self._mask_client_rows(connection, scan, rows)
+        masked = await self._mask_client_rows(connection, rows)
         totals = dict(job.totals)
         for request_type, count in masked.items():
             totals = add(totals, request_type, TypeTotals(client_rows=count))
@@ -357,27 +297,10 @@ class Verification:
         ]
         await progress.record_blocked(connection, job.job_id, job.round, None, met)
 
-    async def _mask_client_rows(
-        self, connection: AsyncConnection, scan: Scan, rows: Rows
-    ) -> Mapping[str, int]:
+    async def _mask_client_rows(self, connection: AsyncConnection, rows: Rows) -> Mapping[str, int]:
         """Mask the client rows that both looks saw, by primary key."""
-        covered = scan.rows.keys()
         masked: Counter[str] = Counter()
         for source in self._catalog.client_tables:
-            for request_type, keys in rows.claims[source.name].items():
-                both = [key for key in keys if (source.name, key) in covered]
-                masked[request_type] += await mask_client_rows(connection, source, both)
+            for request_type, keys in rows.few[source.name].items():
+                masked[request_type] += await mask_client_rows(connection, source, keys)
         return masked
-
-
-def _client_row(
-    table: str, claim: leftovers.Claim, reason: BlockReason = BlockReason.UNKNOWN_TYPE
-) -> Blocked:
-    return Blocked(
-        kind="client",
-        table=table,
-        row_key=progress.row_key(claim.primary_key),
-        request_type=claim.request_type,
-        request_id=claim.request_id,
-        reason=reason,
-    )

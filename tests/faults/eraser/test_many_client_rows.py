@@ -1,0 +1,362 @@
+"""The client rows of a heavy person are masked in chunks, each with its own count, none twice."""
+
+import asyncio
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from uuid_utils.compat import uuid7
+
+from lethe_contracts.events import Held, Released, TypeTotals
+from lethe_eraser.verify import client_rows, rows, verification
+from tests.integration.eraser.test_settling import SETTLE
+from tests.integration.eraser.world import (
+    NOTHING,
+    OTHER,
+    SUBJECT,
+    Eraser,
+    Killed,
+    World,
+    make_catalog,
+    put_in,
+    to_the_end,
+)
+
+CHUNK = 4
+REQUESTS = 11
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four client rows in a transaction."""
+    for module in (client_rows, rows, verification):
+        monkeypatch.setattr(module, "AT_ONCE", CHUNK)
+
+
+@pytest.fixture
+async def heavy(world: World) -> World:
+    """A person with more client rows than go into two chunks, in both client tables."""
+    for number in range(REQUESTS):
+        await world.sketch(number, source="client" if number % 3 else "client_old")
+    await world.document(1)
+    await world.sketch(1, subject=OTHER)
+    await world.accept(world.requested())
+    return world
+
+
+async def masked(world: World) -> int:
+    """How many client rows the job says that it masked."""
+    totals = await world.value("select totals from lethe.job order by created_at limit 1")
+    return sum(of_type["client_rows"] for of_type in totals.values())
+
+
+async def left(world: World) -> int:
+    """How many client rows still name the person."""
+    now = await world.left_of(SUBJECT)
+    return now["client"] + now["client_old"]
+
+
+def dying_after_chunk(eraser: Eraser, number: int) -> None:
+    real = eraser.verification.client_rows.chunk
+    calls = Counter[str]()
+
+    async def chunk(*args: Any) -> Any:
+        outcome = await real(*args)
+        calls["all"] += 1
+        if calls["all"] == number:
+            raise Killed
+        return outcome
+
+    put_in(eraser.verification.client_rows, "chunk", chunk)
+
+
+async def assert_erased_once(world: World) -> None:
+    assert await world.left_of(SUBJECT) == NOTHING
+    assert (await world.left_of(OTHER))["client"] == 1
+    said = await world.said()
+    assert said[-1].event.name == "verified"
+    assert said[-1].event.totals == {
+        "sketch": TypeTotals(
+            feature_rows=REQUESTS,
+            task_rows=REQUESTS,
+            client_rows=REQUESTS,
+            objects_gone=2 * REQUESTS,
+        ),
+        "document": TypeTotals(feature_rows=1, client_rows=1, objects_gone=3),
+    }
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_killed_between_chunks_what_was_masked_stays_and_is_counted_once(
+    heavy: World, number: int
+) -> None:
+    dying = heavy.eraser()
+    dying_after_chunk(dying, number)
+    with pytest.raises(Killed):
+        await dying.until_idle()
+    so_far = await masked(heavy)
+    assert 0 < so_far < REQUESTS + 1
+    assert await left(heavy) == REQUESTS + 1 - so_far
+    assert await heavy.state() == "erased"
+    assert await to_the_end(heavy, heavy.eraser()) == "verified"
+    await assert_erased_once(heavy)
+
+
+async def test_one_chunk_is_one_transaction_of_no_more_than_so_many_rows(heavy: World) -> None:
+    eraser = heavy.eraser()
+    real = eraser.verification.client_rows.chunk
+    grown: list[int] = []
+
+    async def chunk(*args: Any) -> Any:
+        before = await masked(heavy)
+        outcome = await real(*args)
+        grown.append(await masked(heavy) - before)
+        return outcome
+
+    put_in(eraser.verification.client_rows, "chunk", chunk)
+    assert await to_the_end(heavy, eraser) == "verified"
+    assert sum(grown) == REQUESTS + 1
+    assert max(grown) == CHUNK
+    await assert_erased_once(heavy)
+
+
+async def test_a_client_row_that_comes_meanwhile_goes_round_again(heavy: World) -> None:
+    """Its request was not looked at: to mask it would hide what the product writes there."""
+    eraser = heavy.eraser()
+    real = eraser.verification.client_rows.chunk
+    late: list[int] = []
+
+    async def chunk(*args: Any) -> Any:
+        if not late:
+            late.append(await heavy.sketch(100))
+        return await real(*args)
+
+    put_in(eraser.verification.client_rows, "chunk", chunk)
+    assert await to_the_end(heavy, eraser) == "verified"
+    assert await heavy.left_of(SUBJECT) == NOTHING
+    assert await heavy.value("select round from lethe.job") == 2
+    assert (await heavy.said())[-1].event.totals["sketch"] == TypeTotals(
+        feature_rows=REQUESTS + 1,
+        task_rows=REQUESTS + 1,
+        client_rows=REQUESTS + 1,
+        objects_gone=2 * REQUESTS + 2,
+    )
+
+
+async def test_a_client_row_without_its_request_is_not_masked_before_a_round_saw_it(
+    heavy: World,
+) -> None:
+    """The product writes the client row first and the request after it."""
+    eraser = heavy.eraser()
+    real = eraser.verification.client_rows.chunk
+    feature = 10_000
+    seen: list[bool] = []
+
+    async def chunk(*args: Any) -> Any:
+        if not seen:
+            await heavy.client_row("sketch", feature)
+        outcome = await real(*args)
+        seen.append(
+            await heavy.value(
+                "select client_key = :s from client where request_id = :f", s=SUBJECT, f=feature
+            )
+        )
+        return outcome
+
+    put_in(eraser.verification.client_rows, "chunk", chunk)
+    assert await to_the_end(heavy, eraser) == "verified"
+    assert all(seen)
+    assert await heavy.value("select round from lethe.job") == 2
+
+
+async def test_what_the_product_writes_late_stops_the_chunks(heavy: World) -> None:
+    eraser = heavy.eraser()
+    real = eraser.verification.client_rows.chunk
+    written: list[str] = []
+
+    async def chunk(job: Any, subject: str, stretch: Any, *args: Any) -> Any:
+        if not written and stretch.source.name == "client" and stretch.request_type == "sketch":
+            written.append("a prompt")
+            await heavy.write(
+                "update sketch_feature set prompt = 'late' where id ="
+                " (select min(request_id) from client where client_key = :s"
+                "  and request_type = 'sketch')",
+                s=SUBJECT,
+            )
+            outcome = await real(job, subject, stretch, *args)
+            assert outcome is not None
+            assert outcome.something_left
+            assert await heavy.value(
+                "select count(*) from client where client_key = :s and request_type = 'sketch'",
+                s=SUBJECT,
+            ) == len([n for n in range(REQUESTS) if n % 3])
+            return outcome
+        return await real(job, subject, stretch, *args)
+
+    put_in(eraser.verification.client_rows, "chunk", chunk)
+    assert await to_the_end(heavy, eraser) == "verified"
+    assert written
+    assert await heavy.value("select round from lethe.job") == 2
+    assert await heavy.value("select count(*) from sketch_feature where prompt = 'late'") == 0
+    assert await heavy.left_of(SUBJECT) == NOTHING
+
+
+async def test_a_hold_between_chunks_leaves_the_rest(heavy: World) -> None:
+    eraser = heavy.eraser()
+    real = eraser.verification.client_rows.chunk
+    hold = uuid7()
+    held: list[int] = []
+
+    async def chunk(*args: Any) -> Any:
+        outcome = await real(*args)
+        if not held:
+            held.append(await left(heavy))
+            await heavy.accept(Held(hold_id=hold))
+        return outcome
+
+    put_in(eraser.verification.client_rows, "chunk", chunk)
+    await eraser.until_idle()
+    assert await heavy.state() == "held"
+    assert [await left(heavy)] == held
+    await heavy.accept(Released(hold_id=hold))
+    assert await to_the_end(heavy, heavy.eraser()) == "verified"
+    await assert_erased_once(heavy)
+
+
+async def test_the_client_rows_of_blocked_requests_stay_through_all_chunks(heavy: World) -> None:
+    blocked = [
+        await heavy.sketch(100 + number, url="https://elsewhere.example/a.png")
+        for number in range(CHUNK + 2)
+    ]
+    assert await to_the_end(heavy, heavy.eraser()) == "blocked"
+    stay = await heavy.rows(
+        "select request_id from client where client_key = :s order by 1", s=SUBJECT
+    )
+    assert [row.request_id for row in stay] == blocked
+    assert (await left(heavy)) == len(blocked)
+    assert (await masked(heavy)) == REQUESTS + 1
+    assert await heavy.value("select reasons from lethe.job") == {
+        "unresolved_reference": len(blocked)
+    }
+
+
+async def test_a_request_that_stays_unfinished_is_blocked_and_keeps_its_client_row(
+    heavy: World, tmp_path: Path
+) -> None:
+    """It is blocked after the scan, so the scan covered its client row."""
+    heavy.catalog = make_catalog(tmp_path, heavy.buckets, SETTLE)
+    stuck = await heavy.value("select min(id) from sketch_feature where prompt is not null")
+    await heavy.write("update sketch_feature set status = 'running' where id = :i", i=stuck)
+    async with asyncio.timeout(60):
+        assert await to_the_end(heavy, heavy.eraser()) == "blocked"
+    stay = await heavy.rows(
+        "select request_id from client where client_key = :s"
+        " union all select feature_id from client_old where client_key = :s",
+        s=SUBJECT,
+    )
+    assert [row.request_id for row in stay] == [stuck]
+    assert await masked(heavy) == REQUESTS
+
+
+async def test_the_end_of_the_window_stops_between_chunks(heavy: World) -> None:
+    eraser = heavy.eraser()
+    real = eraser.verification.client_rows.chunk
+    open_for = [2]
+
+    async def chunk(*args: Any) -> Any:
+        open_for[0] -= 1
+        return await real(*args)
+
+    async def mask(job: Any, subject: str, covered: Any, _may_go_on: Any) -> Any:
+        return await real_mask(job, subject, covered, lambda: open_for[0] > 0)
+
+    real_mask = eraser.verification.client_rows.mask
+    put_in(eraser.verification.client_rows, "chunk", chunk)
+    put_in(eraser.verification.client_rows, "mask", mask)
+    conclude = eraser.verification.conclude
+
+    async def concluding(job: Any, subject: str, scan: Any, _may_go_on: Any) -> Any:
+        return await conclude(job, subject, scan, lambda: open_for[0] > 0)
+
+    put_in(eraser.verification, "conclude", concluding)
+    await eraser.executor.run_next(asyncio.Event())
+    assert await heavy.state() == "erased"
+    assert 0 < await masked(heavy) < REQUESTS + 1
+    assert await to_the_end(heavy, heavy.eraser()) == "verified"
+    await assert_erased_once(heavy)
+
+
+async def test_statements_of_a_chunk_do_not_grow_with_its_rows(
+    heavy: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    for at_once in (2, 8):
+        for module in (client_rows, rows, verification):
+            monkeypatch.setattr(module, "AT_ONCE", at_once)
+        if counted:
+            for number in range(REQUESTS):
+                await heavy.sketch(200 + number)
+            await heavy.accept(heavy.requested())
+        eraser = heavy.eraser(batch_rows=50)
+        real = eraser.verification.client_rows.chunk
+        per_chunk: list[int] = []
+
+        async def chunk(*args: Any, real: Any = real, per_chunk: list[int] = per_chunk) -> Any:
+            with statements(heavy) as of_chunk:
+                outcome = await real(*args)
+            if args[2].request_type == "sketch" and args[2].source.name == "client":
+                per_chunk.append(len(of_chunk))
+            return outcome
+
+        put_in(eraser.verification.client_rows, "chunk", chunk)
+        assert await to_the_end(heavy, eraser) == "verified"
+        counted.append(per_chunk[0])
+    assert counted[0] == counted[1]
+
+
+async def test_memory_of_the_scan_does_not_grow_with_the_person(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight bytes for each client row, and a stretch at a time of all else."""
+    for module in (client_rows, rows, verification):
+        monkeypatch.setattr(module, "AT_ONCE", 100)
+    peaks: list[int] = []
+    for many in (1_000, 11_000):
+        await world.write("truncate client")
+        await world.write(
+            "insert into client (client_key, request_type, request_id, created_at)"
+            " select :s, 'sketch', n, '2024-03-01' from generate_series(1, :n) n",
+            s=SUBJECT,
+            n=many,
+        )
+        async with world.engine.connect() as connection:
+            await rows.read_rows(connection, world.catalog, uuid7(), SUBJECT)
+            tracemalloc.start()
+            found = await rows.read_rows(connection, world.catalog, uuid7(), SUBJECT)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert len(found.covered) == many
+    grown = (peaks[1] - peaks[0]) / 10_000
+    # A sorted list of the digests is there for a moment; tuples of keys would be ten times that.
+    assert grown < 100, f"{grown:.0f} bytes for each client row"
+
+
+@contextmanager
+def statements(world: World) -> Iterator[list[str]]:
+    """Gather the statements that are sent while the block runs."""
+    sent: list[str] = []
+
+    def keep(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    engine = world.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", keep)
+    try:
+        yield sent
+    finally:
+        event.remove(engine, "before_cursor_execute", keep)
