@@ -34,4 +34,4 @@ async def test_the_migration_makes_exactly_the_tables_that_the_code_names(world:
 
     async with world.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
-        assert len(ours) == 11
+        assert len(ours) == 12

@@ -26,8 +26,10 @@ from lethe_eraser.catalog import Catalog
 from lethe_eraser.catalog import load as load_catalog
 from lethe_eraser.consumer import Acceptance
 from lethe_eraser.execute.batch import Batches
+from lethe_eraser.execute.forecasting import Forecaster
 from lethe_eraser.execute.references import References
 from lethe_eraser.execute.rounds import Rounds
+from lethe_eraser.execute.tally import Tally
 from lethe_eraser.execute.worker import Assignment, Executor, MayBegin, at_any_time, utc_now
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
@@ -155,6 +157,7 @@ class Eraser:
     assignment: Assignment
     registry: CollectorRegistry
     readiness: Readiness
+    forecaster: Forecaster
 
     async def until_idle(self) -> None:
         """Run jobs until there is none to run now."""
@@ -227,6 +230,7 @@ class World:
             announcer=announcer,
             fence=fence,
         )
+        tally = Tally()
         assignment = Assignment()
         assignment.assign(range(16))
         readiness = Readiness(["database", "kafka", "s3"])
@@ -241,8 +245,30 @@ class World:
             control_fresh=CONTROL_FRESH,
             clock=self.clock,
             may_begin=may_begin,
+            tally=tally,
         )
-        return Eraser(executor, batches, rounds, verification, assignment, registry, readiness)
+        forecaster = Forecaster(
+            engine=self.engine,
+            sources=self.catalog.client_tables,
+            cipher=self.cipher,
+            tally=tally,
+            assignment=assignment,
+            metrics=metrics,
+            window=self.window,
+            workers=concurrency,
+            batch_rows=batch_rows,
+            clock=self.clock,
+        )
+        return Eraser(
+            executor,
+            batches,
+            rounds,
+            verification,
+            assignment,
+            registry,
+            readiness,
+            forecaster,
+        )
 
     def requested(self, *, attempt: int = 1, request_id: UUID | None = None, days: int = 5,
                   ref: str = REF, subject: str = SUBJECT) -> Requested:  # fmt: skip

@@ -19,10 +19,12 @@ from lethe_eraser.catalog import load as load_catalog
 from lethe_eraser.consumer import GROUP, TOPICS, Acceptance
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.batch import Batches
+from lethe_eraser.execute.forecasting import Forecaster
 from lethe_eraser.execute.preflight import CheckedExecutor, Preflight
 from lethe_eraser.execute.preview import Previewer
 from lethe_eraser.execute.references import References
 from lethe_eraser.execute.rounds import Rounds
+from lethe_eraser.execute.tally import Tally
 from lethe_eraser.execute.worker import Assignment, Executor, utc_now
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
@@ -214,6 +216,7 @@ class EraserContainer(containers.DeclarativeContainer):
         announcer=announcer,
         fence=fence,
     )
+    tally = providers.Singleton(Tally)
     preflight = providers.Singleton(Preflight, engine=engine, catalog=catalog, metrics=metrics)
     executor = providers.Singleton(
         Executor,
@@ -227,6 +230,20 @@ class EraserContainer(containers.DeclarativeContainer):
         control_fresh=settings.provided.control_fresh,
         clock=clock,
         may_begin=preflight.provided.may_begin,
+        tally=tally,
+    )
+    forecaster = providers.Singleton(
+        Forecaster,
+        engine=engine,
+        sources=catalog.provided.client_tables,
+        cipher=cipher,
+        tally=tally,
+        assignment=assignment,
+        metrics=metrics,
+        window=window,
+        workers=settings.provided.concurrency,
+        batch_rows=settings.provided.batch_rows,
+        clock=clock,
     )
     checked_executor = providers.Singleton(
         CheckedExecutor,
@@ -279,6 +296,7 @@ class EraserContainer(containers.DeclarativeContainer):
         control_fresh=settings.provided.control_fresh,
         clock=clock,
         probe=probe,
+        forecast=forecaster.provided.sample,
     )
     server = providers.Singleton(
         HttpServer,

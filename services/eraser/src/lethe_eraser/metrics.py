@@ -1,5 +1,6 @@
 """The eraser's metrics; each is counted after the write it reports, and none has a person in it."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
@@ -7,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import KINDS, FindingKind
-from lethe_eraser.domain import JobState, ObjectRef
+from lethe_eraser.domain import Forecast, JobState, ObjectRef
 
 Outcome = Literal["gone", "missing", "scheduled"]
 
@@ -96,12 +97,25 @@ class EraserMetrics:
             "Records of intake that could not be handled and stop their bucket until released.",
             registry=registry,
         )
+        self._windows_needed = Gauge(
+            "eraser_windows_needed",
+            "Erasure windows until the last open job of this instance is done, at the rate measured"
+            " lately; NaN if that cannot be known (sampled).",
+            registry=registry,
+        )
+        self._slack = Gauge(
+            "eraser_deadline_slack_seconds",
+            "From the forecast finish of the tightest open job to its deadline; +Inf without one,"
+            " NaN if that cannot be known (sampled).",
+            registry=registry,
+        )
         self._seconds = Histogram(
             "eraser_batch_seconds",
             "Seconds from collecting a batch to its commit.",
             buckets=_BATCH_SECONDS,
             registry=registry,
         )
+        self.forecast(None)
 
     def uncovered(self, by_kind: Mapping[FindingKind, int]) -> None:
         """Show how much of the product the last check found that nobody claims."""
@@ -125,6 +139,11 @@ class EraserMetrics:
         """Show what waits for fresh control."""
         self._stale.set(stale_jobs)
         self._quarantined.set(quarantined)
+
+    def forecast(self, found: Forecast | None) -> None:
+        """Show when the open work will be done; None: nobody knows."""
+        self._windows_needed.set(math.nan if found is None else found.windows)
+        self._slack.set(math.nan if found is None else found.slack_seconds)
 
     def batch(self, request_type: str, seconds: float) -> None:
         """Count a committed batch."""

@@ -1,7 +1,7 @@
 """The loop that counts jobs for the metrics and shows whether the window is open."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -32,6 +32,7 @@ class Sampler:
         control_fresh: how old a control watermark may be.
         clock: the time.
         probe: knows whether the tables are there yet.
+        forecast: keeps the forecast fresh.
         interval: seconds between counts.
     """
 
@@ -44,6 +45,7 @@ class Sampler:
         control_fresh: timedelta,
         clock: Callable[[], datetime],
         probe: DatabaseProbe,
+        forecast: Callable[[], Awaitable[None]],
         interval: float = INTERVAL_SECONDS,
     ) -> None:
         self._engine = engine
@@ -52,6 +54,7 @@ class Sampler:
         self._control_fresh = control_fresh
         self._clock = clock
         self._probe = probe
+        self._forecast = forecast
         self._interval = interval
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -61,6 +64,7 @@ class Sampler:
             if self._probe.migrated:
                 try:
                     await self._count()
+                    await self._forecast()
                 except TRANSIENT as error:
                     _log.debug("jobs not counted", error_class=error_class(error))
             await pause(self._interval if self._probe.migrated else 1.0, stop)

@@ -1,6 +1,7 @@
 """What is decided in the eraser; imports no driver."""
 
 from lethe_eraser.domain.control import ControlEvent, Decision, Moment, Person, decide
+from lethe_eraser.domain.forecast import Forecast, Hours, Work, done_rows, forecast
 from lethe_eraser.domain.jobs import (
     MAX_ATTEMPTS,
     MAX_ROUNDS,
@@ -38,6 +39,8 @@ __all__ = [
     "BlockedRow",
     "ControlEvent",
     "Decision",
+    "Forecast",
+    "Hours",
     "Job",
     "JobState",
     "Masked",
@@ -52,8 +55,11 @@ __all__ = [
     "Totals",
     "TransitionError",
     "Urgency",
+    "Work",
     "add",
     "decide",
+    "done_rows",
+    "forecast",
     "say",
     "with_blocked",
 ]

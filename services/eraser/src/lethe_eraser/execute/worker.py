@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lethe_contracts.topics import PARTITIONS
 from lethe_eraser.domain import MAX_ATTEMPTS, TRANSITIONS, Job, JobState, Urgency, say
 from lethe_eraser.execute.rounds import Rounds
+from lethe_eraser.execute.tally import Tally
 from lethe_eraser.objects import ObjectStoreUnavailableError
 from lethe_eraser.storage import jobs
 from lethe_eraser.storage.events import Announcer
@@ -94,6 +95,7 @@ class Executor:
         control_fresh: how old the watermark of a job's bucket may be.
         clock: the time, for the window.
         may_begin: asked before each job is taken.
+        tally: told what the workers do.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Executor:
         control_fresh: timedelta,
         clock: Clock = utc_now,
         may_begin: MayBegin = at_any_time,
+        tally: Tally | None = None,
     ) -> None:
         self._engine = engine
         self._rounds = rounds
@@ -120,6 +123,7 @@ class Executor:
         self._control_fresh = control_fresh
         self._clock = clock
         self._may_begin = may_begin
+        self._tally = tally or Tally()
         self._claiming = asyncio.Lock()
         self._running: set[UUID] = set()
         self._left_to_others: dict[UUID, float] = {}
@@ -214,8 +218,16 @@ class Executor:
             return job
 
     async def _run(self, job: Job, stop: asyncio.Event) -> None:
+        lap = self._tally.lap(job)
+
+        def may_go_on(now: Job) -> bool:
+            lap.at(now)
+            return self._may_go_on(now, stop)
+
         try:
-            await self._rounds.run(job, lambda now: self._may_go_on(now, stop))
+            after = await self._rounds.run(job, may_go_on)
+            if after is not None:
+                lap.at(after)
         except TakenOverError:
             self._left_to_others[job.job_id] = time.monotonic() + COOL_SECONDS
             _log.info("job taken over", job_id=str(job.job_id), subject_ref=job.subject_ref)

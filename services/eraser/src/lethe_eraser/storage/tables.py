@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -65,6 +66,7 @@ job: Final = Table(
     Column("closed_at", _moment),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("run_now", Boolean, nullable=False, server_default=text("false")),
+    Column("rows_expected", BigInteger),
     # One open job per person: what a new request joins is never in doubt.
     Index(
         "job_one_open_per_person",
@@ -184,6 +186,14 @@ watermark: Final = Table(
     Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
     Column("settled_until", _moment, nullable=False),
     Column("received_at", _moment, nullable=False, server_default=func.now()),
+)
+
+erasing_pace: Final = Table(
+    "erasing_pace",
+    metadata,
+    Column("hour", _moment, primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("seconds", Double, nullable=False),
 )
 
 quarantine: Final = Table(
