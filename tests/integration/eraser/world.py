@@ -29,7 +29,7 @@ from lethe_eraser.execute.batch import Batches
 from lethe_eraser.execute.forecasting import Forecaster
 from lethe_eraser.execute.references import References
 from lethe_eraser.execute.rounds import Rounds
-from lethe_eraser.execute.tally import Tally
+from lethe_eraser.execute.stopwatch import Stopwatch
 from lethe_eraser.execute.worker import Assignment, Executor, MayBegin, at_any_time, utc_now
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
@@ -230,7 +230,7 @@ class World:
             announcer=announcer,
             fence=fence,
         )
-        tally = Tally()
+        stopwatch = Stopwatch()
         assignment = Assignment()
         assignment.assign(range(16))
         readiness = Readiness(["database", "kafka", "s3"])
@@ -245,13 +245,13 @@ class World:
             control_fresh=CONTROL_FRESH,
             clock=self.clock,
             may_begin=may_begin,
-            tally=tally,
+            stopwatch=stopwatch,
         )
         forecaster = Forecaster(
             engine=self.engine,
             sources=self.catalog.client_tables,
             cipher=self.cipher,
-            tally=tally,
+            stopwatch=stopwatch,
             assignment=assignment,
             metrics=metrics,
             window=self.window,

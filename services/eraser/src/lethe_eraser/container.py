@@ -24,7 +24,7 @@ from lethe_eraser.execute.preflight import CheckedExecutor, Preflight
 from lethe_eraser.execute.preview import Previewer
 from lethe_eraser.execute.references import References
 from lethe_eraser.execute.rounds import Rounds
-from lethe_eraser.execute.tally import Tally
+from lethe_eraser.execute.stopwatch import Stopwatch
 from lethe_eraser.execute.worker import Assignment, Executor, utc_now
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
@@ -216,7 +216,7 @@ class EraserContainer(containers.DeclarativeContainer):
         announcer=announcer,
         fence=fence,
     )
-    tally = providers.Singleton(Tally)
+    stopwatch = providers.Singleton(Stopwatch)
     preflight = providers.Singleton(Preflight, engine=engine, catalog=catalog, metrics=metrics)
     executor = providers.Singleton(
         Executor,
@@ -230,14 +230,14 @@ class EraserContainer(containers.DeclarativeContainer):
         control_fresh=settings.provided.control_fresh,
         clock=clock,
         may_begin=preflight.provided.may_begin,
-        tally=tally,
+        stopwatch=stopwatch,
     )
     forecaster = providers.Singleton(
         Forecaster,
         engine=engine,
         sources=catalog.provided.client_tables,
         cipher=cipher,
-        tally=tally,
+        stopwatch=stopwatch,
         assignment=assignment,
         metrics=metrics,
         window=window,

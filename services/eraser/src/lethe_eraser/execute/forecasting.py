@@ -11,7 +11,7 @@ from lethe_contracts.cipher import Cipher
 from lethe_contracts.errors import UndecryptableError
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import TURN_BATCHES, Forecast, Work, forecast
-from lethe_eraser.execute.tally import Tally
+from lethe_eraser.execute.stopwatch import Stopwatch
 from lethe_eraser.execute.worker import Assignment
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.storage import forecast as stored
@@ -30,7 +30,7 @@ class Forecaster:
         engine: the product's database.
         sources: the client tables.
         cipher: opens the subjects of jobs.
-        tally: what this instance's workers do.
+        stopwatch: what this instance's workers do.
         assignment: whose jobs are ours.
         metrics: where the forecast is shown.
         window: when erasing is allowed.
@@ -45,7 +45,7 @@ class Forecaster:
         engine: AsyncEngine,
         sources: Iterable[ClientTable],
         cipher: Cipher,
-        tally: Tally,
+        stopwatch: Stopwatch,
         assignment: Assignment,
         metrics: EraserMetrics,
         window: Window,
@@ -56,7 +56,7 @@ class Forecaster:
         self._engine = engine
         self._sources = tuple(sources)
         self._cipher = cipher
-        self._tally = tally
+        self._stopwatch = stopwatch
         self._assignment = assignment
         self._metrics = metrics
         self._window = window
@@ -84,14 +84,14 @@ class Forecaster:
         return forecast(work, rate, workers=self._workers, hours=self._window, now=self._clock())
 
     async def _note(self) -> None:
-        measured = self._tally.take()
+        measured = self._stopwatch.take()
         if not measured.seconds:
             return
         try:
             async with self._engine.begin() as connection:
                 await stored.add_measured(connection, measured.rows, measured.seconds)
         except BaseException:
-            self._tally.add(measured.rows, measured.seconds)
+            self._stopwatch.add(measured.rows, measured.seconds)
             raise
 
     async def _count(self) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lethe_contracts.topics import PARTITIONS
 from lethe_eraser.domain import MAX_ATTEMPTS, TRANSITIONS, Job, JobState, Urgency, say
 from lethe_eraser.execute.rounds import Rounds
-from lethe_eraser.execute.tally import Tally
+from lethe_eraser.execute.stopwatch import Stopwatch
 from lethe_eraser.objects import ObjectStoreUnavailableError
 from lethe_eraser.storage import jobs
 from lethe_eraser.storage.events import Announcer
@@ -95,7 +95,7 @@ class Executor:
         control_fresh: how old the watermark of a job's bucket may be.
         clock: the time, for the window.
         may_begin: asked before each job is taken.
-        tally: told what the workers do.
+        stopwatch: told what the workers do.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Executor:
         control_fresh: timedelta,
         clock: Clock = utc_now,
         may_begin: MayBegin = at_any_time,
-        tally: Tally | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._engine = engine
         self._rounds = rounds
@@ -123,7 +123,7 @@ class Executor:
         self._control_fresh = control_fresh
         self._clock = clock
         self._may_begin = may_begin
-        self._tally = tally or Tally()
+        self._stopwatch = stopwatch or Stopwatch()
         self._claiming = asyncio.Lock()
         self._running: set[UUID] = set()
         self._left_to_others: dict[UUID, float] = {}
@@ -218,7 +218,7 @@ class Executor:
             return job
 
     async def _run(self, job: Job, stop: asyncio.Event) -> None:
-        lap = self._tally.lap(job)
+        lap = self._stopwatch.lap(job)
 
         def may_go_on(now: Job) -> bool:
             lap.at(now)

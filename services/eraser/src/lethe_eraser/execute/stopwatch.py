@@ -15,7 +15,7 @@ class Measured:
     seconds: float
 
 
-class Tally:
+class Stopwatch:
     """Sums what the workers of this process do until somebody takes the sum.
 
     Args:
@@ -46,8 +46,8 @@ class Tally:
 class Lap:
     """One worker with one job; `at` each batch boundary adds what came since the last one."""
 
-    def __init__(self, tally: Tally, clock: Callable[[], float], job: Job) -> None:
-        self._tally = tally
+    def __init__(self, stopwatch: Stopwatch, clock: Callable[[], float], job: Job) -> None:
+        self._stopwatch = stopwatch
         self._clock = clock
         self._rows = done_rows(job.totals)
         self._since = clock()
@@ -56,5 +56,5 @@ class Lap:
         """Add what was done until now; `job` as it stands now."""
         now, rows = self._clock(), done_rows(job.totals)
         # The rows blocked may become fewer in the end, and were dealt with all the same.
-        self._tally.add(max(rows - self._rows, 0), now - self._since)
+        self._stopwatch.add(max(rows - self._rows, 0), now - self._since)
         self._rows, self._since = rows, now
