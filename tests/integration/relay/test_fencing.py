@@ -1,8 +1,10 @@
 """What the fence lets through: an owner's writes, and nobody else's."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
@@ -10,9 +12,14 @@ from uuid_utils.compat import uuid7
 from lethe_outbox import Message
 from lethe_outbox.errors import UnsafeDatabaseError
 from lethe_outbox.message import bucket_of
+from lethe_outbox.metrics import RelayMetrics
+from lethe_outbox.relay.acknowledge import Acknowledger
+from lethe_outbox.relay.bury import Undertaker
 from lethe_outbox.relay.lane import Lane, Row
 from lethe_outbox.relay.lease_storage import LeaseStorage, Terms
+from lethe_outbox.relay.producer import Producers, RefusedError
 from lethe_outbox.relay.session import Session
+from lethe_outbox.relay.settings import RelaySettings
 from lethe_outbox.relay.storage import Fence, RelayStorage
 from lethe_outbox.schema import Status
 from tests.support.outbox_world import append, statuses
@@ -121,6 +128,61 @@ async def test_an_expired_lease_acknowledges_nothing_even_if_nobody_took_it(
     assert await owner.storage.acknowledge(rows[0].part, [rows[0].id], fence) == 0
     assert list(await owner.leases.renew([lane])) == [LANE]
     assert await owner.storage.acknowledge(rows[0].part, [rows[0].id], fence) == 1
+
+
+@pytest.fixture
+def renewed_when_asked(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> list[Lane]:
+    """Renews these lanes right before the owner asks whether it lost them."""
+    lanes: list[Lane] = []
+    real = owner.storage.owned
+
+    async def owned(fence: Fence) -> bool:
+        assert list(await owner.leases.renew(lanes)) == [LANE]
+        return await real(fence)
+
+    monkeypatch.setattr(owner.storage, "owned", owned)
+    return lanes
+
+
+async def test_what_was_refused_before_the_lease_was_renewed_is_marked_after_it(
+    engine: AsyncEngine, owner: Owner, renewed_when_asked: list[Lane]
+) -> None:
+    lane = await owner.claim()
+    rows = await owner.storage.fetch([lane], 10)
+    acknowledger = Acknowledger("tested", RelayMetrics(CollectorRegistry()), 100, asyncio.Event())
+    acknowledger.begin(owner.storage.session.identity)
+    acknowledger.delivered(lane, rows)
+    renewed_when_asked.append(lane)
+    await expire(engine)
+    await acknowledger.flush(owner.storage, lambda lost: pytest.fail(f"lost {lost.number}"))
+    assert await statuses(engine) == [Status.SENT] * 2
+    assert sorted(lane.acknowledged) == [row[0] for row in rows]
+
+
+async def test_what_could_not_be_buried_before_the_lease_was_renewed_is_buried_after_it(
+    engine: AsyncEngine,
+    owner: Owner,
+    renewed_when_asked: list[Lane],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else its key would go on, also where it is to be held back."""
+    lane = await owner.claim()
+    [first, _] = await owner.fetch(lane)
+    settings = RelaySettings(hold_back_topics=frozenset({"t"}))
+    producers = Producers("nowhere:1", settings, idempotent=False, on_state=lambda *_: None)
+    undertaker = Undertaker(
+        "tested", owner.storage, producers, settings, RelayMetrics(CollectorRegistry())
+    )
+
+    async def send(*_: object) -> tuple[Status, int]:
+        return Status.DEAD_LETTERED, 0
+
+    monkeypatch.setattr(undertaker, "_send", send)
+    renewed_when_asked.append(lane)
+    await expire(engine)
+    assert await undertaker.bury(lane, first, 0, RefusedError("too_large", "E"))
+    assert await statuses(engine) == [Status.DEAD_LETTERED, Status.PENDING]
+    assert lane.held == {first.bucket: first.id}
 
 
 async def test_a_relay_whose_session_is_gone_is_succeeded_at_once(

@@ -231,6 +231,13 @@ class Storage:
 
         return await self.session.call("acknowledge", statement)
 
+    async def any_pending(self, part: int, ids: Iterable[int]) -> bool:
+        del part
+        rows = [self._database.rows[id_] for id_ in ids]
+        return await self.session.call(
+            "acknowledge", lambda: any(row.status is Status.PENDING for row in rows)
+        )
+
     async def owned(self, fence: Fence) -> bool:
         return await self.session.call("acknowledge", lambda: self._is_owned(fence))
 

@@ -1,6 +1,7 @@
-"""What arrives at the broker after its session is over."""
+"""What is marked of that which arrives late: after its session, or around the end of its lease."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from lethe_outbox.relay.producer import Producers
 from lethe_outbox.relay.publish import LanePublisher, Outlet, _Flight
 from lethe_outbox.relay.session import Identity
 from lethe_outbox.relay.settings import RelaySettings
+from lethe_outbox.relay.storage import Fence
 
 ROW: Fetched = (7, 0, 1, b"t", b"k", b"p", b"")
 ANYTHING: Any = None
@@ -55,3 +57,45 @@ async def test_a_late_arrival_is_marked_in_no_other_history(
 
 def identity(timeline: str) -> Identity:
     return Identity(1, timeline, ANYTHING)
+
+
+class Leased:
+    """A database in which the lease has ended, and is renewed after the first refused mark."""
+
+    owner = ANYTHING
+
+    def __init__(self) -> None:
+        self.renewed = False
+        self.pending = {7}
+        self.asked = 0
+
+    async def acknowledge(self, part: int, ids: Iterable[int], fence: Fence) -> int:
+        del part, fence
+        self.asked += 1
+        if not self.renewed:
+            self.renewed = True
+            return 0
+        marked = self.pending & set(ids)
+        self.pending -= marked
+        return len(marked)
+
+    async def owned(self, fence: Fence) -> bool:
+        del fence
+        return self.renewed
+
+    async def any_pending(self, part: int, ids: Iterable[int]) -> bool:
+        del part
+        return bool(self.pending & set(ids))
+
+
+async def test_a_mark_that_was_refused_before_the_lease_was_renewed_is_made_again() -> None:
+    """Else the row would be taken for marked, and the low-water mark would pass it."""
+    acknowledger = Acknowledger("tested", RelayMetrics(CollectorRegistry()), 100, asyncio.Event())
+    acknowledger.begin(identity("00000001"))
+    lane = Lane.claimed(0, [Lease(0, 1, 0, 0)], 0.0, 2)
+    acknowledger.delivered(lane, [ROW])
+    database: Any = Leased()
+    await acknowledger.flush(database, ANYTHING)
+    assert database.pending == set()
+    assert lane.acknowledged == [7]
+    assert database.asked == 2

@@ -116,14 +116,19 @@ class Acknowledger:
         began = time.monotonic()
         marked = await storage.acknowledge(part, ids, _fence(storage, lanes))
         self._took.observe(time.monotonic() - began)
-        lost = None
+        lost, again = None, False
         if marked < len(ids):
             lost = await self._first_lost(storage, lanes)
+            # A lease that had ended may be renewed by now, and then nothing was marked.
+            again = lost is None and await storage.any_pending(part, ids)
         marking, self._marking = self._marking, {}
-        if lost is not None:
+        if lost is not None or again:
             for key, kept in marking.items():
                 self._waiting.setdefault(key, []).extend(kept)
+        if lost is not None:
             raise LaneLostError(lost)
+        if again:
+            return
         self._acknowledged.inc(marked)
         for (lane, _), done in marking.items():
             lane.acknowledged.extend(done)

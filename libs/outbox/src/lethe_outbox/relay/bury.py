@@ -51,14 +51,16 @@ class Undertaker:
         status, failures = await self._send(row, partition, refusal)
         held = topic in self._settings.hold_back_topics
         fence = Fence(self._storage.owner, {lane.number: lane.epoch})
-        buried = await self._storage.bury(
+        while not await self._storage.bury(
             row, status, reason=refusal.reason, dlt_attempts=failures, held=held, fence=fence
-        )
-        if not buried and not await self._storage.owned(fence):
-            raise LaneLostError(lane)
+        ):
+            if not await self._storage.owned(fence):
+                raise LaneLostError(lane)
+            # A lease that had ended may be renewed by now: then the row is still to be buried.
+            if not await self._storage.any_pending(row.part, [row.id]):
+                lane.acknowledged.append(row.id)
+                return False
         lane.acknowledged.append(row.id)
-        if not buried:
-            return False
         self._tell(topic, status, refusal)
         if held:
             lane.hold(row)

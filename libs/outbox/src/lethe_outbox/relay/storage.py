@@ -72,6 +72,7 @@ update {part} set status = 1, sent_at = now()
 where id = any ($1::int8[]) and status = 0 and {owned}
     and (select set_config('synchronous_commit', 'off', true)) is not null
 """
+_ANY_PENDING: Final = "select from {part} where id = any ($1::int8[]) and status = 0 limit 1"
 _PAYLOADS: Final = """
 select id, payload from (
     select id, payload, sum(octet_length(payload)) over (order by id) - octet_length(payload)
@@ -206,6 +207,15 @@ class RelayStorage:
             return 0
         return done.rowcount
 
+    async def any_pending(self, part: int, ids: Iterable[int]) -> bool:
+        """Say whether any of these rows is pending."""
+        statement = self.compose(_ANY_PENDING, part=await self._table_of(part))
+        try:
+            done = await self.session.acker.execute(statement, (_array(ids),))
+        except psycopg.errors.UndefinedTable:
+            return False
+        return await done.fetchone() is not None
+
     async def owned(self, fence: Fence) -> bool:
         """Say whether everything of the fence is still owned."""
         statement = self.compose("select $1::int4 is null and {owned}")
@@ -251,15 +261,17 @@ class RelayStorage:
         return sql.SQL(cast("Any", statement)).format(**{**names, **parts}).as_string(None)
 
     async def _statement_for(self, part: int) -> str:
+        statement = self.compose(_ACKNOWLEDGE, part=await self._table_of(part))
+        self._parts[part] = statement
+        return statement
+
+    async def _table_of(self, part: int) -> sql.Identifier:
         row = await self._one(
             "select n.nspname, c.relname from pg_class c"
             " join pg_namespace n on n.oid = c.relnamespace where c.oid = $1::int8::oid",
             part,
         )
-        table = self._identifier("outbox") if row is None else sql.Identifier(row[0], row[1])
-        statement = self.compose(_ACKNOWLEDGE, part=table)
-        self._parts[part] = statement
-        return statement
+        return self._identifier("outbox") if row is None else sql.Identifier(row[0], row[1])
 
     async def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         return await (await self.session.acker.execute(statement, values)).fetchone()
