@@ -274,8 +274,10 @@ async def test_the_command_explains_what_happens_to_each_column(world: World, le
     assert fates["public.sketch_feature", "prompt"]["fate"] == "masked: NULL"
     assert fates["public.sketch_feature", "gpu"]["fate"] == "kept"
     assert "uncovered" in fates["public.sketch_task", "face"]["fate"]
+    assert json.loads(answer.stdout)["active_account"] is None
     plain = await run_lethe(lethe, "explain", "sketch")
     assert "public.sketch_task:" in plain.output
+    assert "nobody is erased while" not in plain.output
     unknown = await run_lethe(lethe, "explain", "skech")
     assert unknown.exit_code == 2
     assert "did you mean sketch?" in unknown.output

@@ -34,6 +34,7 @@ from lethe_eraser.execute.worker import Assignment, Executor, MayBegin, at_any_t
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.objects import ObjectStore, S3Options
+from lethe_eraser.storage.accounts import Accounts
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Journal
 from lethe_eraser.verify import Verification
@@ -197,7 +198,8 @@ class World:
         metrics = EraserMetrics(registry)
         store = objects or self.store
         announcer = Announcer(Outbox("lethe"))
-        fence = Fence(announcer, CONTROL_FRESH)
+        accounts = Accounts.of(self.catalog.active_account, self.cipher)
+        fence = Fence(announcer, CONTROL_FRESH, accounts)
         journal = Journal(self.cipher)
         batches = Batches(
             engine=self.engine,

@@ -32,7 +32,10 @@ def queue(people: Sequence[Person]) -> list[Job]:
             created_at=TONIGHT,
             requests={
                 UUID(int=number): Request(
-                    request_id=UUID(int=number), attempt=1, deadline=person.deadline
+                    request_id=UUID(int=number),
+                    attempt=1,
+                    deadline=person.deadline,
+                    requested_at=TONIGHT,
                 )
             },
         )

@@ -43,7 +43,9 @@ def job(state: JobState) -> Job:
         not_before=NOW,
         created_at=NOW,
         held_from=JobState.RUNNING if state is JobState.HELD else None,
-        requests={UUID(int=2): Request(request_id=UUID(int=2), attempt=1, deadline=NOW)},
+        requests={
+            UUID(int=2): Request(request_id=UUID(int=2), attempt=1, deadline=NOW, requested_at=NOW)
+        },
     )
 
 

@@ -65,5 +65,7 @@ class BlockReason(StrEnum):
     """The bucket lets no version go without a second factor; somebody has to delete by hand."""
     TOO_MANY_MISSING = "too_many_missing"
     """Of the objects named in one bucket more than 2 % were not there: the catalog may be wrong."""
+    SUBJECT_ACTIVE = "subject_active"
+    """The person's account is active, or was opened again after they asked to be erased."""
     STILL_WRITING = "still_writing"
     """The product kept changing a row in every round, or a request of the person is unfinished."""

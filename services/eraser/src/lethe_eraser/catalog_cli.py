@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lethe_eraser.catalog import CatalogError, Finding, did_you_mean
 from lethe_eraser.catalog_schema import json_schema
 from lethe_eraser.check import check
-from lethe_eraser.check.explain import ColumnFate, explain
+from lethe_eraser.check.explain import ColumnFate, account_rule, explain
 from lethe_eraser.check.scaffold import scaffold
 from lethe_eraser.container import EraserContainer
 from lethe_eraser.objects import ObjectStoreUnavailableError
@@ -98,10 +98,12 @@ def explain_type(
         _refuse(f"unknown type {request_type}; {did_you_mean(request_type, catalog.features)}")
     tables = {(t.table.schema, t.table.name) for t in feature.tables}
     fates = explain(feature, _ask(container, lambda asked: describe(asked, tables)))
+    rule = account_rule(catalog.active_account)
     if as_json:
         document = {
             "type": request_type,
             "handler": feature.handler,
+            "active_account": rule,
             "columns": [fate.document() for fate in fates],
         }
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -109,6 +111,8 @@ def explain_type(
     typer.echo(f"{request_type}, by the handler {feature.handler}")
     for line in _lines(fates):
         typer.echo(line)
+    if rule is not None:
+        typer.echo(rule)
 
 
 def _container() -> EraserContainer:

@@ -258,6 +258,19 @@ class SettleEntry(Entry):
     )
 
 
+class ActiveAccountEntry(Entry):
+    """Where the product says whose account is active: nobody is erased while theirs is."""
+
+    table: TablePath
+    subject: Column = Field(description="column that holds the person's account id, by an index")
+    active: Annotated[
+        dict[Column, Annotated[tuple[str, ...], Field(min_length=1)]], Field(min_length=1)
+    ] = Field(description="values, by column, that say the account is active; one of them will do")
+    opened_at: Column = Field(
+        description="when it was opened or opened again (timestamptz): after the request, it blocks"
+    )
+
+
 class ClientTableEntry(Entry):
     """A table that says which client key made which request of which type."""
 
@@ -322,6 +335,7 @@ class CatalogFile(Entry):
     )
     look_ups: dict[str, LookUpEntry] = Field(default_factory=dict)
     settle: SettleEntry = SettleEntry()
+    active_account: ActiveAccountEntry | None = None
     reference_sets: dict[str, References] = Field(default_factory=dict)
     features: Annotated[dict[str, FeatureEntry], Field(min_length=1)]
 

@@ -38,6 +38,7 @@ from lethe_eraser.objects import (
 )
 from lethe_eraser.sample import Sampler
 from lethe_eraser.settings import EraserSettings
+from lethe_eraser.storage.accounts import Accounts
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.invalidations import Invalidations
 from lethe_eraser.storage.journal import Journal
@@ -169,7 +170,12 @@ class EraserContainer(containers.DeclarativeContainer):
     cdn = providers.Singleton(_cdn, settings, metrics)
     handlers = providers.Singleton(handlers.build, catalog, objects)
     announcer = providers.Singleton(Announcer, providers.Singleton(Outbox, SCHEMA))
-    fence = providers.Singleton(Fence, announcer, settings.provided.control_fresh)
+    fence = providers.Singleton(
+        Fence,
+        announcer,
+        settings.provided.control_fresh,
+        providers.Singleton(Accounts.of, catalog.provided.active_account, cipher),
+    )
     journal = providers.Singleton(Journal, cipher)
     assignment = providers.Singleton(Assignment)
     batches = providers.Singleton(

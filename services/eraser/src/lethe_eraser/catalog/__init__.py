@@ -8,6 +8,7 @@ from lethe_eraser.catalog.document import did_you_mean
 from lethe_eraser.catalog.findings import KINDS, Finding, FindingKind
 from lethe_eraser.catalog.load import load
 from lethe_eraser.catalog.model import (
+    ActiveAccount,
     Bucket,
     Catalog,
     CatalogError,
@@ -28,6 +29,7 @@ from lethe_eraser.catalog.model import (
 
 __all__ = [
     "KINDS",
+    "ActiveAccount",
     "Bucket",
     "Catalog",
     "CatalogError",

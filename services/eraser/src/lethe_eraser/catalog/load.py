@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from lethe_eraser.catalog.document import Document, did_you_mean, read
 from lethe_eraser.catalog.model import (
+    ActiveAccount,
     Bucket,
     Catalog,
     CatalogError,
@@ -28,6 +29,7 @@ from lethe_eraser.catalog.model import (
     TableName,
 )
 from lethe_eraser.catalog_schema import (
+    ActiveAccountEntry,
     CatalogFile,
     ClientTableEntry,
     HostEntry,
@@ -92,6 +94,7 @@ class _Resolution:
                 timedelta(seconds=self._file.settle.after_seconds),
                 timedelta(seconds=self._file.settle.at_most_seconds),
             ),
+            active_account=self._account(self._file.active_account),
         )
         self._all_looked_up(catalog)
         if self._problems:
@@ -174,6 +177,18 @@ class _Resolution:
             many=entry.many,
             forms=entry.forms,
             buckets=frozenset(entry.buckets),
+            at=self._document.where(place),
+        )
+
+    def _account(self, entry: ActiveAccountEntry | None) -> ActiveAccount | None:
+        if entry is None:
+            return None
+        place = ("active_account",)
+        return ActiveAccount(
+            table=self._claim(entry.table, (*place, "table")),
+            subject=entry.subject,
+            active=entry.active,
+            opened_at=entry.opened_at,
             at=self._document.where(place),
         )
 

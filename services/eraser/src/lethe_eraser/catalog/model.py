@@ -224,6 +224,24 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True)
+class ActiveAccount:
+    """Where the product says whose account is active, and since when."""
+
+    table: TableName
+    subject: str
+    active: Mapping[str, tuple[str, ...]]
+    """Values, by column, one of which says that an account is active."""
+    opened_at: str
+    at: str
+    """Where in the file it stands, for errors."""
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Every column the catalog says anything about."""
+        return frozenset({self.subject, self.opened_at, *self.active})
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
     """When a person's rows count as finished."""
 
@@ -248,3 +266,4 @@ class Catalog:
     """Tables with a client key that are nothing to erase, and why."""
     look_ups: tuple[LookUp, ...] = ()
     settle: Settle = Settle()
+    active_account: ActiveAccount | None = None

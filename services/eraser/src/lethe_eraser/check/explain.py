@@ -4,7 +4,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lethe_eraser.catalog import Feature, Ignored, Mask, ProductTable, ReferenceRule, Rules
+from lethe_eraser.catalog import (
+    ActiveAccount,
+    Feature,
+    Ignored,
+    Mask,
+    ProductTable,
+    ReferenceRule,
+    Rules,
+)
 from lethe_eraser.storage.product_schema import TableColumns
 
 UNCLAIMED = "nobody claims it: a row that holds anything here is left, `blocked: uncovered`"
@@ -30,6 +38,19 @@ def explain(
 ) -> tuple[ColumnFate, ...]:
     """Say what happens to each column; with `live`, also to those that nobody claims."""
     return tuple(fate for table in feature.tables for fate in _columns(table, live))
+
+
+def account_rule(account: ActiveAccount | None) -> str | None:
+    """Say in which state of their account nobody is erased; None if it is not asked for."""
+    if account is None:
+        return None
+    active = " or ".join(
+        f"{column} is {' or '.join(values)}" for column, values in sorted(account.active.items())
+    )
+    return (
+        f"nobody is erased while {account.table} says that {active}, or that {account.opened_at} is"
+        " after their request"
+    )
 
 
 def _columns(

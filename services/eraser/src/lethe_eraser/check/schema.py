@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_eraser.catalog import Catalog, CatalogError, Mask, TableName, did_you_mean
+from lethe_eraser.catalog import ActiveAccount, Catalog, CatalogError, Mask, TableName, did_you_mean
+from lethe_eraser.storage.accounts import asked_by_index
 from lethe_eraser.storage.look_ups import unproven
 from lethe_eraser.storage.product_sample import breaks_check
 from lethe_eraser.storage.product_schema import (
@@ -31,7 +32,8 @@ async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[s
 
     Raises:
         CatalogError: A claimed table or column is missing, a mask does not fit its column, a CHECK
-            or a unique index would refuse it, or no index serves a look-up.
+            or a unique index would refuse it, or no index serves a look-up or the question for an
+            active account.
     """
     claimed = _claims(catalog)
     live = await describe(connection, {(t.schema, t.name) for t, _, _ in claimed})
@@ -62,9 +64,13 @@ async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[s
             for look_up in catalog.look_ups
             if (why := await unproven(connection, look_up)) is not None
         ]
+        problems += await _account_problems(connection, catalog.active_account, live)
     if problems:
         raise CatalogError(problems)
+    # Of these only what the catalog names is looked at: nothing of them is found or masked by row.
     client_columns = {f"{c.table}." for c in catalog.client_tables}
+    if catalog.active_account is not None:
+        client_columns.add(f"{catalog.active_account.table}.")
     return tuple(c for c in unclaimed if not any(c.startswith(prefix) for prefix in client_columns))
 
 
@@ -79,7 +85,32 @@ async def unclaimed_tables(connection: AsyncConnection, catalog: Catalog) -> lis
 def _claims(catalog: Catalog) -> list[Claim]:
     claimed: list[Claim] = [(c.table, c.columns, c.masks) for c in catalog.client_tables]
     claimed += [(t.table, t.columns, t.masks) for f in catalog.features.values() for t in f.tables]
+    if (account := catalog.active_account) is not None:
+        claimed.append((account.table, account.columns, {}))
     return claimed
+
+
+async def _account_problems(
+    connection: AsyncConnection,
+    account: ActiveAccount | None,
+    live: Mapping[tuple[str, str], TableColumns],
+) -> list[str]:
+    """Whether it can be asked at every batch if somebody is a customer."""
+    if account is None:
+        return []
+    found = live[account.table.schema, account.table.name][account.opened_at]
+    why = None
+    if not found.type_name.endswith("with time zone"):
+        why = (
+            f"{account.opened_at} is {found.type_name}; what is compared with the moment of a"
+            " request must be timestamp with time zone"
+        )
+    elif not await asked_by_index(connection, account):
+        why = (
+            "no index serves the question for one person;"
+            f" create one on {account.table} ({account.subject})"
+        )
+    return [] if why is None else [f"{account.at}: {why}"]
 
 
 async def _refusals(

@@ -96,6 +96,7 @@ def _requested(person: Person, event: Requested, moment: Moment) -> Decision:
         request_id=event.request_id,
         attempt=event.attempt,
         deadline=event.deadline,
+        requested_at=event.requested_at,
         cancelled=cancelled,
     )
     joined = person.joinable

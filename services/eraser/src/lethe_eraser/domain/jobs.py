@@ -62,8 +62,9 @@ class JobState(StrEnum):
 _S = JobState
 TRANSITIONS: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(
     {
-        _S.ACCEPTED: frozenset({_S.RUNNING, _S.HELD, _S.CANCELLED, _S.FAILED}),
-        _S.RUNNING: frozenset({_S.ERASED, _S.HELD, _S.FAILED}),
+        # Blocked before the end only as a whole: the person is a customer again.
+        _S.ACCEPTED: frozenset({_S.RUNNING, _S.HELD, _S.CANCELLED, _S.BLOCKED, _S.FAILED}),
+        _S.RUNNING: frozenset({_S.ERASED, _S.HELD, _S.BLOCKED, _S.FAILED}),
         # Back to where it was held from; withdrawn only if nothing had begun.
         _S.HELD: frozenset({_S.ACCEPTED, _S.RUNNING, _S.ERASED, _S.CANCELLED}),
         # Running again when the verification scan found something left.
@@ -91,6 +92,7 @@ class Request:
     request_id: UUID
     attempt: int
     deadline: datetime
+    requested_at: datetime
     cancelled: bool = False
 
 
@@ -124,6 +126,8 @@ class Job:
     locked_until: datetime | None = None
     """If blocked by locks that end: when the last of them does."""
     error: str | None = None
+    retried_at: datetime | None = None
+    """When somebody last looked at why it was blocked, and let it begin anew."""
     traceparent: str | None = None
     requests: Mapping[UUID, Request] = field(default_factory=dict)
 
@@ -149,6 +153,17 @@ class Job:
         return min(request.deadline for request in working_for or self.requests.values())
 
     @property
+    def requested_at(self) -> datetime:
+        """Since when the person wants to be erased: the earliest of the requests it works for."""
+        working_for = [request for request in self.requests.values() if not request.cancelled]
+        return min(request.requested_at for request in working_for or self.requests.values())
+
+    @property
+    def looked_at(self) -> datetime:
+        """The last moment somebody decided on the person; an account opened later is news."""
+        return max(self.requested_at, self.retried_at or self.requested_at)
+
+    @property
     def urgency(self) -> Urgency:
         """Its place among those that wait: who had no turn yet, then the earliest deadline."""
         return (self.batches >= TURN_BATCHES, self.deadline, self.created_at, self.job_id)
@@ -169,7 +184,7 @@ class Job:
             subject=None if forget else self.subject,
         )
 
-    def again(self) -> "Job":
+    def again(self, now: datetime) -> "Job":
         """Begin anew what ended blocked or failed; what was done stays done.
 
         Raises:
@@ -183,7 +198,17 @@ class Job:
             reasons={},
             locked_until=None,
             error=None,
+            retried_at=now,
         )
+
+    def subject_active(self, others: Mapping[BlockReason, int]) -> "Job":
+        """End it because the person is a customer; `others` are the reasons of rows left so far.
+
+        Raises:
+            TransitionError: it has ended already, or is held.
+        """
+        reasons = {**others, BlockReason.SUBJECT_ACTIVE: 1}
+        return replace(self.to(JobState.BLOCKED), reasons=reasons, locked_until=None)
 
     def with_request(self, request: Request) -> "Job":
         """Add or replace one request."""

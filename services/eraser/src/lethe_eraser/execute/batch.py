@@ -302,8 +302,8 @@ class Batches:
             )
             after, one = say(after, event)
             said.append(one)
-            if after.state is JobState.HELD:
-                # The hold is the last word: the batch was begun before it.
+            if after.state in {JobState.HELD, JobState.BLOCKED}:
+                # What stopped the job is the last word: the batch was begun before it.
                 holds = await jobs.holds_on(connection, after.subject_ref)
                 after, one = say(after, after.snapshot(holds))
                 said.append(one)

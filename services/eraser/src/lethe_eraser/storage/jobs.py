@@ -192,6 +192,7 @@ async def write_requests(
             "job_id": job_id,
             "attempt": request.attempt,
             "deadline": request.deadline,
+            "requested_at": request.requested_at,
             "state": _CANCELLED if request.cancelled else _ACTIVE,
         }
         for request in requests
@@ -275,6 +276,7 @@ def _values(of: Job) -> dict[str, Any]:
         "reasons": {str(reason): rows for reason, rows in of.reasons.items()},
         "locked_until": of.locked_until,
         "error": of.error,
+        "retried_at": of.retried_at,
         "traceparent": of.traceparent,
     }
 
@@ -296,6 +298,7 @@ async def _requests(
             request_id=row["request_id"],
             attempt=row["attempt"],
             deadline=_utc(row["deadline"]),
+            requested_at=_utc(row["requested_at"]),
             cancelled=row["state"] == _CANCELLED,
         )
     return requests
@@ -322,6 +325,7 @@ def _job(row: RowMapping, requests: Mapping[UUID, Request]) -> Job:
         reasons={BlockReason(reason): rows for reason, rows in row["reasons"].items()},
         locked_until=None if row["locked_until"] is None else _utc(row["locked_until"]),
         error=row["error"],
+        retried_at=None if row["retried_at"] is None else _utc(row["retried_at"]),
         traceparent=row["traceparent"],
         requests=requests,
     )

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, BigInteger, Integer, Text, bindparam, text
+from sqlalchemy import ARRAY, BigInteger, Integer, Text, TextClause, bindparam, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,6 +21,7 @@ _LOCK: Final = text(
     from (select number from unnest(:numbers) as number order by number offset 0) as in_order
     """
 ).bindparams(bindparam("numbers", type_=ARRAY(BigInteger)))
+EXPLAIN: Final = "explain (format json) "
 _INDEX_SCANS: Final = frozenset({"Index Scan", "Index Only Scan", "Bitmap Index Scan"})
 
 
@@ -58,32 +59,37 @@ async def unproven(connection: AsyncConnection, look_up: LookUp) -> str | None:
 
     The planner is kept from reading the table as a whole, so it does only if it has no other way.
     """
-    explain = _statement(look_up, prefix="explain (format json) ")
+    explain = _statement(look_up, prefix=EXPLAIN)
     try:
-        async with connection.begin_nested():
-            await connection.execute(_BY_INDEX)
-            answer = await connection.execute(explain, {"forms": ["x"], "numbers": [0]})
-            [[plan]] = answer.scalars()
+        served = await by_index(connection, explain, {"forms": ["x"], "numbers": [0]})
     except DBAPIError as error:
         # What PostgreSQL says of the expression: names, no data.
         diagnosis = getattr(error.orig, "diag", None)
         return (
             f"is no expression over the table: {getattr(diagnosis, 'message_primary', 'refused')}"
         )
+    return None if served else "no index serves it; create one on exactly this expression"
+
+
+async def by_index(
+    connection: AsyncConnection, explain: TextClause, parameters: Mapping[str, object]
+) -> bool:
+    """Say whether a statement reads its table by an index only; `explain` begins with `EXPLAIN`."""
+    async with connection.begin_nested():
+        await connection.execute(_BY_INDEX)
+        [[plan]] = (await connection.execute(explain, parameters)).scalars()
     scans = [node for node in _nodes(plan["Plan"]) if "Scan" in node["Node Type"]]
     of_table = [
         node
         for node in scans
         if node["Node Type"] not in {"Function Scan", "Bitmap Heap Scan", "Subquery Scan"}
     ]
-    if of_table and all(
+    return bool(of_table) and all(
         node["Node Type"] in _INDEX_SCANS and "Index Cond" in node for node in of_table
-    ):
-        return None
-    return "no index serves it; create one on exactly this expression"
+    )
 
 
-def _statement(look_up: LookUp, prefix: str = "") -> Any:
+def _statement(look_up: LookUp, prefix: str = "") -> TextClause:
     condition = "@> array[lethe_wanted.lethe_form]" if look_up.many else "= lethe_wanted.lethe_form"
     # A LIMIT below a LATERAL keeps one question per object, whatever the planner thinks of them.
     return text(

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -140,7 +140,8 @@ async def retry(connection: AsyncConnection, announcer: Announcer, job_id: UUID)
     if await jobs.open_of_person(connection, locked.subject_ref):
         return Refused("another job of the same person is open and finds the same; wait for it")
     await progress.rewind(connection, job_id)
-    again = locked.again()
+    now = (await connection.execute(select(func.now()))).scalar_one()
+    again = locked.again(now.astimezone(UTC))
     again, said = say(again, again.snapshot())
     await jobs.write(connection, again)
     await announcer.announce(connection, [said])

@@ -67,6 +67,7 @@ job: Final = Table(
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("run_now", Boolean, nullable=False, server_default=text("false")),
     Column("rows_expected", BigInteger),
+    Column("retried_at", _moment),
     # One open job per person: what a new request joins is never in doubt.
     Index(
         "job_one_open_per_person",
@@ -88,6 +89,7 @@ job_request: Final = Table(
     Column("attempt", Integer, nullable=False),
     Column("deadline", _moment, nullable=False),
     Column("state", Text, nullable=False),
+    Column("requested_at", _moment, nullable=False),
     Index("job_request_by_job", "job_id"),
 )
 
