@@ -177,6 +177,34 @@ async def test_killed_with_two_batches_under_way_both_are_finished_first(world: 
     )
 
 
+async def test_a_request_of_two_client_rows_is_of_one_batch(world: World) -> None:
+    """The second is read while the first one's rows are not masked, and waits for no round."""
+    feature = await world.sketch(1)
+    await world.client_row("sketch", feature, source="client_old")
+    await world.sketch(2, source="client_old")
+    await world.accept(world.requested())
+    eraser = world.eraser(batch_rows=1)
+    stages = Stages(eraser)
+    mask = stages.hold_up("mask", 1)
+    collect, read = eraser.batches.collect, asyncio.Event()
+    plans: list[Intent] = []
+
+    async def collected(*args: Any) -> Intent:
+        plans.append(await collect(*args))
+        if len(plans) == 2:
+            read.set()
+        return plans[-1]
+
+    put_in(eraser.batches, "collect", collected)
+    running = asyncio.create_task(eraser.until_idle())
+    await asyncio.wait_for(read.wait(), timeout=30)
+    mask.set()
+    await running
+    assert await world.state() == "verified"
+    assert await world.value("select round from lethe.job") == 1
+    assert [len(plan.rows) for plan in plans] == [2, 2]
+
+
 async def test_an_error_in_the_next_batch_does_not_break_the_one_before(world: World) -> None:
     for number in range(3):
         await world.sketch(number)

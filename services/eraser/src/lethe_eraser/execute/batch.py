@@ -149,17 +149,18 @@ class Batches:
 
     async def delete(self, intent: Intent) -> Deletion:
         """Delete the batch's objects, and say what became of them."""
-        last = {ref for row in intent.rows for ref in row.delete_last}
-        first = [ref for ref in intent.refs if ref not in last]
+        refs, rows = intent.refs, intent.rows
+        last = {ref for row in rows for ref in row.delete_last}
+        first = [ref for ref in refs if ref not in last]
         deletion = await self._objects.delete(first) if first else NOTHING
+        if not last:
+            return deletion
         # What others are found through goes only when nothing is found through it any more.
+        tried = deletion.done | last
         needed = {
-            ref
-            for row in intent.rows
-            if not {*row.delete} <= deletion.done | last
-            for ref in row.delete_last
+            ref for row in rows if not tried.issuperset(row.delete) for ref in row.delete_last
         }
-        if ready := [ref for ref in intent.refs if ref in last - needed]:
+        if ready := [ref for ref in refs if ref in last - needed]:
             deletion |= await self._objects.delete(ready)
         return deletion
 
@@ -253,8 +254,9 @@ class Batches:
     ) -> None:
         if not intent.batch:
             return
-        failed = tuple(ref for ref in intent.refs if ref not in deletion.done)
-        scheduled = tuple(ref for ref in intent.refs if ref in deletion.scheduled)
+        refs, done = intent.refs, deletion.done
+        failed = tuple(ref for ref in refs if ref not in done)
+        scheduled = tuple(ref for ref in refs if ref in deletion.scheduled)
         if failed or scheduled or intent.if_unreferenced:
             outcome = replace(intent, failed=failed, scheduled=scheduled)
             await self._journal.write(connection, job.job_id, job.round, outcome, masked=True)

@@ -92,6 +92,8 @@ class Collector:
 
     async def collect(self, job: Job, subject: str, ahead: Ahead, underway: Underway) -> Intent:
         """Read on until there is something to do; the plan has no number yet."""
+        # Looked at before anything is read: what is masked in between is not read any more.
+        begun = {(row.table, row.row_id) for one in underway() for row in one.rows}
         plan = _Plan()
         async with self._reading() as connection:
             for _ in range(MOST_READS):
@@ -100,10 +102,10 @@ class Collector:
                     if plan.objects >= BATCH_OBJECTS:
                         ahead.put_back(read for _, left in reads[place:] for read in left)
                         break
-                    found = await self._find(
+                    part, blocked = await self._find(
                         connection, job, subject, request_type, of_type, underway
                     )
-                    plan.add(of_type, *found)
+                    plan.add(of_type, _without(part, begun), blocked)
                 if not plan.is_empty or ahead.is_done:
                     break
         ahead.learn(plan.client_rows, plan.objects)
@@ -162,6 +164,14 @@ class Collector:
         """A connection without a transaction: finding may wait for S3, and must hold nothing."""
         async with self._engine.connect() as connection:
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _without(part: OfType, begun: Collection[tuple[str, int]]) -> OfType:
+    """Leave rows to the batch before: a request may stand in several client rows."""
+    if not any((row.table, row.row_id) in begun for row in part.rows):
+        return part
+    rows = (row for row in part.rows if (row.table, row.row_id) not in begun)
+    return replace(part, rows=tuple(rows))
 
 
 async def _revive(

@@ -48,6 +48,7 @@ def blocked_row(row: BlockedRow | RowTarget, request_type: str, reason: BlockRea
 def left_behind(job: Job, intent: Intent, tally: Tally, deletion: Deletion) -> list[Blocked]:
     """Everything of the batch that stays as it was, and why."""
     left = list(intent.blocked)
+    done = deletion.done
     for part in intent.found:
         request_type = part.request_type
         kept = tally.confirmed[request_type]
@@ -69,7 +70,7 @@ def left_behind(job: Job, intent: Intent, tally: Tally, deletion: Deletion) -> l
                 deletion.locked_until.get(ref),
             )
             for ref in part.objects
-            if ref not in deletion.done
+            if ref not in done
         ]
     return left
 

@@ -53,11 +53,10 @@ class Tally:
             for ref in part.missing:
                 owners.setdefault(ref, part.request_type)
         absent = frozenset(intent.missing)
-        gone = Counter(owners[ref] for ref in new if ref in deletion.gone and ref not in absent)
-        missing = Counter(owners[ref] for ref in new if ref in absent)
-        scheduled = Counter(
-            owners[ref] for ref in new if ref in deletion.scheduled and ref not in absent
-        )
+        there = frozenset(new) - absent
+        gone = Counter(owners[ref] for ref in there & deletion.gone)
+        missing = Counter(owners[ref] for ref in absent.intersection(new))
+        scheduled = Counter(owners[ref] for ref in there & deletion.scheduled)
         kept = self._kept(named)
         return {
             part.request_type: TypeTotals(

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lethe_eraser.objects.calls import RETRYABLE, RefusedError, S3Calls
 from lethe_eraser.objects.outcomes import ObjectStoreUnavailableError
@@ -17,8 +16,7 @@ _OF_THE_PAGE: Final = frozenset({"MalformedXML", "InvalidRequest", "ParamValidat
 """Refusals that a single bad key may cause for its whole page."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """What an entry of DeleteObjects names; without a version, a key of an unversioned bucket."""
 
     key: str

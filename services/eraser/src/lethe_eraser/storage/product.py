@@ -57,11 +57,15 @@ TOO_LONG: Final = TooLong()
 
 @dataclass(frozen=True, slots=True)
 class ClientRow:
-    """One client row: its primary key, its request, and `cursor` to go on after it."""
+    """One client row: its primary key and its request."""
 
     primary_key: PrimaryKey
     request_id: int | None
-    cursor: str
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on after it."""
+        return _cursor((self.request_id, *self.primary_key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +161,7 @@ async def page_of_each(
     found: list[list[ClientRow]] = [[] for _ in begins]
     statement = pages[0] if len(pages) == 1 else union_all(*pages)
     for request_id, *primary_key, number in await connection.execute(statement):
-        cursor = _cursor((request_id, *primary_key))
-        found[number].append(ClientRow(tuple(primary_key), request_id, cursor))
+        found[number].append(ClientRow(tuple(primary_key), request_id))
     return [_in_order(rows)[:limit] for rows in found]
 
 
@@ -291,8 +294,7 @@ async def _whole(
         return None
     found: list[list[ClientRow]] = [[] for _ in begins]
     for request_type, request_id, *primary_key in answer:
-        cursor = _cursor((request_id, *primary_key))
-        found[types[request_type]].append(ClientRow(tuple(primary_key), request_id, cursor))
+        found[types[request_type]].append(ClientRow(tuple(primary_key), request_id))
     return found
 
 
