@@ -46,6 +46,7 @@ UPLOADS: Final = "sample-uploads"
 RESULTS: Final = "sample-results"
 DOCUMENTS: Final = "sample-documents"
 BUCKETS: Final = (UPLOADS, RESULTS, DOCUMENTS)
+_DEFAULT_REGION: Final = "us-east-1"
 VERSIONED: Final = frozenset({DOCUMENTS})
 """Buckets that keep every version of an object."""
 
@@ -257,6 +258,9 @@ def create_buckets(address: S3Address) -> None:
     for bucket in BUCKETS:
         if bucket in there:
             _empty(s3, bucket)
+        elif address.region == _DEFAULT_REGION:
+            # The one region that must not be named.
+            s3.create_bucket(Bucket=bucket)
         else:
             s3.create_bucket(
                 Bucket=bucket,

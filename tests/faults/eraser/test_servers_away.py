@@ -142,10 +142,10 @@ async def test_a_defect_of_one_person_does_not_stop_the_others(world: World) -> 
     eraser = world.eraser()
     real = eraser.batches.collect
 
-    async def broken(job: Any, subject: str, page: Any) -> Any:
+    async def broken(job: Any, subject: str, *rest: Any) -> Any:
         if subject == SUBJECT:
             raise KeyError
-        return await real(job, subject, page)
+        return await real(job, subject, *rest)
 
     put_in(eraser.batches, "collect", broken)
     await eraser.until_idle()

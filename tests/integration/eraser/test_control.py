@@ -28,6 +28,7 @@ from tests.integration.eraser.world import (
     World,
     put_in,
     to_the_end,
+    until_begun,
 )
 
 REF = "1.5ub7ec7"
@@ -49,24 +50,32 @@ def after_batch(eraser: Eraser, number: int, then: Any) -> None:
 
 
 async def test_a_hold_between_two_batches_stops_the_next(world: World) -> None:
-    for number in range(3):
+    """Of two batches under way one is masked when the hold comes: the other is the last."""
+    for number in range(4):
         await world.sketch(number)
     await world.accept(world.requested())
     hold = uuid7()
     eraser = world.eraser(batch_rows=1)
-    after_batch(eraser, 1, lambda: world.accept(Held(hold_id=hold)))
+
+    async def held_with_the_second_under_way() -> None:
+        await until_begun(world, 2)
+        await world.accept(Held(hold_id=hold))
+
+    after_batch(eraser, 1, held_with_the_second_under_way)
     await eraser.until_idle()
 
     assert await world.state() == "held"
     assert (await world.left_of(SUBJECT))["result"] == 2
-    assert await world.names() == ["accepted", "started", "batch_erased", "hold_applied"]
+    assert await world.names() == [
+        "accepted", "started", "batch_erased", "hold_applied", "batch_erased", "hold_applied",
+    ]  # fmt: skip
     await eraser.until_idle()
     assert (await world.left_of(SUBJECT))["result"] == 2
 
     await world.accept(Released(hold_id=hold))
     assert await to_the_end(world, eraser) == "verified"
     assert await world.left_of(SUBJECT) == NOTHING
-    assert (await world.said())[-1].event.totals["sketch"].objects_gone == 6
+    assert (await world.said())[-1].event.totals["sketch"].objects_gone == 8
 
 
 async def test_a_batch_whose_intent_was_committed_finishes_and_the_hold_has_the_last_word(
@@ -77,14 +86,25 @@ async def test_a_batch_whose_intent_was_committed_finishes_and_the_hold_has_the_
     await world.accept(world.requested())
     hold = uuid7()
     eraser = world.eraser(batch_rows=1)
-    real = eraser.batches.delete
+    delete, intend = eraser.batches.delete, eraser.batches.intend
+    held = asyncio.Event()
+    intended: list[int] = []
 
     async def held_meanwhile(intent: Any) -> Any:
         await world.accept(Held(hold_id=hold))
-        return await real(intent)
+        held.set()
+        return await delete(intent)
+
+    async def second_after_the_hold(*args: Any) -> Any:
+        if intended:
+            await held.wait()
+        intended.append(1)
+        return await intend(*args)
 
     put_in(eraser.batches, "delete", held_meanwhile)
+    put_in(eraser.batches, "intend", second_after_the_hold)
     await eraser.until_idle()
+    assert len(intended) == 2
     assert await world.names() == [
         "accepted", "started", "hold_applied", "batch_erased", "hold_applied",
     ]  # fmt: skip
@@ -267,12 +287,15 @@ async def test_nothing_is_erased_outside_the_window_and_it_stops_at_a_batch(worl
     world.clock.now = world.clock.now.replace(hour=19)
 
     async def five_o_clock() -> None:
+        await until_begun(world, 3)
         world.clock.now = world.clock.now.replace(hour=20)
 
     after_batch(eraser, 2, five_o_clock)
     await eraser.until_idle()
     assert await world.state() == "running"
-    assert (await world.left_of(SUBJECT))["result"] == 2
+    # The third was under way, and finished.
+    assert (await world.left_of(SUBJECT))["result"] == 1
+    assert await world.value("select count(*) from lethe.journal where not masked") == 0
 
     world.clock.now += timedelta(hours=23)
     await eraser.until_idle()
@@ -405,7 +428,8 @@ async def test_an_object_that_s3_does_not_delete_blocks_its_row_alone(world: Wor
         "select result from sketch_task where feature_id = :f", f=locked
     ) == json.dumps({"url": f"https://cdn.test.example/{SUBJECT}-2.png"})
     assert (await world.left_of(SUBJECT))["client"] == 2
-    assert await world.value("select count(*) from lethe.journal") == 2
+    # One batch of both types.
+    assert await world.value("select count(*) from lethe.journal") == 1
 
 
 def _retyped(record: Any, name: str) -> Any:

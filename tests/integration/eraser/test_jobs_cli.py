@@ -16,7 +16,15 @@ from lethe_eraser.cli import app
 from lethe_eraser.storage import control
 from lethe_eraser.storage.control import SetAside
 from lethe_eraser.window import Window
-from tests.integration.eraser.world import NOTHING, SUBJECT, Eraser, World, put_in, to_the_end
+from tests.integration.eraser.world import (
+    NOTHING,
+    SUBJECT,
+    Eraser,
+    World,
+    put_in,
+    to_the_end,
+    until_begun,
+)
 
 Lethe = Callable[..., Any]
 
@@ -95,12 +103,14 @@ async def test_a_paused_job_begins_nothing_more_and_goes_on_when_resumed(world: 
     eraser = world.eraser(batch_rows=1)
 
     async def pause() -> None:
+        await until_begun(world, 2)
         assert (await lethe_eraser("pause", await job_id(world))).exit_code == 0
 
     after_first_batch(eraser, pause)
     await eraser.until_idle()
     assert await world.state() == "running"
-    assert (await world.left_of(SUBJECT))["result"] == 2
+    # The second was under way, and finished.
+    assert (await world.left_of(SUBJECT))["result"] == 1
     assert "already" in (await lethe_eraser("pause", await job_id(world))).stdout
     assert (await document("show", await job_id(world)))["paused"] is True
 

@@ -514,3 +514,12 @@ async def until_state(world: World, state: str, *, within: float = 20) -> None:
 
     condition: Callable[[], bool | Awaitable[bool]] = reached
     await until(condition, within=within, what=state)
+
+
+async def until_begun(world: World, number: int) -> None:
+    """Wait until the intent of batch `number` is committed."""
+
+    async def begun() -> bool:
+        return bool(await world.value("select batches >= :n from lethe.job", n=number))
+
+    await until(begun, what=f"batch {number}")

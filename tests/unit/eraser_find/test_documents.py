@@ -16,6 +16,7 @@ from jsonpath import JSONPath
 import lethe_sandbox
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog, Ownership, ProductTable, ReferenceRule, load
+from lethe_eraser.catalog.paths import JsonPath
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.references import RowReader
 from lethe_eraser.references.documents import Sorted
@@ -262,7 +263,7 @@ def test_a_plain_column_is_the_reference_itself() -> None:
 def test_a_json_string_can_be_the_reference_itself() -> None:
     whole = jsonpath.compile("$")
     assert isinstance(whole, JSONPath)
-    rule = ReferenceRule(Ownership(), at=whole)
+    rule = ReferenceRule(Ownership(), at=JsonPath(whole))
     read = READER.read_value((rule,), RESULT_URL, ME)
     assert not isinstance(read, BlockReason)
     assert READER.sort(read, ME, frozenset()) == Sorted(results(RESULT), 0)

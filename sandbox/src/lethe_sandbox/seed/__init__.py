@@ -77,10 +77,12 @@ def seed_sample(
     seed: int = DEFAULT_SEED,
     scale: float = DEFAULT_SCALE,
     progress: Callable[[Progress], None] | None = None,
+    bucket_folder: Path | None = None,
 ) -> GroundTruth:
     """Put the sample into PostgreSQL and S3 in place of an earlier one, and write its ground truth.
 
-    `database_url` is a libpq or SQLAlchemy URL. `progress` is called in this thread. Until all is
+    `database_url` is a libpq or SQLAlchemy URL. `progress` is called in this thread.
+    `bucket_folder` is where the S3 server keeps its buckets as folders, if it does. Until all is
     there, there is no ground-truth file and the tables are as they were.
 
     Raises:
@@ -98,7 +100,7 @@ def seed_sample(
     witness = Witness(seed, scale, planned)
     url = database_url.replace("postgresql+psycopg", "postgresql", 1)
     try:
-        with psycopg.connect(url) as connection, Objects(s3) as objects:
+        with psycopg.connect(url) as connection, Objects(s3, bucket_folder) as objects:
             product.create_tables(connection)
             product.create_buckets(s3)
             rows = Rows(connection)

@@ -3,6 +3,7 @@
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
 from threading import BoundedSemaphore, local
 from types import TracebackType
 from typing import Final, Self
@@ -14,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from psycopg import sql
 
-from lethe_sandbox.product import TABLES
+from lethe_sandbox.product import TABLES, VERSIONED
 from lethe_sandbox.seed.records import SeedObject, SeedRow
 from lethe_sandbox.stack import S3Address
 
@@ -64,9 +65,16 @@ class Rows:
 
 
 class Objects:
-    """Puts objects from several threads; few wait in memory, and the first error ends it."""
+    """Puts objects from several threads; few wait in memory, and the first error ends it.
 
-    def __init__(self, address: S3Address) -> None:
+    Args:
+        address: where S3 answers.
+        folder: where that server keeps its buckets as folders of files, if it does: an object of
+            one version is then written there, which takes no request.
+    """
+
+    def __init__(self, address: S3Address, folder: Path | None = None) -> None:
+        self._folder = folder
         self._s3 = address.client()
         self._put = _Put(address)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="put")
@@ -111,11 +119,27 @@ class Objects:
 
     def _store(self, stored: SeedObject) -> None:
         place = stored.truth
+        if self._written(stored):
+            return
         # In turn: the order of versions is part of the ground truth.
         for body in stored.bodies:
             self._put(place.bucket, place.key, body)
         if place.deleted:
             self._s3.delete_object(Bucket=place.bucket, Key=place.key)
+
+    def _written(self, stored: SeedObject) -> bool:
+        place = stored.truth
+        is_plain = place.bucket not in VERSIONED and not place.deleted and len(stored.bodies) == 1
+        if self._folder is None or not is_plain:
+            return False
+        path = self._folder / place.bucket / place.key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(stored.bodies[0])
+        except OSError:
+            # No name of a file, or beside a folder of that name: S3 says what it thinks of it.
+            return False
+        return True
 
 
 class _Put:

@@ -1,5 +1,6 @@
 """S3 as versitygw plays it: the stricter of the two servers, for what moto lets pass."""
 
+from pathlib import Path
 from typing import ClassVar, Final
 
 from lethe_sandbox.stack import probes
@@ -25,14 +26,25 @@ class VersityGw(Server):
 
     name: ClassVar[str] = "versitygw"
 
-    def __init__(self, folders: Folders, instance: Instance) -> None:
+    def __init__(self, folders: Folders, instance: Instance, *, logs: bool = False) -> None:
         super().__init__(folders, instance)
+        self._logs = logs
         self._binary = folders.tools.resolve() / f"versitygw-{VERSION}"
 
     @property
     def address(self) -> S3Address:
         """Where it answers, with its root account, whose key is the owner of every bucket."""
         return S3Address(f"http://127.0.0.1:{self.port}", "us-east-1", ACCOUNT, _SECRET)
+
+    @property
+    def bucket_folder(self) -> Path:
+        """Where every bucket is a folder, and every object without versions a file in it."""
+        return self.folder.resolve() / "objects"
+
+    @property
+    def access_log(self) -> Path:
+        """A line per request, in the format of S3's own server access logs."""
+        return self.folder.resolve() / "access.log"
 
     def install(self) -> None:
         """See that it was built: the one server that needs a compiler, so not by the way."""
@@ -50,6 +62,7 @@ class VersityGw(Server):
         return Command(
             argv=[
                 *(str(self._binary), "--port", f"127.0.0.1:{self.port}", "--quiet"),
+                *(("--access-log", str(self.access_log)) if self._logs else ()),
                 *("posix", "--versioning-dir", str(folder / "versions"), str(folder / "objects")),
             ],
             folder=self.folder,

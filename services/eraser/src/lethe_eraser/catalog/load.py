@@ -28,6 +28,7 @@ from lethe_eraser.catalog.model import (
     SharedObjects,
     TableName,
 )
+from lethe_eraser.catalog.paths import JsonPath
 from lethe_eraser.catalog_schema import (
     ActiveAccountEntry,
     CatalogFile,
@@ -328,7 +329,7 @@ class _Resolution:
             in_bucket=entry.in_bucket,
         )
 
-    def _path(self, written: str, place: Place) -> JSONPath | None:
+    def _path(self, written: str, place: Place) -> JsonPath | None:
         try:
             path = jsonpath.compile(written)
         except JSONPathError as error:
@@ -337,7 +338,7 @@ class _Resolution:
         if not written.startswith("$") or not isinstance(path, JSONPath):
             self._wrong(place, "a JSONPath begins with `$`; for example `$.fileList[*]`")
             return None
-        return path
+        return JsonPath(path)
 
 
 def _counts(rules: Rules) -> bool:

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from typing import Final
 from urllib.parse import quote
 
-from jsonpath import JSONPath
 from pydantic import JsonValue
 
+from lethe_eraser.catalog.paths import JsonPath
 from lethe_eraser.domain import ObjectRef, RowKind
 
 CLIENT_KEY: Final = "{client_key}"
@@ -60,7 +60,7 @@ class Ownership:
 class Ignored:
     """URLs of a JSON value that name no object of ours."""
 
-    at: JSONPath
+    at: JsonPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class ReferenceRule:
     """Where a value names objects, and whose they are."""
 
     ownership: Ownership
-    at: JSONPath | None = None
+    at: JsonPath | None = None
     """None: the column's text itself is the reference, not JSON."""
-    list_at: JSONPath | None = None
+    list_at: JsonPath | None = None
     """The list that `at` takes the items of, if it does."""
     urls: tuple[str, ...] = ()
     key: str | None = None
@@ -87,7 +87,7 @@ class ReferenceRule:
     @property
     def is_root(self) -> bool:
         """Whether `at` is the whole value."""
-        return self.at is not None and not self.at.segments
+        return self.at is not None and self.at.is_root
 
 
 Rules = tuple[ReferenceRule | Ignored, ...]

@@ -6,16 +6,17 @@ objects of a page of requests (`Targets`) and masks the rows whose objects are c
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lethe_contracts.states import BlockReason
 
 RowKind = Literal["feature", "task"]
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRef:
+class ObjectRef(NamedTuple):
     """One object in S3; without a version, the key with every version it has."""
+
+    # A tuple, because batches put these into sets and dictionaries by the hundred thousand.
 
     bucket: str
     key: str

@@ -1,17 +1,18 @@
 """What a batch leaves as it was, and why."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import ClientTable
-from lethe_eraser.domain import MAX_ROUNDS, BlockedRow, Job, Masked, ObjectRef, RowTarget
+from lethe_eraser.domain import MAX_ROUNDS, BlockedRow, Job, ObjectRef, RowTarget
+from lethe_eraser.execute.tally import Tally
 from lethe_eraser.objects import MFA_DELETE, OBJECT_LOCKED, Deletion
 from lethe_eraser.storage import progress
 from lethe_eraser.storage.journal import Intent
 from lethe_eraser.storage.product import ClientRow
-from lethe_eraser.storage.progress import Blocked, Page
+from lethe_eraser.storage.progress import Blocked
 
 _UNKNOWN: Final = BlockReason.OBJECT_NOT_DELETED
 _REASONS: Final[Mapping[str, BlockReason]] = {
@@ -20,13 +21,13 @@ _REASONS: Final[Mapping[str, BlockReason]] = {
 }
 
 
-def unknown(source: ClientTable, page: Page, row: ClientRow) -> Blocked:
+def unknown(source: ClientTable, request_type: str, row: ClientRow) -> Blocked:
     """A client row of a type that nobody knows."""
     return Blocked(
         kind="client",
         table=str(source.table),
         row_key=progress.row_key(row.primary_key),
-        request_type=page.request_type,
+        request_type=request_type,
         request_id=row.request_id,
         reason=BlockReason.UNKNOWN_TYPE,
     )
@@ -44,43 +45,49 @@ def blocked_row(row: BlockedRow | RowTarget, request_type: str, reason: BlockRea
     )
 
 
-def left_behind(
-    job: Job,
-    intent: Intent,
-    confirmed: Sequence[RowTarget],
-    masked: Masked,
-    deletion: Deletion,
-) -> list[Blocked]:
+def left_behind(job: Job, intent: Intent, tally: Tally, deletion: Deletion) -> list[Blocked]:
     """Everything of the batch that stays as it was, and why."""
-    request_type = intent.page.request_type
-    kept = set(confirmed)
     left = list(intent.blocked)
-    left += [_refused(row, request_type, deletion) for row in intent.rows if row not in kept]
-    if job.round >= MAX_ROUNDS:
+    done = deletion.done
+    for part in intent.found:
+        request_type = part.request_type
+        kept = tally.confirmed[request_type]
+        if len(kept) < len(part.rows):
+            known = set(kept)
+            refused = (row for row in part.rows if row not in known)
+            left += [_refused(row, request_type, deletion) for row in refused]
+        if job.round >= MAX_ROUNDS:
+            left += [
+                blocked_row(row, request_type, BlockReason.STILL_WRITING)
+                for row in tally.changed(request_type)
+            ]
         left += [
-            blocked_row(row, request_type, BlockReason.STILL_WRITING) for row in masked.changed
+            progress.blocked_object(
+                job.job_id,
+                request_type,
+                ref,
+                _reason(ref, deletion),
+                deletion.locked_until.get(ref),
+            )
+            for ref in part.objects
+            if ref not in done
         ]
-    left += [
-        progress.blocked_object(
-            job.job_id, request_type, ref, _reason(ref, deletion), deletion.locked_until.get(ref)
-        )
-        for ref in intent.objects
-        if ref not in deletion.done
-    ]
     return left
 
 
 def without_doubted(intent: Intent, doubted: Collection[ObjectRef]) -> Intent:
     """Leave the rows that name one of `doubted`, with all their objects."""
-    left = [row for row in intent.rows if not {*row.delete, *row.delete_last}.isdisjoint(doubted)]
-    blocked = (
-        blocked_row(row, intent.page.request_type, BlockReason.TOO_MANY_MISSING) for row in left
-    )
-    return replace(
-        intent,
-        rows=tuple(row for row in intent.rows if row not in set(left)),
-        blocked=(*intent.blocked, *blocked),
-    )
+    found, blocked = [], list(intent.blocked)
+    for part in intent.found:
+        rows = []
+        for row in part.rows:
+            if {*row.delete, *row.delete_last}.isdisjoint(doubted):
+                rows.append(row)
+            else:
+                reason = BlockReason.TOO_MANY_MISSING
+                blocked.append(blocked_row(row, part.request_type, reason))
+        found.append(replace(part, rows=tuple(rows)))
+    return replace(intent, found=tuple(found), blocked=tuple(blocked))
 
 
 def _refused(row: RowTarget, request_type: str, deletion: Deletion) -> Blocked:

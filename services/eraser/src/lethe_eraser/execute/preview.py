@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import ObjectRef
-from lethe_eraser.execute.batch import Handlers
+from lethe_eraser.execute.collecting import Handlers
 from lethe_eraser.storage.product import page_client_rows, types_of
 
 

@@ -4,7 +4,7 @@ Everything it needs to go on is in the job row, its progress and its journal, so
 anywhere and begun again by anybody.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -18,18 +18,15 @@ from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import MAX_ROUNDS, Job, JobState, say, with_blocked
 from lethe_eraser.execute.batch import Batches
+from lethe_eraser.execute.pipeline import MayGoOn, Pipeline
 from lethe_eraser.fence import Fence
 from lethe_eraser.storage import jobs, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Journal
-from lethe_eraser.storage.product import types_of
-from lethe_eraser.storage.progress import Page
 from lethe_eraser.verify import Verification
 
 ROUND_PAUSE: Final = timedelta(seconds=5)
 """Pause before the second round; it doubles with every further one, so that writers can finish."""
-
-MayGoOn = Callable[[Job], bool]
 
 _log = structlog.get_logger(__name__)
 
@@ -117,39 +114,12 @@ class Rounds:
                 return None
         if going is None:
             return None
-        async with self._engine.connect() as connection:
-            steps = await progress.steps(connection, job.job_id, going.round)
-        for source in self._sources:
-            async with self._engine.connect() as connection:
-                types = await types_of(connection, source, subject)
-            for request_type in sorted(types):
-                step = steps.get((request_type, source.name))
-                if step is not None and step.done:
-                    continue
-                first = Page(request_type, source.name) if step is None else step.page
-                outcome = await self._pages(going, subject, first, may_go_on)
-                if outcome is None:
-                    return None
-                going, finished = outcome
-                if not finished:
-                    return going
-        return await self._end_round(going)
-
-    async def _pages(
-        self, job: Job, subject: str, first: Page, may_go_on: MayGoOn
-    ) -> tuple[Job, bool] | None:
-        """Work through one type of one source; says whether it came to its end."""
-        page: Page | None = first
-        while page is not None:
-            if not may_go_on(job):
-                return job, False
-            outcome = await self._batches.erase(job, subject, page)
-            if outcome is None:
-                return None
-            job, page = outcome
-            if job.state is not JobState.RUNNING:
-                return None
-        return job, True
+        ahead = await self._batches.ahead(going, subject)
+        outcome = await Pipeline(self._batches, going, subject, ahead, may_go_on).run()
+        if outcome is None:
+            return None
+        going, finished = outcome
+        return await self._end_round(going) if finished else going
 
     async def _end_round(self, job: Job) -> Job | None:
         async with self._engine.begin() as connection:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,7 +12,7 @@ from lethe_eraser.domain import BlockedRow, Masked, ObjectRef, RowTarget, Target
 from lethe_eraser.handlers.protocol import Objects
 from lethe_eraser.references import Found, RowReader, Sorted
 from lethe_eraser.storage.product import StoredRow, TooLong, mask_rows, unmasked_rows
-from lethe_eraser.storage.product_schema import describe
+from lethe_eraser.storage.product_schema import columns_beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,14 @@ class CataloguedRows:
 
     def __init__(self, catalog: Catalog, objects: Objects) -> None:
         self._objects = objects
+        self._claimed: dict[tuple[str, str], frozenset[str]] = {}
+        for feature in catalog.features.values():
+            for product in feature.tables:
+                name = (product.table.schema, product.table.name)
+                self._claimed[name] = product.columns
+        self._asked: WeakKeyDictionary[AsyncConnection, Mapping[tuple[str, str], Sequence[str]]] = (
+            WeakKeyDictionary()
+        )
         self.reader = RowReader(catalog)
 
     async def collect(
@@ -67,11 +76,9 @@ class CataloguedRows:
         """Read the rows that are not masked yet, one statement per table, and their references."""
         rows: list[ReadRow] = []
         blocked: list[BlockedRow] = []
-        live = await describe(connection, {(p.table.schema, p.table.name) for p in feature.tables})
+        beyond = await self._beyond(connection)
         for product in feature.tables:
-            # Asked anew each time: a column that was added since the start is nobody's, too.
-            columns = live.get((product.table.schema, product.table.name), {})
-            unclaimed = sorted(set(columns) - product.columns)
+            unclaimed = beyond.get((product.table.schema, product.table.name), ())
             for stored in await unmasked_rows(connection, product, request_ids, unclaimed):
                 found = self._read(product, stored, subject)
                 if isinstance(found, BlockReason):
@@ -79,6 +86,15 @@ class CataloguedRows:
                 else:
                     rows.append(ReadRow(product, stored, found))
         return rows, blocked
+
+    async def _beyond(self, connection: AsyncConnection) -> Mapping[tuple[str, str], Sequence[str]]:
+        """Ask once per connection, so per batch, which columns of all tables nobody claims.
+
+        A column that was added since the start is nobody's, too.
+        """
+        if connection not in self._asked:
+            self._asked[connection] = await columns_beyond(connection, self._claimed)
+        return self._asked[connection]
 
     async def existing(self, references: Iterable[Found]) -> frozenset[ObjectRef]:
         """Ask S3 about references that may mean one object or another; seldom any."""

@@ -3,6 +3,7 @@
 from lethe_eraser.objects.calls import S3Options
 from lethe_eraser.objects.cdn import Cdn, CdnError, CdnOptions
 from lethe_eraser.objects.checking import PROBE_KEY
+from lethe_eraser.objects.company import Company
 from lethe_eraser.objects.outcomes import (
     MFA_DELETE,
     NOTHING,
@@ -30,6 +31,7 @@ __all__ = [
     "CdnError",
     "CdnOptions",
     "CircuitOpenError",
+    "Company",
     "Deletion",
     "ObjectMissingError",
     "ObjectRefusedError",

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lethe_eraser.objects.calls import RETRYABLE, RefusedError, S3Calls
 from lethe_eraser.objects.outcomes import ObjectStoreUnavailableError
@@ -17,8 +16,7 @@ _OF_THE_PAGE: Final = frozenset({"MalformedXML", "InvalidRequest", "ParamValidat
 """Refusals that a single bad key may cause for its whole page."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """What an entry of DeleteObjects names; without a version, a key of an unversioned bucket."""
 
     key: str
@@ -32,14 +30,16 @@ class Item:
 
 
 def pages(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
-    """Split into pages of at most `size`; a key that XML cannot carry gets a page of its own."""
+    """Split into pages of at most `size`, in the order of keys."""
     # In order, so that a page is of few prefixes and one that is throttled holds few others up.
-    plain = sorted(
-        (item for item in items if not _NOT_IN_XML.search(item.key)), key=lambda item: item.key
-    )
+    plain = sorted(items, key=lambda item: item.key)
     for start in range(0, len(plain), size):
         yield plain[start : start + size]
-    yield from ([item] for item in items if _NOT_IN_XML.search(item.key))
+
+
+def is_alone(item: Item) -> bool:
+    """Whether XML cannot carry the key, so that it needs a request of its own."""
+    return _NOT_IN_XML.search(item.key) is not None
 
 
 def delete_page(calls: S3Calls, pace: Pace, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
@@ -50,7 +50,7 @@ def delete_page(calls: S3Calls, pace: Pace, bucket: str, items: Sequence[Item]) 
     Raises:
         ObjectStoreUnavailableError: Some are neither gone nor refused after the last try.
     """
-    if len(items) == 1 and _NOT_IN_XML.search(items[0].key):
+    if len(items) == 1 and is_alone(items[0]):
         return _delete_one(calls, bucket, items[0])
     refused: dict[Item, str] = {}
     pending = list(items)

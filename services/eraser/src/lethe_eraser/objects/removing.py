@@ -1,6 +1,7 @@
 """Makes objects of one bucket go: deletes them in every version, or tags them to be removed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -8,7 +9,8 @@ from typing import Final
 from lethe_eraser.catalog import Bucket
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.objects.calls import RefusedError, S3Calls
-from lethe_eraser.objects.deleting import Item, delete_page, pages
+from lethe_eraser.objects.company import Seat
+from lethe_eraser.objects.deleting import Item, delete_page, is_alone, pages
 from lethe_eraser.objects.listing import Version
 from lethe_eraser.objects.locks import Lock, lock_of
 from lethe_eraser.objects.looking import Looking, items_by_kind
@@ -16,6 +18,9 @@ from lethe_eraser.objects.outcomes import MFA_DELETE, OBJECT_LOCKED, VERSIONS_RE
 from lethe_eraser.objects.pace import Pace
 from lethe_eraser.objects.tagging import tag_version
 from lethe_eraser.objects.threads import Threads, every
+
+PAGES_AT_ONCE: Final = 4
+"""Pages on their way to S3; more make each slower and none of them faster."""
 
 PROOFS: Final = 3
 """How often the versions of a key are deleted and listed again before it counts as refused."""
@@ -48,6 +53,7 @@ class Removing:
         self._pace = pace
         self._buckets = buckets
         self._page_keys = page_keys
+        self._in_flight = asyncio.Semaphore(PAGES_AT_ONCE)
 
     async def remove(self, bucket: str, refs: Sequence[ObjectRef]) -> Outcome:
         """Remove `refs`, all versions of a key unless the reference names one.
@@ -55,6 +61,13 @@ class Removing:
         Raises:
             ObjectStoreUnavailableError: S3 is away; some may be gone.
         """
+        try:
+            return await self._remove(bucket, refs)
+        finally:
+            if (seat := Seat.taken()) is not None:
+                seat.came(bucket)
+
+    async def _remove(self, bucket: str, refs: Sequence[ObjectRef]) -> Outcome:
         state = await self._looking.versioning(bucket)
         tag = self._buckets[bucket].tag
         if tag is not None:
@@ -156,12 +169,22 @@ class Removing:
 
     async def _delete(self, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
         refused: dict[Item, str] = {}
-        for outcome in await every(
-            self._threads.run(delete_page, self._calls, self._pace, bucket, page)
-            for page in pages(items, self._page_keys)
-        ):
+        together = [item for item in items if not is_alone(item)]
+        seat = Seat.taken()
+        sent: list[Awaitable[dict[Item, str]]] = [
+            self._send(bucket, [item]) for item in items if is_alone(item)
+        ]
+        if seat is not None:
+            sent.append(seat.delete(bucket, together, self._send, self._page_keys))
+        else:
+            sent += [self._send(bucket, page) for page in pages(together, self._page_keys)]
+        for outcome in await every(sent):
             refused |= outcome
         return refused
+
+    async def _send(self, bucket: str, page: Sequence[Item]) -> dict[Item, str]:
+        async with self._in_flight:
+            return await self._threads.run(delete_page, self._calls, self._pace, bucket, page)
 
 
 def _items(

@@ -10,6 +10,7 @@ from lethe_eraser.domain import ObjectRef
 from lethe_eraser.objects.breaker import OnState
 from lethe_eraser.objects.calls import S3Calls, S3Options
 from lethe_eraser.objects.checking import problems_of
+from lethe_eraser.objects.company import Seat
 from lethe_eraser.objects.looking import Looking
 from lethe_eraser.objects.outcomes import (
     UNKNOWN_BUCKET,
@@ -77,6 +78,8 @@ class ObjectStore:
         """
         copies, failed = self._copies(refs)
         by_bucket = _by_bucket(copy for group in copies.values() for copy in group)
+        if (seat := Seat.taken()) is not None:
+            seat.expect(by_bucket)
         outcomes = await every(
             self._removing.remove(bucket, wanted) for bucket, wanted in by_bucket.items()
         )

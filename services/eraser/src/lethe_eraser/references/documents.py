@@ -23,6 +23,7 @@ from lethe_eraser.catalog.model import (
     Rules,
     SharedObjects,
 )
+from lethe_eraser.catalog.paths import Hit
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.references.urls import (
     Ambiguous,
@@ -235,9 +236,9 @@ class _Reading:
         found: list[Found] = []
         for rule in rules:
             if isinstance(rule, Ignored):
-                for match in rule.at.finditer(self._any):
-                    self._claim(match.parent, match.parts)
-                    self._ignored.add(id(match.obj))
+                for hit in rule.at.find(self._value):
+                    self._claim(hit)
+                    self._ignored.add(id(hit.obj))
             else:
                 found += self._by_rule(rule)
         # An object that no rule speaks of may well name nothing; its URLs are looked for anyway.
@@ -266,34 +267,30 @@ class _Reading:
                 elif isinstance(member, dict | list) and id(member) not in self._ignored:
                     open_values.append(member)
 
-    @property
-    def _any(self) -> Any:
-        return self._value
-
     def _by_rule(self, rule: ReferenceRule) -> Iterator[Found]:
         if rule.at is None or not self._has_its_shape(rule):
             return
-        for match in rule.at.finditer(self._any):
+        for hit in rule.at.find(self._value):
             self._applied = True
-            if match.obj is None:
+            if hit.obj is None:
                 continue
             if rule.is_object:
-                yield from self._of_object(rule, match.obj)
+                yield from self._of_object(rule, hit.obj)
             else:
-                self._claim(match.parent, match.parts)
+                self._claim(hit)
                 yield from _found(
-                    self._resolver.resolve_url(_string(match.obj) or "", in_bucket=rule.in_bucket),
+                    self._resolver.resolve_url(_string(hit.obj) or "", in_bucket=rule.in_bucket),
                     rule,
                 )
 
     def _has_its_shape(self, rule: ReferenceRule) -> bool:
         """Whether the rule is of this value's shape; inside it, a wrong shape is malformed."""
         if rule.list_at is not None:
-            for match in rule.list_at.finditer(self._any):
-                if isinstance(match.obj, list) or match.obj is None:
+            for hit in rule.list_at.find(self._value):
+                if isinstance(hit.obj, list) or hit.obj is None:
                     self._applied = True
                     continue
-                if not match.parts:
+                if hit.part is None:
                     return False
                 raise _UnreadableError(BlockReason.MALFORMED_JSON)
         return not (rule.is_root and rule.is_object and not isinstance(self._value, dict))
@@ -311,9 +308,9 @@ class _Reading:
             )
             yield from _found(resolution, rule)
 
-    def _claim(self, parent: Any, parts: tuple[str | int, ...]) -> None:
-        if parts:
-            self._claimed.add((id(parent.obj), parts[-1]))
+    def _claim(self, hit: Hit) -> None:
+        if hit.part is not None:
+            self._claimed.add((id(hit.parent), hit.part))
 
 
 def _meant(found: Found, existing: frozenset[ObjectRef]) -> Sequence[ObjectRef]:

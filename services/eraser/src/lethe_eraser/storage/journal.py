@@ -6,8 +6,8 @@ name of an object. An unfinished batch is finished from its intent, never from w
 
 import json
 import zlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -18,41 +18,105 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lethe_contracts.cipher import Cipher
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import ObjectRef, RowTarget
-from lethe_eraser.storage.progress import Blocked, Page
+from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page, Stretch
 from lethe_eraser.storage.tables import blocked_row, journal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
-    """What one batch sets out to do, from `page` to `end`."""
+class OfType:
+    """What a batch sets out to do with one request type."""
 
-    batch: int
-    page: Page
-    end: str | None = None
-    """The cursor of the last client row of the batch."""
-    done: bool = False
-    """Whether the batch is the last of its type and source in the round."""
+    request_type: str
     rows: tuple[RowTarget, ...] = ()
-    blocked: tuple[Blocked, ...] = ()
     objects: tuple[ObjectRef, ...] = ()
     """Objects without a row: deleted before, and found again by verification."""
-    if_unreferenced: bool = False
-    """Whether `objects` are deleted only as long as no row names them again."""
     missing: tuple[ObjectRef, ...] = ()
     """Objects that were not there before anything was deleted, as far as that is asked."""
-    failed: tuple[ObjectRef, ...] = ()
-    """Objects that S3 refused to delete."""
-    scheduled: tuple[ObjectRef, ...] = ()
-    """Objects that are tagged and wait for their lifecycle rule."""
 
     @property
     def refs(self) -> tuple[ObjectRef, ...]:
-        """Every object of the batch, once each."""
+        """Every object that is to be deleted, once each."""
         named = dict.fromkeys(self.objects)
         for row in self.rows:
             named.update(dict.fromkeys(row.delete))
             named.update(dict.fromkeys(row.delete_last))
         return tuple(named)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What one batch sets out to do, over all its stretches of client rows."""
+
+    batch: int
+    stretches: tuple[Stretch, ...]
+    found: tuple[OfType, ...] = ()
+    """By request type, each once."""
+    blocked: tuple[Blocked, ...] = ()
+    if_unreferenced: bool = False
+    """Whether `objects` are deleted only as long as no row names them again."""
+    failed: tuple[ObjectRef, ...] = ()
+    """Objects that S3 refused to delete."""
+    scheduled: tuple[ObjectRef, ...] = ()
+    """Objects that are tagged and wait for their lifecycle rule."""
+
+    @classmethod
+    def of_objects(
+        cls, batch: int, request_type: str, objects: Iterable[ObjectRef], *, if_unreferenced: bool
+    ) -> "Intent":
+        """Set out to delete objects that no row of the person names any more."""
+        return cls(
+            batch=batch,
+            stretches=(Stretch(Page(request_type, OBJECTS_ONLY)),),
+            found=(OfType(request_type=request_type, objects=tuple(objects)),),
+            if_unreferenced=if_unreferenced,
+        )
+
+    @property
+    def request_type(self) -> str:
+        """The type in which the batch ends."""
+        return self.stretches[-1].page.request_type
+
+    @property
+    def rows(self) -> tuple[RowTarget, ...]:
+        """The rows of all types."""
+        return tuple(row for part in self.found for row in part.rows)
+
+    @property
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """The objects without a row, of all types."""
+        return tuple(ref for part in self.found for ref in part.objects)
+
+    @property
+    def missing(self) -> tuple[ObjectRef, ...]:
+        """The objects of all types that were not there beforehand."""
+        return tuple(ref for part in self.found for ref in part.missing)
+
+    @property
+    def refs(self) -> tuple[ObjectRef, ...]:
+        """Every object of the batch, once each."""
+        return tuple(self.owners())
+
+    def owners(self) -> dict[ObjectRef, str]:
+        """Give every object of the batch with the type it counts for: the first that names it."""
+        owners: dict[ObjectRef, str] = {}
+        for part in self.found:
+            for ref in part.refs:
+                owners.setdefault(ref, part.request_type)
+        return owners
+
+    def naming(self, objects: Collection[ObjectRef]) -> "Intent":
+        """Name `objects`, which are among the batch's, as the ones without a row; each once."""
+        owners = self.owners()
+        of_type: dict[str, list[ObjectRef]] = {}
+        for ref in sorted(objects, key=str):
+            of_type.setdefault(owners[ref], []).append(ref)
+        return replace(
+            self,
+            found=tuple(
+                replace(part, objects=tuple(of_type.get(part.request_type, ())))
+                for part in self.found
+            ),
+        )
 
 
 class Journal:
@@ -62,22 +126,30 @@ class Journal:
         self._cipher = cipher
 
     async def write(
-        self, connection: AsyncConnection, job_id: UUID, round_: int, intent: Intent
+        self,
+        connection: AsyncConnection,
+        job_id: UUID,
+        round_: int,
+        intent: Intent,
+        *,
+        masked: bool = False,
     ) -> None:
         """Write an intent, or write it anew with what became of its objects."""
+        ends = intent.stretches[-1]
         row = insert(journal).values(
             job_id=job_id,
             batch=intent.batch,
             round=round_,
-            request_type=intent.page.request_type,
-            source=intent.page.source,
-            after_key=intent.page.after,
+            request_type=ends.page.request_type,
+            source=ends.page.source,
+            after_key=ends.page.after,
+            masked=masked,
             intent=self._sealed(job_id, intent),
         )
         await connection.execute(
             row.on_conflict_do_update(
                 index_elements=[journal.c.job_id, journal.c.batch],
-                set_={"intent": row.excluded.intent},
+                set_={"intent": row.excluded.intent, "masked": row.excluded.masked},
             )
         )
 
@@ -151,70 +223,96 @@ def _context(job_id: UUID, batch: int) -> str:
 
 
 def _written(intent: Intent) -> dict[str, Any]:
-    counted = (ref for row in intent.rows for ref in row.unless_referenced)
-    refs = tuple(dict.fromkeys((*intent.refs, *intent.failed, *intent.missing, *counted)))
-    at = {ref: index for index, ref in enumerate(refs)}
+    named: dict[ObjectRef, None] = dict.fromkeys((*intent.refs, *intent.failed))
+    for part in intent.found:
+        named.update(dict.fromkeys(part.missing))
+        for row in part.rows:
+            named.update(dict.fromkeys(row.unless_referenced))
+    at = {ref: index for index, ref in enumerate(named)}
     return {
-        "refs": [[ref.bucket, ref.key, ref.version] for ref in refs],
-        "end": intent.end,
-        "done": intent.done,
-        "objects": [at[ref] for ref in intent.objects],
+        "refs": [[ref.bucket, ref.key, ref.version] for ref in at],
+        "stretches": [
+            [one.page.request_type, one.page.source, one.page.after, one.end, one.done]
+            for one in intent.stretches
+        ],
+        "found": [
+            {
+                "type": part.request_type,
+                "rows": [_row(row, at) for row in part.rows],
+                "objects": [at[ref] for ref in part.objects],
+                "missing": [at[ref] for ref in part.missing],
+            }
+            for part in intent.found
+        ],
         "if_unreferenced": intent.if_unreferenced,
-        "missing": [at[ref] for ref in intent.missing],
         "failed": [at[ref] for ref in intent.failed],
         "scheduled": [at[ref] for ref in intent.scheduled],
         "blocked": [asdict(row) for row in intent.blocked],
-        "rows": [
-            [
-                row.kind,
-                row.table,
-                row.row_id,
-                row.row_version,
-                row.request_id,
-                [at[ref] for ref in row.delete],
-                [at[ref] for ref in row.delete_last],
-                row.kept,
-                [at[ref] for ref in row.unless_referenced],
-            ]
-            for row in intent.rows
-        ],
     }
+
+
+def _row(row: RowTarget, at: Mapping[ObjectRef, int]) -> list[Any]:
+    return [
+        row.kind,
+        row.table,
+        row.row_id,
+        row.row_version,
+        row.request_id,
+        [at[ref] for ref in row.delete],
+        [at[ref] for ref in row.delete_last],
+        row.kept,
+        [at[ref] for ref in row.unless_referenced],
+    ]
 
 
 def _read(batch: int, page: Page, written: Mapping[str, Any]) -> Intent:
     refs = [ObjectRef(*ref) for ref in written["refs"]]
-
-    def named(indices: Sequence[int]) -> tuple[ObjectRef, ...]:
-        return tuple(refs[index] for index in indices)
-
     return Intent(
         batch=batch,
-        page=page,
-        end=written["end"],
-        done=written["done"],
-        objects=named(written["objects"]),
+        stretches=_stretches(page, written),
+        found=tuple(
+            OfType(
+                request_type=part["type"],
+                rows=tuple(_target(row, refs) for row in part["rows"]),
+                objects=_named(refs, part["objects"]),
+                missing=_named(refs, part.get("missing", ())),
+            )
+            # An intent of an earlier release has one page of one type, and names it outside.
+            for part in written.get("found", [{"type": page.request_type, **written}])
+        ),
         if_unreferenced=written.get("if_unreferenced", False),
-        missing=named(written.get("missing", ())),
-        failed=named(written["failed"]),
-        scheduled=named(written.get("scheduled", ())),
+        failed=_named(refs, written["failed"]),
+        scheduled=_named(refs, written.get("scheduled", ())),
         blocked=tuple(
             Blocked(**{**row, "reason": BlockReason(row["reason"])}) for row in written["blocked"]
         ),
-        rows=tuple(
-            RowTarget(
-                kind,
-                table,
-                row_id,
-                version,
-                request_id,
-                named(first),
-                named(last),
-                kept,
-                # An intent of an earlier release ends here.
-                named(counted[0] if counted else ()),
-            )
-            for kind, table, row_id, version, request_id, first, last, kept, *counted in written[
-                "rows"
-            ]
-        ),
     )
+
+
+def _stretches(page: Page, written: Mapping[str, Any]) -> tuple[Stretch, ...]:
+    if "stretches" not in written:
+        return (Stretch(page, written["end"], written["done"]),)
+    return tuple(
+        Stretch(Page(request_type, source, after), end, done)
+        for request_type, source, after, end, done in written["stretches"]
+    )
+
+
+def _target(row: Sequence[Any], refs: Sequence[ObjectRef]) -> RowTarget:
+    kind, table, row_id, version, request_id, first, last, kept, *counted = row
+    return RowTarget(
+        kind,
+        table,
+        row_id,
+        version,
+        request_id,
+        _named(refs, first),
+        _named(refs, last),
+        kept,
+        # An intent of an earlier release ends here.
+        _named(refs, counted[0] if counted else ()),
+    )
+
+
+def _named(refs: Sequence[ObjectRef], indices: Iterable[int]) -> tuple[ObjectRef, ...]:
+    return tuple(refs[index] for index in indices)

@@ -5,7 +5,7 @@ every value is a parameter. Nothing here commits.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -32,6 +32,7 @@ from sqlalchemy import (
     select,
     table,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -56,11 +57,33 @@ TOO_LONG: Final = TooLong()
 
 @dataclass(frozen=True, slots=True)
 class ClientRow:
-    """One client row: its primary key, its request, and `cursor` to go on after it."""
+    """One client row: its primary key and its request."""
 
     primary_key: PrimaryKey
     request_id: int | None
-    cursor: str
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on after it."""
+        return _cursor((self.request_id, *self.primary_key))
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How many client rows of a type there are, and how many of them name no request."""
+
+    request_type: str
+    rows: int
+    without_request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where to go on in a type: after a cursor; `without_request` reads those rows, too."""
+
+    request_type: str
+    after: str | None
+    without_request: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +98,27 @@ class StoredRow:
     """Whether it holds anything in a column that nobody claims."""
 
 
-async def types_of(
+async def expected_of(
     connection: AsyncConnection, source: ClientTable, subject: str
-) -> dict[str, int]:
+) -> list[Expected]:
     """Count `subject`'s client rows per request type; a NULL type counts as the empty string."""
     rows = _client(source)
     type_ = func.coalesce(cast(rows.c[source.request_type], Text), "")
+    without = func.count().filter(rows.c[source.request_id].is_(None))
     statement = (
-        select(type_, func.count()).where(rows.c[source.client_key] == subject).group_by(type_)
+        select(type_, func.count(), without)
+        .where(rows.c[source.client_key] == subject)
+        .group_by(type_)
+        .order_by(type_)
     )
-    return {row[0]: row[1] for row in await connection.execute(statement.order_by(type_))}
+    return [Expected(*row) for row in await connection.execute(statement)]
+
+
+async def types_of(
+    connection: AsyncConnection, source: ClientTable, subject: str
+) -> dict[str, int]:
+    """Count `subject`'s client rows per request type, as `expected_of` does."""
+    return {e.request_type: e.rows for e in await expected_of(connection, source, subject)}
 
 
 async def page_client_rows(
@@ -101,21 +135,34 @@ async def page_client_rows(
     The order is request id, then primary key, so the table's index serves it; rows without a
     request id come last. An empty `request_type` also means NULL.
     """
-    last = None if after is None else _parse_cursor(after)
-    found: list[ClientRow] = []
-    if last is None or last[0] is not None:
-        found = await _page(connection, source, subject, request_type, after=last, limit=limit)
-    if len(found) < limit:
-        after_null = last if last is not None and last[0] is None else (None,)
-        found += await _page(
-            connection,
-            source,
-            subject,
-            request_type,
-            after=after_null,
-            limit=limit - len(found),
-        )
+    begin = Begin(request_type, after, without_request=True)
+    [found] = await page_of_each(connection, source, subject, [begin], limit=limit)
     return found
+
+
+async def page_of_each(
+    connection: AsyncConnection,
+    source: ClientTable,
+    subject: str,
+    begins: Sequence[Begin],
+    *,
+    limit: int,
+) -> list[list[ClientRow]]:
+    """Read a page of every one of `begins`, as `page_client_rows` does, in one statement or two."""
+    if len(begins) > 1 and all(begin.after is None for begin in begins):
+        whole = await _whole(connection, source, subject, begins, limit)
+        if whole is not None:
+            return whole
+    pages = [
+        page.add_columns(literal(number).label("number")).limit(limit)
+        for number, begin in enumerate(begins)
+        for page in _pages(source, subject, begin)
+    ]
+    found: list[list[ClientRow]] = [[] for _ in begins]
+    statement = pages[0] if len(pages) == 1 else union_all(*pages)
+    for request_id, *primary_key, number in await connection.execute(statement):
+        found[number].append(ClientRow(tuple(primary_key), request_id))
+    return [_in_order(rows)[:limit] for rows in found]
 
 
 async def mask_client_rows(
@@ -220,37 +267,68 @@ def _table(schema: str, name: str, columns: Iterable[str]) -> TableClause:
     return table(name, *clauses, schema=schema)
 
 
-async def _page(
+async def _whole(
     connection: AsyncConnection,
     source: ClientTable,
     subject: str,
-    request_type: str,
-    *,
-    after: tuple[Any, ...] | None,
+    begins: Sequence[Begin],
     limit: int,
-) -> list[ClientRow]:
-    """Read a page of the rows with a request id or, if `after` begins with None, without one."""
+) -> list[list[ClientRow]] | None:
+    """Read all rows of whole types at once, which is planned once; None if they are too many."""
     rows = _client(source)
     request, type_ = rows.c[source.request_id], rows.c[source.request_type]
     key = [rows.c[name] for name in source.primary_key]
-    of_type: ColumnElement[bool] = type_ == request_type
-    statement = select(request, *key).where(
-        rows.c[source.client_key] == subject,
-        of_type if request_type else or_(of_type, type_.is_(None)),
+    types = {begin.request_type: number for number, begin in enumerate(begins)}
+    of_types: ColumnElement[bool] = type_ == func.any(literal(sorted(types), ARRAY(Text)))
+    statement = (
+        select(func.coalesce(cast(type_, Text), ""), request, *key)
+        .where(
+            rows.c[source.client_key] == subject,
+            or_(of_types, type_.is_(None)) if "" in types else of_types,
+        )
+        .order_by(request, *key)
+        .limit(limit + 1)
     )
-    if after is not None and after[0] is None:
-        statement = statement.where(request.is_(None)).order_by(*key)
-        position, order = after[1:], key
-    else:
-        statement = statement.where(request.is_not(None)).order_by(request, *key)
-        position, order = after or (), [request, *key]
-    if position:
-        values = [literal(part, _type_of(part)) for part in position]
-        statement = statement.where(tuple_(*order) > tuple_(*values))
-    return [
-        ClientRow(tuple(primary_key), request_id, _cursor((request_id, *primary_key)))
-        for request_id, *primary_key in await connection.execute(statement.limit(limit))
-    ]
+    answer = (await connection.execute(statement)).all()
+    if len(answer) > limit:
+        return None
+    found: list[list[ClientRow]] = [[] for _ in begins]
+    for request_type, request_id, *primary_key in answer:
+        found[types[request_type]].append(ClientRow(tuple(primary_key), request_id))
+    return found
+
+
+def _pages(source: ClientTable, subject: str, begin: Begin) -> Iterator[Select[Any]]:
+    """Give the page of rows with a request id, and the one of those without, as far as wanted."""
+    rows = _client(source)
+    request, type_ = rows.c[source.request_id], rows.c[source.request_type]
+    key = [rows.c[name] for name in source.primary_key]
+    of_type: ColumnElement[bool] = type_ == begin.request_type
+    plain = select(request, *key).where(
+        rows.c[source.client_key] == subject,
+        of_type if begin.request_type else or_(of_type, type_.is_(None)),
+    )
+    last = () if begin.after is None else _parse_cursor(begin.after)
+    if not last or last[0] is not None:
+        with_id = plain.where(request.is_not(None)).order_by(request, *key)
+        yield _after(with_id, [request, *key], last)
+    if begin.without_request or (last and last[0] is None):
+        without = plain.where(request.is_(None)).order_by(*key)
+        yield _after(without, key, last[1:] if last and last[0] is None else ())
+
+
+def _after(
+    page: Select[Any], order: Sequence[ColumnElement[Any]], position: Sequence[Any]
+) -> Select[Any]:
+    if not position:
+        return page
+    values = [literal(part, _type_of(part)) for part in position]
+    return page.where(tuple_(*order) > tuple_(*values))
+
+
+def _in_order(rows: list[ClientRow]) -> list[ClientRow]:
+    """Put those without a request last: no word says in which order a union gives its parts."""
+    return sorted(rows, key=lambda row: row.request_id is None)
 
 
 def _of_requests(

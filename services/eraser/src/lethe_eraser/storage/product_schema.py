@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ARRAY, Text, bindparam, text
+from sqlalchemy import ARRAY, Integer, Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _COLUMNS = text(
@@ -66,6 +66,28 @@ _UNIQUE = text(
     order by 1, 2, 3
     """
 ).bindparams(bindparam("schemas", type_=ARRAY(Text)), bindparam("names", type_=ARRAY(Text)))
+
+_BEYOND = text(
+    """
+    select wanted.number, a.attname
+    from unnest(:schemas, :names, :numbers) as wanted(schema_name, table_name, number)
+    join pg_namespace n on n.nspname = wanted.schema_name
+    join pg_class c on c.relnamespace = n.oid and c.relname = wanted.table_name
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where c.relkind in ('r', 'p')
+      and not exists (
+          select from unnest(:claimed_numbers, :claimed_columns) as claimed(number, column_name)
+          where claimed.number = wanted.number and claimed.column_name = a.attname
+      )
+    order by 1, 2
+    """
+).bindparams(
+    bindparam("schemas", type_=ARRAY(Text)),
+    bindparam("names", type_=ARRAY(Text)),
+    bindparam("numbers", type_=ARRAY(Integer)),
+    bindparam("claimed_numbers", type_=ARRAY(Integer)),
+    bindparam("claimed_columns", type_=ARRAY(Text)),
+)
 
 _REJECTED = text(
     """
@@ -156,6 +178,28 @@ async def describe(
     for schema, name, column, type_name, not_null, generated in rows:
         found.setdefault((schema, name), {})[column] = LiveColumn(type_name, not_null, generated)
     return found
+
+
+async def columns_beyond(
+    connection: AsyncConnection, claimed: Mapping[tuple[str, str], Collection[str]]
+) -> dict[tuple[str, str], list[str]]:
+    """Give the columns that tables (schema, name) have beyond those that are claimed."""
+    tables = sorted(claimed)
+    columns = [(number, name) for number, of in enumerate(tables) for name in claimed[of]]
+    rows = await connection.execute(
+        _BEYOND,
+        {
+            "schemas": [schema for schema, _ in tables],
+            "names": [name for _, name in tables],
+            "numbers": list(range(len(tables))),
+            "claimed_numbers": [number for number, _ in columns],
+            "claimed_columns": [name for _, name in columns],
+        },
+    )
+    beyond: dict[tuple[str, str], list[str]] = {}
+    for number, column in rows:
+        beyond.setdefault(tables[number], []).append(column)
+    return beyond
 
 
 async def rejected_masks(

@@ -1,45 +1,26 @@
-"""How far a job came: pages done, objects counted, rows blocked.
+"""How far a job came: client rows done, and rows blocked.
 
 All of it is written in the transaction that masks a batch: the same batch twice is the batch once.
 """
 
-import hashlib
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    Boolean,
-    ColumnElement,
-    Text,
-    case,
-    delete,
-    func,
-    literal,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import ObjectRef, RowKind
+from lethe_eraser.storage.counted import digest_of
 from lethe_eraser.storage.product import PrimaryKey
 from lethe_eraser.storage.tables import blocked_row, counted_object, progress
 
 OBJECTS_ONLY: Final = ""
 """The source of a journal row that names objects and no page of client rows."""
-
-MISSING_PERCENT: Final = 2
-"""The most of a job's objects in one bucket that may be missing; above it, rows are left."""
-
-_LAST: Final = b"last"
-"""Sets digests of objects that were deleted last apart from those that are counted."""
 
 BlockedKind = RowKind | Literal["client", "object"]
 
@@ -51,6 +32,17 @@ class Page:
     request_type: str
     source: str
     after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Client rows of one type in one client table: those after `page.after`, up to `end`."""
+
+    page: Page
+    end: str | None = None
+    """The cursor of the last of them."""
+    done: bool = False
+    """Whether they are the last of their type and table in the round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +84,39 @@ async def steps(
 
 
 async def advance(
-    connection: AsyncConnection, job_id: UUID, round_: int, page: Page, *, done: bool, deferred: int
+    connection: AsyncConnection,
+    job_id: UUID,
+    round_: int,
+    stretches: Iterable[Stretch],
+    deferred: Mapping[str, int],
 ) -> None:
-    """Note that (type, source) came to `page.after` in this round, and rows left for the next."""
-    row = insert(progress).values(
-        job_id=job_id,
-        request_type=page.request_type,
-        source=page.source,
-        round=round_,
-        after_key=page.after,
-        done=done,
-        deferred=deferred,
-    )
+    """Note how far each (type, source) came in this round, in one statement.
+
+    Args:
+        connection: of the transaction that masks the batch.
+        job_id: whose progress it is.
+        round_: the job's round.
+        stretches: what was worked through.
+        deferred: by type, the rows left for the next round.
+    """
+    left = dict(deferred)
+    # A type may stand in several client tables: what it left is noted once.
+    values = [
+        {
+            "job_id": job_id,
+            "request_type": stretch.page.request_type,
+            "source": stretch.page.source,
+            "round": round_,
+            "after_key": stretch.end,
+            "done": stretch.done,
+            "deferred": left.pop(stretch.page.request_type, 0),
+        }
+        for stretch in stretches
+        if stretch.page.source != OBJECTS_ONLY
+    ]
+    if not values:
+        return
+    row = insert(progress).values(values)
     of_this_round = progress.c.round == row.excluded.round
     await connection.execute(
         row.on_conflict_do_update(
@@ -117,111 +130,6 @@ async def advance(
             },
         )
     )
-
-
-async def count_new(
-    connection: AsyncConnection,
-    job_id: UUID,
-    refs: Iterable[ObjectRef],
-    missing: Collection[ObjectRef] = (),
-) -> frozenset[ObjectRef]:
-    """Remember these objects as counted; gives those that were not yet.
-
-    Those of `missing` are remembered as such, unless they were counted before: then it was this job
-    that deleted them.
-    """
-    by_digest = {_digest(job_id, ref): ref for ref in refs}
-    if not by_digest:
-        return frozenset()
-    digests = sorted(by_digest)
-    absent = frozenset(missing)
-    columns = (
-        func.unnest(
-            literal(digests, ARRAY(BigInteger)),
-            literal([by_digest[digest].bucket for digest in digests], ARRAY(Text)),
-            literal([by_digest[digest] in absent for digest in digests], ARRAY(Boolean)),
-        )
-        .table_valued("digest", "bucket", "missing")
-        .render_derived()
-    )
-    new = (
-        insert(counted_object)
-        .from_select(
-            ["job_id", "digest", "bucket", "missing"],
-            select(literal(job_id), columns.c.digest, columns.c.bucket, columns.c.missing),
-        )
-        .on_conflict_do_nothing()
-        .returning(counted_object.c.digest)
-    )
-    return frozenset(by_digest[digest] for digest in (await connection.execute(new)).scalars())
-
-
-async def missing_too_often(
-    connection: AsyncConnection,
-    job_id: UUID,
-    refs: Iterable[ObjectRef],
-    missing: Collection[ObjectRef],
-) -> frozenset[ObjectRef]:
-    """Give those of `missing` in whose buckets more than 2 % of the job's objects were not there.
-
-    What was counted in earlier batches and `refs`, which are about to be, count together. An object
-    that this job deleted itself was not missing.
-    """
-    by_digest = {_digest(job_id, ref): ref for ref in {*refs, *missing}}
-    rows = await connection.execute(
-        select(counted_object.c.digest, counted_object.c.missing).where(
-            counted_object.c.job_id == job_id, counted_object.c.digest.in_(by_digest)
-        )
-    )
-    counted = {by_digest[digest]: was_missing for digest, was_missing in rows}
-    absent = [ref for ref in missing if counted.get(ref, True)]
-    of_job = await connection.execute(
-        select(
-            counted_object.c.bucket,
-            func.count(),
-            func.count().filter(counted_object.c.missing),
-        )
-        .where(counted_object.c.job_id == job_id)
-        .group_by(counted_object.c.bucket)
-    )
-    known = {bucket: (total, without) for bucket, total, without in of_job}
-    total = Counter({bucket: total for bucket, (total, _) in known.items()})
-    total.update(ref.bucket for ref in by_digest.values() if ref not in counted)
-    without = Counter({bucket: without for bucket, (_, without) in known.items()})
-    without.update(ref.bucket for ref in absent if ref not in counted)
-    return frozenset(
-        ref for ref in absent if without[ref.bucket] * 100 > total[ref.bucket] * MISSING_PERCENT
-    )
-
-
-async def remember_last(
-    connection: AsyncConnection, job_id: UUID, refs: Iterable[ObjectRef]
-) -> None:
-    """Remember objects that were deleted after everything found in them."""
-    rows = [{"job_id": job_id, "digest": _digest(job_id, ref, _LAST)} for ref in refs]
-    if rows:
-        await connection.execute(insert(counted_object).on_conflict_do_nothing(), rows)
-
-
-async def deleted_last(
-    connection: AsyncConnection, job_id: UUID, refs: Iterable[ObjectRef]
-) -> frozenset[ObjectRef]:
-    """Tell which of these objects this job deleted after everything found in them."""
-    by_digest = {_digest(job_id, ref, _LAST): ref for ref in refs}
-    if not by_digest:
-        return frozenset()
-    rows = await connection.execute(
-        select(counted_object.c.digest).where(
-            counted_object.c.job_id == job_id, counted_object.c.digest.in_(by_digest)
-        )
-    )
-    return frozenset(by_digest[digest] for digest in rows.scalars())
-
-
-def _digest(job_id: UUID, ref: ObjectRef, personalisation: bytes = b"") -> int:
-    name = f"{ref.bucket}\0{ref.key}".encode("utf-8", "surrogatepass")
-    sealed = hashlib.blake2b(name, digest_size=8, key=job_id.bytes, person=personalisation).digest()
-    return int.from_bytes(sealed, "big", signed=True)
 
 
 async def record_blocked(
@@ -281,7 +189,7 @@ def blocked_object(
     return Blocked(
         kind="object",
         table=ref.bucket,
-        row_key=f"{_digest(job_id, ref):x}",
+        row_key=f"{digest_of(job_id, ref):x}",
         request_type=request_type,
         request_id=None,
         reason=reason,

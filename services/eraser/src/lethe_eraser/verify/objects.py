@@ -1,7 +1,7 @@
 """Which objects of a job's journal are still there."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
@@ -59,6 +59,6 @@ async def objects_left(
             scheduled |= again.scheduled
             left -= again.done
         if new := left - seen:
-            found.append(replace(intent, objects=tuple(sorted(new, key=str))))
+            found.append(intent.naming(new))
         seen |= left | waiting
     return ObjectsLeft(tuple(found), len(scheduled))

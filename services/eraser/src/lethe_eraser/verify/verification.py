@@ -27,7 +27,7 @@ from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
 from lethe_eraser.storage.product import mask_client_rows
 from lethe_eraser.storage.product_sample import holds_rows_of
-from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page
+from lethe_eraser.storage.progress import Blocked
 from lethe_eraser.verify.client_rows import ClientRows
 from lethe_eraser.verify.invalidate import UNKNOWN, Invalidator
 from lethe_eraser.verify.objects import Store, objects_left
@@ -207,14 +207,17 @@ class Verification:
         again = job.to(JobState.RUNNING)
         again = replace(again, round=again.round + 1)
         for found in scan.objects:
-            again = replace(again, batches=again.batches + 1)
-            intent = Intent(
-                batch=again.batches,
-                page=Page(found.page.request_type, OBJECTS_ONLY),
-                objects=found.objects,
-                if_unreferenced=found.if_unreferenced,
-            )
-            await self._journal.write(connection, job.job_id, again.round, intent)
+            for part in found.found:
+                if not part.objects:
+                    continue
+                again = replace(again, batches=again.batches + 1)
+                intent = Intent.of_objects(
+                    again.batches,
+                    part.request_type,
+                    part.objects,
+                    if_unreferenced=found.if_unreferenced,
+                )
+                await self._journal.write(connection, job.job_id, again.round, intent)
         again, said = say(again, again.snapshot())
         await jobs.write(connection, again, retry_in=AGAIN_AFTER)
         await self._announcer.announce(connection, [said])
@@ -247,8 +250,9 @@ class Verification:
         await progress.record_blocked(connection, job.job_id, job.round, None, left)
         for found in scan.objects:
             objects = [
-                progress.blocked_object(job.job_id, found.page.request_type, ref)
-                for ref in found.objects
+                progress.blocked_object(job.job_id, part.request_type, ref)
+                for part in found.found
+                for ref in part.objects
             ]
             await progress.record_blocked(connection, job.job_id, job.round, found.batch, objects)
 
