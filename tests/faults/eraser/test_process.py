@@ -196,13 +196,18 @@ async def test_preview_counts_and_touches_nothing(
         "requests": {"document": 1, "sketch": 5, "video-upscale": 1},
         "rows": {"public.document": 1, "public.sketch_feature": 5, "public.sketch_task": 4},
         "objects": {
-            world.buckets["documents"]: 3,
-            world.buckets["results"]: 4,
-            world.buckets["uploads"]: 4,
+            world.buckets["documents"]: {"gone": 3},
+            world.buckets["results"]: {"gone": 4},
+            world.buckets["uploads"]: {"gone": 4},
         },
         "objects_kept": 1,
         "objects_if_unreferenced": 0,
         "blocked": {"unknown_type": 1, "unresolved_reference": 1},
+        "unresolved": 1,
+        "job_id": None,
+        "state": None,
+        "holds": None,
+        "expected_seconds": None,
     }
     plain = lethe(environment, "eraser", "preview", SUBJECT)
     assert "rows to be masked per table: 10" in plain.stdout

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -13,6 +13,7 @@ from lethe_contracts.subject import normalise
 from lethe_eraser.catalog import CatalogError
 from lethe_eraser.consumer import GROUP, TOPICS
 from lethe_eraser.container import EraserContainer
+from lethe_eraser.domain import Job
 from lethe_eraser.execute.preview import Preview
 from lethe_eraser.jobs_cli import add_to
 from lethe_eraser.objects import ObjectStoreError
@@ -67,7 +68,7 @@ def preview(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Count what erasing a person would touch, per table and bucket. Touches nothing."""
+    """Count what erasing a person would touch: per table, bucket and outcome. Touches nothing."""
     settings = load(EraserSettings)
     logging.configure("eraser", settings.log_level, stream=sys.stderr)
     try:
@@ -118,15 +119,35 @@ def _table(found: Preview) -> str:
         "client_rows": "client rows per table",
         "requests": "client rows per type",
         "rows": "rows to be masked per table",
-        "objects": "objects to be deleted per bucket",
+        "objects": "objects per bucket, and what becomes of them",
         "blocked": "rows left, and why",
     }
     lines: list[str] = []
     document: Mapping[str, Any] = found.document()
     for name, title in titles.items():
-        counts: Mapping[str, int] = document[name]
+        counts = dict(_flat(document[name]))
         lines.append(f"{title}: {sum(counts.values())}")
         lines += [f"  {label:<44} {count:>10}" for label, count in counts.items()]
-    lines.append(f"objects named and kept: {found.objects_kept}")
-    lines.append(f"objects deleted if nobody else names them: {len(found.if_unreferenced)}")
+    held = "no" if found.holds == 0 else f"{found.holds} legal hold(s), nothing is erased meanwhile"
+    seconds = found.expected_seconds
+    lines += [
+        f"references that lead nowhere known: {document['unresolved']}",
+        f"objects named and kept (shared, or somebody else's): {found.objects_kept}",
+        f"job: {'none that knows the person' if found.job is None else _standing(found.job)}",
+        f"held: {'unknown without a job' if found.holds is None else held}",
+        "expected time of one worker: "
+        + ("unknown, no rate was measured yet" if seconds is None else f"{seconds:.0f} s"),
+    ]
     return "\n".join(lines)
+
+
+def _flat(counts: Mapping[str, int | Mapping[str, int]]) -> Iterator[tuple[str, int]]:
+    for label, count in counts.items():
+        if isinstance(count, int):
+            yield label, count
+        else:
+            yield from ((f"{label}, {below}", number) for below, number in count.items())
+
+
+def _standing(job: Job) -> str:
+    return f"{job.job_id} ({job.state})"

@@ -291,7 +291,9 @@ class EraserContainer(containers.DeclarativeContainer):
         Previewer,
         engine=engine,
         sources=catalog.provided.client_tables,
+        buckets=catalog.provided.buckets,
         handlers=handlers,
+        cipher=cipher,
         batch_rows=settings.provided.batch_rows,
     )
     sampler = providers.Singleton(

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from lethe_contracts.cipher import Cipher
 from lethe_contracts.states import BlockReason
-from lethe_eraser.catalog import ClientTable
-from lethe_eraser.domain import ObjectRef
+from lethe_eraser.catalog import Bucket, ClientTable
+from lethe_eraser.domain import Job, ObjectRef
 from lethe_eraser.execute.collecting import Handlers
+from lethe_eraser.storage import forecast, jobs, operations
 from lethe_eraser.storage.product import page_client_rows, types_of
 
 
@@ -24,14 +27,20 @@ class Preview:
     """Client rows by request type."""
     rows: Counter[str] = field(default_factory=Counter)
     """Rows to be masked, by table."""
-    objects: Counter[str] = field(default_factory=Counter)
-    """Objects to be deleted, by bucket, each once."""
+    objects: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Objects by bucket and what becomes of them, each once."""
     objects_kept: int = 0
     """Named by a row and kept: shared, or another person's."""
     if_unreferenced: set[ObjectRef] = field(default_factory=set)
     """Objects that are deleted only if no other row names them by then."""
     blocked: Counter[BlockReason] = field(default_factory=Counter)
     """Rows that would be left, by reason."""
+    job: Job | None = None
+    """The person's newest job that still knows whose it is."""
+    holds: int | None = None
+    """Legal holds on the person; None if no job says by which reference they are kept."""
+    expected_seconds: float | None = None
+    """Of one worker, at the rate measured lately; None if none was measured."""
 
     def document(self) -> Mapping[str, Any]:
         """The same as plain values for JSON."""
@@ -39,11 +48,22 @@ class Preview:
             "client_rows": dict(sorted(self.client_rows.items())),
             "requests": dict(sorted(self.requests.items())),
             "rows": dict(sorted(self.rows.items())),
-            "objects": dict(sorted(self.objects.items())),
+            "objects": self._by_bucket(),
             "objects_kept": self.objects_kept,
             "objects_if_unreferenced": len(self.if_unreferenced),
             "blocked": dict(sorted(self.blocked.items())),
+            "unresolved": self.blocked[BlockReason.UNRESOLVED_REFERENCE],
+            "job_id": None if self.job is None else str(self.job.job_id),
+            "state": None if self.job is None else self.job.state.value,
+            "holds": self.holds,
+            "expected_seconds": self.expected_seconds,
         }
+
+    def _by_bucket(self) -> dict[str, dict[str, int]]:
+        buckets: dict[str, dict[str, int]] = {}
+        for (bucket, outcome), count in sorted(self.objects.items()):
+            buckets.setdefault(bucket, {})[outcome] = count
+        return buckets
 
 
 class Previewer:
@@ -52,7 +72,9 @@ class Previewer:
     Args:
         engine: the product's database; only read-only transactions are opened.
         sources: the client tables.
+        buckets: which of them leave the deleting to a lifecycle rule.
         handlers: finds the handler of a request type.
+        cipher: opens the subjects of jobs, to find the person's.
         batch_rows: client rows read at once.
     """
 
@@ -61,12 +83,16 @@ class Previewer:
         *,
         engine: AsyncEngine,
         sources: Iterable[ClientTable],
+        buckets: Mapping[str, Bucket],
         handlers: Handlers,
+        cipher: Cipher,
         batch_rows: int,
     ) -> None:
         self._engine = engine.execution_options(postgresql_readonly=True)
         self._sources = tuple(sources)
+        self._buckets = buckets
         self._handlers = handlers
+        self._cipher = cipher
         self._batch_rows = batch_rows
 
     async def preview(self, subject: str) -> Preview:
@@ -86,8 +112,27 @@ class Previewer:
                 await self._type(found, source, subject, request_type, seen_rows, seen_objects)
         found.if_unreferenced -= seen_objects
         for ref in seen_objects:
-            found.objects[ref.bucket] += 1
+            scheduled = self._buckets[ref.bucket].tag is not None
+            found.objects[ref.bucket, "scheduled" if scheduled else "gone"] += 1
+        for ref in found.if_unreferenced:
+            found.objects[ref.bucket, "if_unreferenced"] += 1
+        try:
+            async with self._engine.connect() as connection:
+                await self._from_our_tables(connection, found, subject)
+        except ProgrammingError:
+            # A product may be looked at before it has any table of ours.
+            pass
         return found
+
+    async def _from_our_tables(
+        self, connection: AsyncConnection, found: Preview, subject: str
+    ) -> None:
+        found.job = await operations.newest_of(connection, self._cipher, subject)
+        if found.job is not None:
+            found.holds = len(await jobs.holds_on(connection, found.job.subject_ref))
+        rate = await forecast.rate(connection)
+        if rate is not None:
+            found.expected_seconds = round(found.client_rows.total() / rate, 1)
 
     async def _type(
         self,

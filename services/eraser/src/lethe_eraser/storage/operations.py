@@ -8,6 +8,8 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lethe_contracts.cipher import Cipher
+from lethe_contracts.errors import UndecryptableError
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import UNFINISHED, Job, JobState, say
 from lethe_eraser.storage import jobs, people, progress
@@ -96,6 +98,26 @@ async def standing(connection: AsyncConnection, job_id: UUID) -> Standing | None
         blocked=await progress.blocked_by_reason(connection, job_id),
         pages=[steps[key] for key in sorted(steps)],
     )
+
+
+async def newest_of(connection: AsyncConnection, cipher: Cipher, subject: str) -> Job | None:
+    """Find a person's newest job among those that still know whose they are.
+
+    Only intake can tell by which reference a person is kept; so every one of these is opened.
+    """
+    known = await connection.execute(
+        select(job.c.job_id, job.c.subject_ref, job.c.subject_ciphertext)
+        .where(job.c.subject_ciphertext.is_not(None))
+        .order_by(job.c.created_at.desc(), job.c.job_id)
+    )
+    for job_id, ref, sealed in known.all():
+        try:
+            opened = cipher.decrypt(sealed, context=ref).decode()
+        except UndecryptableError:
+            continue
+        if opened == subject:
+            return (await jobs.of_ids(connection, [job_id]))[job_id]
+    return None
 
 
 async def pause(connection: AsyncConnection, job_id: UUID, *, paused: bool) -> Answer:

@@ -1,0 +1,168 @@
+"""What `lethe eraser preview` says before anything is done, and that it does nothing."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+from uuid_utils.compat import uuid7
+
+from lethe_contracts.events import Held
+from lethe_eraser.cli import app
+from lethe_sandbox.stack import S3Address
+from tests.integration.eraser.world import OTHER, SUBJECT, World, make_catalog, to_the_end
+
+Preview = Callable[..., Any]
+
+_TABLES = """
+select format('%I.%I', n.nspname, c.relname)
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'S') and n.nspname in ('public', 'lethe') order by 1
+"""
+
+
+@pytest.fixture
+def environment(
+    world: World, database_url: str, s3: S3Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "DATABASE_URL": database_url,
+        "KAFKA_BOOTSTRAP": "nowhere:9",
+        "CATALOG": str(tmp_path / "catalog.yaml"),
+        "SUBJECT_CIPHER_KEYS": world.ring.render(),
+        "S3_ENDPOINT_URL": s3.endpoint,
+        "S3_REGION": s3.region,
+        "S3_ACCESS_KEY_ID": s3.access_key_id,
+        "S3_SECRET_ACCESS_KEY": s3.secret_access_key,
+    }.items():
+        monkeypatch.setenv(f"LETHE_ERASER_{name}", value)
+
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+async def previewed(*arguments: str) -> Result:
+    # The command runs a loop of its own.
+    return await asyncio.to_thread(CliRunner().invoke, app, ["preview", *arguments])
+
+
+async def document(subject: str = SUBJECT) -> Any:
+    result = await previewed(subject, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+async def everything(world: World) -> dict[str, Any]:
+    """Every row of every table with its version and place, and every version of every object."""
+    names = [name for (name,) in await world.rows(_TABLES)]
+    found: dict[str, Any] = {}
+    for name in names:
+        system = "''" if name.endswith("_seq") else "t.xmin::text || t.ctid::text"
+        query = f"select {system}, row(t.*)::text from {name} t order by 1, 2"  # noqa: S608 - names of the database
+        found[name] = await world.rows(query)
+    assert len(names) > 15
+    for bucket in world.buckets.values():
+        listed = world.s3.list_object_versions(Bucket=bucket)
+        found[bucket] = (
+            listed.get("Versions"),
+            listed.get("DeleteMarkers"),
+            [
+                world.s3.get_object_tagging(Bucket=bucket, Key=one["Key"])["TagSet"]
+                for one in listed.get("Versions", ())
+            ],
+        )
+    return found
+
+
+async def test_it_touches_nothing_of_the_database_and_of_s3(world: World) -> None:
+    await world.sketch(1)
+    await world.sketch(2, subject=OTHER)
+    await world.document(1)
+    await world.sketch(3, url="https://elsewhere.example/a.png")
+    await world.accept(world.requested())
+    await world.accept(Held(hold_id=uuid7()))
+    before = await everything(world)
+    assert any(before[bucket][0] for bucket in world.buckets.values())
+    await document()
+    assert (await previewed(SUBJECT)).exit_code == 0
+    assert await everything(world) == before
+
+
+async def test_objects_are_told_by_bucket_and_by_what_becomes_of_them(
+    world: World, tmp_path: Path
+) -> None:
+    uploads, results = world.buckets["uploads"], world.buckets["results"]
+    make_catalog(tmp_path, world.buckets, {f"{{ {uploads}: {{}}": f"{{ {uploads}: {{mode: tag}}"})
+    await world.sketch(1)
+    await world.sketch(2, option={"bucket": uploads, "key": "templates/a.png"})
+    found = await document()
+    assert found["objects"] == {uploads: {"scheduled": 1}, results: {"gone": 2}}
+    assert found["objects_kept"] == 1
+    shown = (await previewed(SUBJECT)).stdout
+    assert f"{uploads}, scheduled" in shown
+    assert "objects named and kept (shared, or somebody else's): 1" in shown
+    assert SUBJECT not in shown
+
+
+async def test_what_leads_nowhere_is_counted(world: World) -> None:
+    await world.sketch(1, url="https://elsewhere.example/a.png")
+    found = await document()
+    assert found["unresolved"] == 1
+    assert found["blocked"] == {"unresolved_reference": 1}
+
+
+async def test_holds_are_known_once_a_job_says_whose_they_are(world: World) -> None:
+    await world.sketch(1)
+    await world.accept(world.requested(ref="1.another", subject=OTHER), ref="1.another")
+    await world.accept(Held(hold_id=uuid7()), ref="1.another")
+    found = await document()
+    assert (found["job_id"], found["state"], found["holds"]) == (None, None, None)
+    assert "held: unknown without a job" in (await previewed(SUBJECT)).stdout
+    await world.accept(world.requested())
+    found = await document()
+    assert (found["state"], found["holds"]) == ("accepted", 0)
+    assert "held: no\n" in (await previewed(SUBJECT)).stdout
+    await world.accept(Held(hold_id=uuid7()))
+    await world.accept(Held(hold_id=uuid7()))
+    found = await document()
+    assert (found["state"], found["holds"]) == ("held", 2)
+    assert "held: 2 legal hold(s)" in (await previewed(SUBJECT)).stdout
+
+
+async def test_who_was_verified_is_known_to_no_job(world: World) -> None:
+    await world.accept(world.requested())
+    assert await to_the_end(world, world.eraser()) == "verified"
+    assert (await document())["job_id"] is None
+
+
+async def test_the_expected_time_follows_from_the_measured_rate(world: World) -> None:
+    for number in range(3):
+        await world.sketch(number)
+    assert (await document())["expected_seconds"] is None
+    assert "unknown, no rate was measured yet" in (await previewed(SUBJECT)).stdout
+    await world.write("insert into lethe.erasing_pace values (date_trunc('hour', now()), 100, 50)")
+    assert (await document())["expected_seconds"] == 1.5
+    assert "expected time of one worker: 2 s" in (await previewed(SUBJECT)).stdout
+
+
+async def test_a_product_without_our_tables_can_be_looked_at(world: World) -> None:
+    await world.sketch(1)
+    await world.write("alter schema lethe rename to elsewhere")
+    found = await document()
+    assert found["client_rows"] == {"client": 1}
+    assert found["expected_seconds"] is None
+
+
+async def test_somebody_unknown_has_nothing_and_nobody_is_a_mistake(world: World) -> None:
+    await world.sketch(1)
+    found = await document("acct-999999")
+    assert found["client_rows"] == {}
+    assert "client rows per table: 0" in (await previewed("acct-999999")).stdout
+    empty = await previewed(" ")
+    assert empty.exit_code == 2
+    assert empty.output.startswith("lethe: ")
+    assert (await previewed()).exit_code == 2
+    assert (await previewed(SUBJECT, "--jsn")).exit_code == 2
