@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from lethe_contracts.events import Held
 from lethe_eraser.cli import app
+from lethe_runtime import logging
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import OTHER, SUBJECT, World, make_catalog, to_the_end
 
@@ -28,6 +29,8 @@ where c.relkind in ('r', 'S') and n.nspname in ('public', 'lethe') order by 1
 def environment(
     world: World, database_url: str, s3: S3Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The command's log would go to a stream that ends with it; this process logs on.
+    monkeypatch.setattr(logging, "configure", lambda *_, **__: None)
     for name, value in {
         "DATABASE_URL": database_url,
         "KAFKA_BOOTSTRAP": "nowhere:9",
