@@ -1,6 +1,6 @@
 """For tests of finding that S3 has no part in."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from lethe_eraser.domain import ObjectRef
@@ -16,6 +16,9 @@ class NoObjects:
     async def stream(self, ref: ObjectRef, limit_bytes: int) -> AsyncIterator[AsyncIterator[bytes]]:
         raise AssertionError(f"read {ref} up to {limit_bytes}")
         yield
+
+    async def versions(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Sequence[ObjectRef]]:
+        raise AssertionError(f"asked S3 for versions of {list(refs)}")
 
     async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
         raise AssertionError(f"read {ref} up to {limit_bytes}")

@@ -53,6 +53,24 @@ async def test_odd_keys_are_keys(s3: S3Address, bucket: BucketFactory) -> None:
         assert await store.remaining(refs) == {refs[-1]}
 
 
+async def test_versions_that_hold_data_are_told_newest_first(
+    store: ObjectStore, server: S3Address, versioned: str, plain: str
+) -> None:
+    for _ in range(3):
+        put(server, versioned, ["m.json", "m.json.bak"])
+    server.client().delete_object(Bucket=versioned, Key="m.json")
+    alone = put(server, plain, ["m.json"])[0]
+    ref, absent = ObjectRef(versioned, "m.json"), ObjectRef(versioned, "never.json")
+    found = await store.versions([ref, absent, alone])
+    listed = server.client().list_object_versions(Bucket=versioned, Prefix="m.json")["Versions"]
+    theirs = [one for one in listed if one["Key"] == "m.json"]
+    assert [one.version for one in found[ref]] == [one["VersionId"] for one in theirs]
+    assert len(found[ref]) == 3
+    assert found[absent] == ()
+    assert found[alone] == (alone,)
+    assert await store.versions(found[ref]) == {one: (one,) for one in found[ref]}
+
+
 async def test_every_version_of_exactly_the_key_goes(
     store: ObjectStore, server: S3Address, versioned: str
 ) -> None:

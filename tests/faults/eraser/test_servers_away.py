@@ -1,7 +1,7 @@
 """S3 or the database goes away in the middle and comes back; a defect is given up in the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -33,6 +33,9 @@ class FlakyStore:
 
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         return await self._store.remaining(refs)
+
+    async def versions(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Sequence[ObjectRef]]:
+        return await self._store.versions(refs)
 
     def stream(
         self, ref: ObjectRef, limit_bytes: int

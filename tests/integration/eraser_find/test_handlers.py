@@ -15,7 +15,7 @@ from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog, load
 from lethe_eraser.check import check_schema
 from lethe_eraser.domain import ObjectRef, RowTarget
-from lethe_eraser.handlers import ErasureHandler, build
+from lethe_eraser.handlers import ErasureHandler, build, pdf
 from lethe_eraser.objects import ObjectStore, S3Options
 from lethe_sandbox.stack import S3Address
 from tests.support.factories import BucketFactory
@@ -314,3 +314,45 @@ async def test_a_result_url_with_a_raw_plus_is_decided_by_what_is_there(place: P
     assert row.delete == (ObjectRef(place.plain, "o/a b.png"),)
     place.s3.put_object(Bucket=place.plain, Key="o/a+b.png", Body=b"x")
     assert (await find(place, "dreaming", 1))[1] is BlockReason.AMBIGUOUS_REFERENCE
+
+
+async def test_files_that_only_an_earlier_version_names_go_too(place: Place) -> None:
+    place.manifest(1, json.dumps({"fileKeyList": ["old/1.png", "both.png"]}))
+    place.manifest(1, json.dumps({"fileKeyList": ["older/1.png", "common/blank.png"]}))
+    manifest = place.manifest(1, json.dumps({"fileKeyList": ["new/1.png", "both.png"]}))
+    place.manifest(11, json.dumps({"fileKeyList": ["of/another.png"]}))
+    await place.paper(1, manifest.key)
+    row = (await find(place, "paper", 1))[1]
+    assert isinstance(row, RowTarget)
+    assert row.delete == place.files("new/1.png", "both.png", "older/1.png", "old/1.png")
+    assert row.delete_last == (manifest,)
+    assert row.kept == 0
+
+
+@pytest.mark.parametrize(
+    "earlier", ["[", "", '{"fileKeyList": ["' + "k" * 1025 + '"]}', '{"fileKeyList": {}}']
+)
+async def test_an_earlier_version_that_cannot_be_read_was_mended_by_the_newest(
+    place: Place, earlier: str
+) -> None:
+    place.manifest(1, json.dumps({"fileKeyList": ["old.png"]}))
+    place.manifest(1, earlier)
+    manifest = place.manifest(1, json.dumps({"fileKeyList": ["new.png"]}))
+    await place.paper(1, manifest.key)
+    row = (await find(place, "paper", 1))[1]
+    assert isinstance(row, RowTarget)
+    assert row.delete == place.files("new.png", "old.png")
+
+
+async def test_a_manifest_of_too_many_versions_or_files_blocks_its_row(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        manifest = place.manifest(1, json.dumps({"fileKeyList": [f"{number}.png"]}))
+    await place.paper(1, manifest.key)
+    assert isinstance((await find(place, "paper", 1))[1], RowTarget)
+    monkeypatch.setattr(pdf, "MOST_VERSIONS", 3)
+    assert (await find(place, "paper", 1))[1] is BlockReason.MANIFEST_INVALID
+    monkeypatch.setattr(pdf, "MOST_VERSIONS", 100)
+    monkeypatch.setattr(pdf, "MOST_FILES", 3)
+    assert (await find(place, "paper", 1))[1] is BlockReason.MANIFEST_INVALID

@@ -1,10 +1,11 @@
 """Rows that hold no more than the path of a manifest, whose files are named only inside it.
 
 The manifest is read first and deleted last: as long as one of its files is left, it can be found.
+All its versions go with it, and so do the files that only an earlier one names.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,10 +18,18 @@ from lethe_eraser.handlers.protocol import HandlerFactory, Objects
 from lethe_eraser.handlers.rows import CataloguedRows, ReadRow
 from lethe_eraser.objects import ObjectMissingError, ObjectRefusedError, ObjectTooLargeError
 from lethe_eraser.references import Found, Sorted
-from lethe_eraser.references.streamed import UnreadableError, read_streamed
+from lethe_eraser.references.streamed import MOST_VALUES, UnreadableError, read_streamed
+
+Versions = Mapping[ObjectRef, Sequence[ObjectRef]]
 
 READ_AT_ONCE: Final = 4
 """Manifests that are read at the same time."""
+
+MOST_VERSIONS: Final = 100
+"""Versions of a manifest that are read; a row whose manifest has more is blocked."""
+
+MOST_FILES: Final = MOST_VALUES
+"""Files that all versions of a manifest may name together."""
 
 
 class PdfOptions(BaseModel):
@@ -63,9 +72,13 @@ class Pdf:
         rows, blocked = await self._rows.collect(connection, feature, request_ids, subject)
         by_row = {(row.product.kind, row.row.row_id): row for row in rows}
         decided = await self._rows.decide(rows, subject)
+        going = {ref for target in decided.rows for ref in target.delete}
+        versions = await self._versions(rows, options.manifest, going)
         found = await asyncio.gather(
             *(
-                self._with_files(by_row[target.kind, target.row_id], target, options, subject)
+                self._with_files(
+                    by_row[target.kind, target.row_id], target, options, subject, versions
+                )
                 for target in decided.rows
             )
         )
@@ -84,8 +97,21 @@ class Pdf:
         """Mask the rows that are unchanged."""
         return await self._rows.mask(connection, self._features[request_type], rows)
 
+    async def _versions(
+        self, rows: Sequence[ReadRow], manifest: str, going: Collection[ObjectRef]
+    ) -> Versions:
+        """List the versions of all manifests of a page that go, at once."""
+        named = {r for row in rows for f in row.found.get(manifest, ()) for r in f.candidates}
+        manifests = sorted(named.intersection(going), key=str)
+        return await self._objects.versions(manifests) if manifests else {}
+
     async def _with_files(
-        self, row: ReadRow, target: RowTarget, options: PdfOptions, subject: str
+        self,
+        row: ReadRow,
+        target: RowTarget,
+        options: PdfOptions,
+        subject: str,
+        versions: Versions,
     ) -> RowTarget | BlockedRow:
         """Add what the manifest names; a manifest that is kept keeps its files, too."""
         named = {r for f in row.found.get(options.manifest, ()) for r in f.candidates}
@@ -102,7 +128,38 @@ class Pdf:
         objects = self._rows.reader.sort(files, subject, await self._rows.existing(files))
         if isinstance(objects, BlockReason):
             return row.blocked(objects)
-        return row.target(_joined(target, objects), delete_last=manifests)
+        joined: Sorted | None = _joined(target, objects)
+        for manifest in manifests:
+            # The newest was read above.
+            earlier = versions.get(manifest, ())[1:]
+            if joined is None or len(earlier) >= MOST_VERSIONS:
+                return row.blocked(BlockReason.MANIFEST_INVALID)
+            joined = await self._with_earlier(joined, earlier, options, subject)
+        if joined is None:
+            return row.blocked(BlockReason.MANIFEST_INVALID)
+        return row.target(joined, delete_last=manifests)
+
+    async def _with_earlier(
+        self, files: Sorted, earlier: Sequence[ObjectRef], options: PdfOptions, subject: str
+    ) -> Sorted | None:
+        """Add what only earlier versions name; None if it is too much.
+
+        One that cannot be read or resolved is passed over: a manifest is mended by a new version.
+        """
+        for version in earlier:
+            try:
+                read = await self._files(version, options, subject)
+            except ObjectMissingError:
+                continue
+            if isinstance(read, BlockReason):
+                continue
+            objects = self._rows.reader.sort(read, subject, await self._rows.existing(read))
+            if isinstance(objects, BlockReason):
+                continue
+            files = _united(files, objects)
+            if len(files.delete) + len(files.unless_referenced) > MOST_FILES:
+                return None
+        return files
 
     async def _files(
         self, manifest: ObjectRef, options: PdfOptions, subject: str
@@ -115,6 +172,14 @@ class Pdf:
                 return BlockReason.MANIFEST_INVALID
             files = self._rows.reader.read_value(self._sets[options.files], value, subject)
         return BlockReason.MANIFEST_INVALID if files is BlockReason.MALFORMED_JSON else files
+
+
+def _united(files: Sorted, earlier: Sorted) -> Sorted:
+    """Files of one version and of an earlier one; what is kept is counted by the newest alone."""
+    delete = tuple(dict.fromkeys((*files.delete, *earlier.delete)))
+    counted = dict.fromkeys((*files.unless_referenced, *earlier.unless_referenced))
+    named = set(delete)
+    return Sorted(delete, files.kept, tuple(ref for ref in counted if ref not in named))
 
 
 def _joined(target: RowTarget, files: Sorted) -> Sorted:

@@ -51,6 +51,10 @@ class Objects(Protocol):
         """Read an object by chunks; raises as `read` does, also while it is read."""
         ...
 
+    async def versions(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Sequence[ObjectRef]]:
+        """Give what of each holds data, newest first; itself alone where no versions are kept."""
+        ...
+
     async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
         """Read an object; raises an `ObjectStoreError` that says why it cannot."""
         ...

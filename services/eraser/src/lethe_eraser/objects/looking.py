@@ -101,6 +101,21 @@ class Looking:
             for ref in refs
         }
 
+    async def holding_data(
+        self, bucket: str, refs: Sequence[ObjectRef]
+    ) -> dict[ObjectRef, tuple[ObjectRef, ...]]:
+        """Give the versions of each that are no markers, newest first; nothing if not to be had."""
+        try:
+            if not (await self.versioning(bucket)).keeps_versions:
+                return {}
+            versions = await self.versions_of(bucket, refs)
+        except RefusedError:
+            return {}
+        return {
+            ref: tuple(ObjectRef(bucket, v.key, v.version_id) for v in some if not v.is_marker)
+            for ref, some in versions.items()
+        }
+
     @asynccontextmanager
     async def reading(
         self, ref: ObjectRef, limit_bytes: int

@@ -117,6 +117,21 @@ class ObjectStore:
         ]
         return frozenset(counted) - await self.remaining(counted)
 
+    async def versions(
+        self, refs: Iterable[ObjectRef]
+    ) -> Mapping[ObjectRef, tuple[ObjectRef, ...]]:
+        """Give the versions of each that hold data, newest first.
+
+        Where a bucket keeps none, or will not list them, an object stands for itself; so does a
+        reference that names a version.
+        """
+        wanted = [ref for ref in dict.fromkeys(refs) if ref.bucket in self._buckets]
+        whole = [ref for ref in wanted if ref.version is None]
+        found = await every(
+            self._looking.holding_data(bucket, some) for bucket, some in _by_bucket(whole).items()
+        )
+        return {ref: (ref,) for ref in wanted} | {r: v for one in found for r, v in one.items()}
+
     async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
         """Read an object whole; as `stream`."""
         async with self.stream(ref, limit_bytes) as chunks:
