@@ -25,13 +25,19 @@ class Running:
     clients: Clients
 
 
-def seed(bench: Bench, folder: Path, scale: float) -> GroundTruth:
-    """Seed the sample product in place of an earlier one."""
+def seed(
+    bench: Bench, folder: Path, scale: float, bucket_folder: Path | None = None
+) -> GroundTruth:
+    """Seed the sample product in place of an earlier one; `bucket_folder` as `seed_sample` has."""
     addresses = bench.addresses
     create_databases(addresses)
     bench.say(f"Seeding the sample product at scale {scale}")
     return seed_sample(
-        addresses.database_url("product"), addresses.s3, folder / "ground-truth.json", scale=scale
+        addresses.database_url("product"),
+        addresses.s3,
+        folder / "ground-truth.json",
+        scale=scale,
+        bucket_folder=bucket_folder,
     )
 
 
@@ -40,17 +46,19 @@ def running(
     bench: Bench,
     *,
     before: Callable[[Addresses], None] = lambda _: None,
+    concurrency: int = 2,
 ) -> Iterator[Running]:
     """Migrate and start the services, and stop them at the end.
 
     Args:
         bench: whose servers they run on.
         before: called when the databases are there, before anything starts.
+        concurrency: people the eraser erases at once.
     """
     addresses = bench.addresses
     create_databases(addresses)
     before(addresses)
-    everyone = services(addresses, batch_rows=BATCH_ROWS)
+    everyone = services(addresses, batch_rows=BATCH_ROWS, concurrency=concurrency)
     instance = Instance.claim_any(Folders.of_checkout(), "bench-services")
     with Supervisor(instance, everyone) as supervisor:
         migrate(supervisor, everyone)

@@ -160,6 +160,25 @@ async def test_killed_before_the_pending_delete_it_is_still_deleted(counted: Wor
     assert PICTURE not in counted.keys("uploads")
 
 
+async def test_killed_before_the_mask_what_it_lets_go_is_deleted_in_the_same_round(
+    counted: World,
+) -> None:
+    await counted.sketch(1, option=option(counted))
+    await counted.accept(counted.requested())
+    dying = counted.eraser()
+
+    async def killed(*_: Any) -> Any:
+        raise Killed
+
+    put_in(dying.batches, "mask", killed)
+    with pytest.raises(Killed):
+        await dying.until_idle()
+    await counted.eraser().until_idle()
+    assert await counted.state() == "verified"
+    assert await counted.value("select round from lethe.job") == 1
+    assert PICTURE not in counted.keys("uploads")
+
+
 async def test_an_object_that_is_named_again_before_the_pending_delete_stays(
     counted: World,
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 from lethe_eraser.domain import Job, JobState
 from lethe_eraser.execute.ahead import Ahead
 from lethe_eraser.execute.batch import Batches
+from lethe_eraser.execute.yielding import Yielding
 from lethe_eraser.objects import Company, Deletion
 from lethe_eraser.storage.journal import Intent
 
@@ -52,6 +53,8 @@ class Pipeline:
         self._ahead = ahead
         self._may_go_on = may_go_on
         self._company = Company()
+        self._yielding = Yielding()
+        self._rests_for = 0.0
         self._begun: list[_Begun] = []
         self._news = asyncio.Event()
         self._stops = False
@@ -105,6 +108,7 @@ class Pipeline:
             # It has no number before its mask, so nothing else may be under way.
             self._company.nobody_comes()
             await self._until(lambda: self._stops or not self._begun)
+        await self._rest()
         if self._stops or not self._may_go_on(self._job):
             return False
         if not plan.rows:
@@ -137,7 +141,9 @@ class Pipeline:
     async def _mask(self, first: _Begun) -> None:
         if first.deleting is not None:
             deletion = await first.deleting
+            began = time.monotonic()
             after = await self._batches.mask(self._job, first.intent, deletion)
+            self._rests_for = self._yielding.after(time.monotonic() - began)
             self._batches.count(first.intent, first.began)
         elif self._is_held:
             # Its rows are masked; what nobody names waits in the journal until the hold is gone.
@@ -155,6 +161,13 @@ class Pipeline:
                     self._add(_Begun(intent, time.monotonic()))
         self._begun.remove(first)
         self._news.set()
+
+    async def _rest(self) -> None:
+        """Let the product have its database for a while, if it answered slower than it did."""
+        if self._rests_for and not self._stops:
+            seconds, self._rests_for = self._rests_for, 0.0
+            self._company.nobody_comes()
+            await asyncio.sleep(seconds)
 
     def _add(self, begun: _Begun) -> None:
         insort(self._begun, begun, key=lambda one: one.intent.batch)

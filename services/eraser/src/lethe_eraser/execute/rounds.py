@@ -22,7 +22,7 @@ from lethe_eraser.execute.pipeline import MayGoOn, Pipeline
 from lethe_eraser.fence import Fence
 from lethe_eraser.storage import jobs, progress
 from lethe_eraser.storage.events import Announcer
-from lethe_eraser.storage.journal import Journal
+from lethe_eraser.storage.journal import Intent, Journal
 from lethe_eraser.verify import Verification
 
 ROUND_PAUSE: Final = timedelta(seconds=5)
@@ -104,14 +104,14 @@ class Rounds:
 
     async def _round(self, job: Job, subject: str, may_go_on: MayGoOn) -> Job | None:
         going: Job | None = job
-        async with self._engine.connect() as connection:
-            pending = await self._journal.pending(connection, job.job_id)
-        for intent in pending:
-            if going is None or not may_go_on(going):
-                return going
-            going = await self._batches.finish(going, intent)
-            if going is not None and going.state is not JobState.RUNNING:
-                return None
+        # Finishing one may leave another: the delete of what its rows were the last to name.
+        while pending := await self._pending(job):
+            for intent in pending:
+                if going is None or not may_go_on(going):
+                    return going
+                going = await self._batches.finish(going, intent)
+                if going is not None and going.state is not JobState.RUNNING:
+                    return None
         if going is None:
             return None
         ahead = await self._batches.ahead(going, subject)
@@ -120,6 +120,10 @@ class Rounds:
             return None
         going, finished = outcome
         return await self._end_round(going) if finished else going
+
+    async def _pending(self, job: Job) -> list[Intent]:
+        async with self._engine.connect() as connection:
+            return await self._journal.pending(connection, job.job_id)
 
     async def _end_round(self, job: Job) -> Job | None:
         async with self._engine.begin() as connection:

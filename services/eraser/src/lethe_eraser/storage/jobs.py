@@ -28,6 +28,7 @@ from lethe_eraser.storage.control import is_fresh
 from lethe_eraser.storage.tables import hold, job, job_request
 
 _LOCK_SECONDS: Final = 5
+_STATEMENT_SECONDS: Final = 60
 _ACTIVE, _CANCELLED = "active", "cancelled"
 
 
@@ -139,8 +140,16 @@ async def lock_unfenced(connection: AsyncConnection, job_id: UUID) -> Job | None
 
 
 async def limit_lock_waits(connection: AsyncConnection) -> None:
-    """Let this transaction wait a few seconds at most for a row the product has locked."""
-    await connection.execute(text(f"set local lock_timeout = '{_LOCK_SECONDS}s'"))
+    """Let this transaction wait a few seconds for a row the product has locked, at most.
+
+    And let none of its statements run for longer than a minute: it holds locks of the product.
+    """
+    await connection.execute(
+        text(
+            f"select set_config('lock_timeout', '{_LOCK_SECONDS}s', true),"
+            f" set_config('statement_timeout', '{_STATEMENT_SECONDS}s', true)"
+        )
+    )
 
 
 async def write(
