@@ -252,8 +252,6 @@ async def test_a_manifest_that_the_batch_before_deleted_is_not_missed(world: Wor
     async def after_the_delete(*args: Any) -> Any:
         plans.append(1)
         if len(plans) == 2:
-            # Nobody comes yet, so the manifest would wait for company.
-            await asyncio.sleep(0)
             manifest = f"manifests/{SUBJECT}-1.json"
             versions = world.s3.list_object_versions(
                 Bucket=world.buckets["documents"], Prefix=manifest

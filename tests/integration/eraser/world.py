@@ -352,7 +352,8 @@ class World:
 
     async def state(self) -> str:
         """The state of the newest job."""
-        return str(await self.value("select state from lethe.job order by created_at desc limit 1"))
+        newest = "select state from lethe.job order by created_at desc, job_id desc limit 1"
+        return str(await self.value(newest))
 
     def put(self, bucket: str, key: str, body: bytes = b"x") -> None:
         self.s3.put_object(Bucket=self.buckets[bucket], Key=key, Body=body)

@@ -278,11 +278,12 @@ def test_a_look_up_knows_how_an_object_is_written(tmp_path: Path) -> None:
 
 def test_the_catalog_on_the_page_is_one(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "catalog.md").read_text()
-    [written] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    written = "".join(re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     jsonschema.Draft202012Validator(json_schema()).validate(yaml.safe_load(written))
     (tmp_path / "catalog.yaml").write_text(written)
     catalog = load(tmp_path / "catalog.yaml")
     assert [look_up.name for look_up in catalog.look_ups] == ["collages", "covers"]
+    assert catalog.active_account is not None
     assert catalog.look_ups[1].forms_of(ObjectRef("pictures", "a b.png")) == (
         "https://pictures.s3.ap-northeast-2.amazonaws.com/a%20b.png",
     )

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_contracts.cipher import Cipher
@@ -116,12 +115,10 @@ class Previewer:
             found.objects[ref.bucket, "scheduled" if scheduled else "gone"] += 1
         for ref in found.if_unreferenced:
             found.objects[ref.bucket, "if_unreferenced"] += 1
-        try:
-            async with self._engine.connect() as connection:
-                await self._from_our_tables(connection, found, subject)
-        except ProgrammingError:
+        async with self._engine.connect() as connection:
             # A product may be looked at before it has any table of ours.
-            pass
+            if await operations.are_laid(connection):
+                await self._from_our_tables(connection, found, subject)
         return found
 
     async def _from_our_tables(

@@ -100,6 +100,12 @@ async def standing(connection: AsyncConnection, job_id: UUID) -> Standing | None
     )
 
 
+async def are_laid(connection: AsyncConnection) -> bool:
+    """Say whether the product's database has the eraser's tables."""
+    found = await connection.execute(select(func.to_regclass(f"{job.schema}.{job.name}")))
+    return found.scalar_one() is not None
+
+
 async def newest_of(connection: AsyncConnection, cipher: Cipher, subject: str) -> Job | None:
     """Find a person's newest job among those that still know whose they are.
 
@@ -110,7 +116,7 @@ async def newest_of(connection: AsyncConnection, cipher: Cipher, subject: str) -
         .where(job.c.subject_ciphertext.is_not(None))
         .order_by(job.c.created_at.desc(), job.c.job_id)
     )
-    for job_id, ref, sealed in known.all():
+    for job_id, ref, sealed in known:
         try:
             opened = cipher.decrypt(sealed, context=ref).decode()
         except UndecryptableError:
