@@ -17,6 +17,9 @@ class NoObjects:
         raise AssertionError(f"read {ref} up to {limit_bytes}")
         yield
 
+    async def tags(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Mapping[str, str] | None]:
+        raise AssertionError(f"asked S3 for tags of {list(refs)}")
+
     async def versions(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Sequence[ObjectRef]]:
         raise AssertionError(f"asked S3 for versions of {list(refs)}")
 

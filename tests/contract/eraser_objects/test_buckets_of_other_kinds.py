@@ -91,6 +91,25 @@ async def test_tags_join_those_that_are_there_in_every_version(
     assert found == [{"a": "b", "lethe-erase": "yes"}, {"lethe-erase": "yes"}]
 
 
+async def test_the_tags_of_what_is_there_are_told_and_a_refusal_is_no_answer(
+    server: S3Address, make_bucket: BucketFactory
+) -> None:
+    client, name = server.client(), make_bucket(versioned=True)
+    tagged, plain, absent = [*put(server, name, ["tagged", "plain"]), ObjectRef(name, "absent")]
+    client.put_object_tagging(
+        Bucket=name, Key="tagged", Tagging={"TagSet": [{"Key": "kind", "Value": "template"}]}
+    )
+    nowhere = ObjectRef(f"{name}-nowhere", "k")
+    buckets = {one: Bucket(one) for one in (name, nowhere.bucket)}
+    async with ObjectStore(options_of(server), buckets) as store:
+        assert await store.tags([tagged, plain, absent, nowhere]) == {
+            tagged: {"kind": "template"},
+            plain: {},
+            absent: {},
+            nowhere: None,
+        }
+
+
 async def test_an_eleventh_tag_is_refused_and_nothing_is_lost(
     server: S3Address, make_bucket: BucketFactory
 ) -> None:

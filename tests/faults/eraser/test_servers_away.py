@@ -34,6 +34,9 @@ class FlakyStore:
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         return await self._store.remaining(refs)
 
+    async def tags(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Mapping[str, str] | None]:
+        return await self._store.tags(refs)
+
     async def versions(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Sequence[ObjectRef]]:
         return await self._store.versions(refs)
 

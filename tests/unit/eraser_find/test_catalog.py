@@ -168,7 +168,7 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
         (
             "{bucket: mine, key: logo.png}",
             "{bucket: mine, key: a, prefix: b}",
-            "shared.1: name the shared objects by exactly one of prefix, key, glob",
+            "shared.1: name the shared objects by exactly one of prefix, key, glob, tag",
         ),
         ('"$.list[*]"', '"$.list["', "reference_sets.images.1.at: not a JSONPath"),
         ('"$.list[*]"', '"list[*]"', "a JSONPath begins with `$`"),

@@ -208,6 +208,13 @@ class HostEntry(Entry):
     )
 
 
+class SharedTagEntry(Entry):
+    """A tag that an object carries while it belongs to everybody."""
+
+    key: Annotated[str, Field(min_length=1, max_length=128)]
+    value: Annotated[str, Field(max_length=256)]
+
+
 class SharedEntry(Entry):
     """Objects that are never deleted, whoever refers to them."""
 
@@ -215,11 +222,14 @@ class SharedEntry(Entry):
     prefix: Annotated[str, Field(min_length=1)] | None = None
     key: Annotated[str, Field(min_length=1)] | None = None
     glob: Annotated[str, Field(min_length=1)] | None = None
+    tag: SharedTagEntry | None = Field(
+        None, description="S3 is asked for the tags of each object that would go: one call each"
+    )
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        if sum(part is not None for part in (self.prefix, self.key, self.glob)) != 1:
-            raise ValueError("name the shared objects by exactly one of prefix, key, glob")
+        if sum(part is not None for part in (self.prefix, self.key, self.glob, self.tag)) != 1:
+            raise ValueError("name the shared objects by exactly one of prefix, key, glob, tag")
         return self
 
 

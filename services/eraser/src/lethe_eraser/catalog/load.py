@@ -165,6 +165,14 @@ class _Resolution:
             keys=frozenset((e.bucket, e.key) for e in entries if e.key is not None),
             prefixes=tuple((e.bucket, e.prefix) for e in entries if e.prefix is not None),
             globs=tuple((e.bucket, e.glob) for e in entries if e.glob is not None),
+            tags={
+                bucket: frozenset(
+                    (e.tag.key, e.tag.value)
+                    for e in entries
+                    if e.bucket == bucket and e.tag is not None
+                )
+                for bucket in {e.bucket for e in entries if e.tag is not None}
+            },
         )
 
     def _look_up(self, name: str, entry: LookUpEntry) -> LookUp:

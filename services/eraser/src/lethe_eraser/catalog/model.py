@@ -186,9 +186,11 @@ class SharedObjects:
     keys: frozenset[tuple[str, str]] = frozenset()
     prefixes: tuple[tuple[str, str], ...] = ()
     globs: tuple[tuple[str, str], ...] = ()
+    tags: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    """By bucket, the tags each of which makes an object shared."""
 
     def holds(self, ref: ObjectRef) -> bool:
-        """Whether `ref` is shared."""
+        """Whether `ref` is shared by its name; `tags` may make it so, too."""
         return (
             (ref.bucket, ref.key) in self.keys
             or any(ref.bucket == b and ref.key.startswith(p) for b, p in self.prefixes)

@@ -125,7 +125,7 @@ class Pdf:
             if isinstance(read, BlockReason):
                 return row.blocked(read)
             files += read
-        objects = self._rows.reader.sort(files, subject, await self._rows.existing(files))
+        objects = await self._rows.sort(files, subject)
         if isinstance(objects, BlockReason):
             return row.blocked(objects)
         joined: Sorted | None = _joined(target, objects)
@@ -153,7 +153,7 @@ class Pdf:
                 continue
             if isinstance(read, BlockReason):
                 continue
-            objects = self._rows.reader.sort(read, subject, await self._rows.existing(read))
+            objects = await self._rows.sort(read, subject)
             if isinstance(objects, BlockReason):
                 continue
             files = _united(files, objects)

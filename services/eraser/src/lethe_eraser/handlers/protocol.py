@@ -51,6 +51,10 @@ class Objects(Protocol):
         """Read an object by chunks; raises as `read` does, also while it is read."""
         ...
 
+    async def tags(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Mapping[str, str] | None]:
+        """Give the tags of each; none of what is not there, None where S3 refuses to tell."""
+        ...
+
     async def versions(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Sequence[ObjectRef]]:
         """Give what of each holds data, newest first; itself alone where no versions are kept."""
         ...

@@ -10,7 +10,7 @@ from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog, Feature, ProductTable
 from lethe_eraser.domain import BlockedRow, Masked, ObjectRef, RowTarget, Targets
 from lethe_eraser.handlers.protocol import Objects
-from lethe_eraser.references import Found, RowReader, Sorted
+from lethe_eraser.references import UNTAGGED, Found, RowReader, Sorted, Tagged
 from lethe_eraser.storage.product import StoredRow, TooLong, mask_rows, unmasked_rows
 from lethe_eraser.storage.product_schema import columns_beyond
 
@@ -101,19 +101,40 @@ class CataloguedRows:
         undecided = frozenset(self.reader.undecided(references))
         return await self._objects.remaining(undecided) if undecided else undecided
 
+    async def tagged(self, references: Iterable[Found], subject: str) -> Tagged:
+        """Ask S3 for the tags of objects that these may make shared; seldom any."""
+        wanted = self.reader.shared_by_tag(references, subject)
+        if not wanted:
+            return UNTAGGED
+        told = await self._objects.tags(wanted)
+        return Tagged(
+            shared=frozenset(
+                ref for ref, tags in told.items() if tags and wanted[ref] & tags.items()
+            ),
+            untold=frozenset(ref for ref, tags in told.items() if tags is None),
+        )
+
     async def decide(self, rows: Sequence[ReadRow], subject: str) -> Targets:
         """Say of each row which objects go with it, by the ownership rules."""
         flat = [[found for column in row.found.values() for found in column] for row in rows]
         existing = await self.existing(found for references in flat for found in references)
+        tagged = await self.tagged((found for references in flat for found in references), subject)
         targets: list[RowTarget] = []
         blocked: list[BlockedRow] = []
         for row, references in zip(rows, flat, strict=True):
-            objects = self.reader.sort(references, subject, existing)
+            objects = self.reader.sort(references, subject, existing, tagged)
             if isinstance(objects, BlockReason):
                 blocked.append(row.blocked(objects))
             else:
                 targets.append(row.target(objects))
         return Targets(tuple(targets), tuple(blocked))
+
+    async def sort(self, references: Sequence[Found], subject: str) -> Sorted | BlockReason:
+        """Say which of these objects are the person's, asking S3 where that decides it."""
+        existing = await self.existing(references)
+        return self.reader.sort(
+            references, subject, existing, await self.tagged(references, subject)
+        )
 
     async def mask(
         self, connection: AsyncConnection, feature: Feature, rows: Sequence[RowTarget]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.objects.calls import RefusedError, S3Calls
+from lethe_eraser.objects.deleting import Item
 from lethe_eraser.objects.listing import (
     LEVELS,
     Seen,
@@ -115,6 +116,19 @@ class Looking:
             ref: tuple(ObjectRef(bucket, v.key, v.version_id) for v in some if not v.is_marker)
             for ref, some in versions.items()
         }
+
+    async def tags(self, ref: ObjectRef) -> Mapping[str, str] | None:
+        """Give the tags of an object, none if it is not there; None if S3 refuses to tell."""
+        item = Item(ref.key, ref.version)
+
+        def ask(client: "S3Client", arguments: dict[str, Any]) -> dict[str, str]:
+            answer = client.get_object_tagging(**arguments, **item.entry())
+            return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+
+        try:
+            return await self._threads.run(self._calls.call, ref.bucket, ask)
+        except RefusedError as refusal:
+            return {} if refusal.code in _MISSING else None
 
     @asynccontextmanager
     async def reading(

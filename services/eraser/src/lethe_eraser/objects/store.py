@@ -117,6 +117,12 @@ class ObjectStore:
         ]
         return frozenset(counted) - await self.remaining(counted)
 
+    async def tags(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Mapping[str, str] | None]:
+        """Give the tags of each; none of what is not there, None where S3 refuses to tell."""
+        wanted = list(dict.fromkeys(refs))
+        told = await every(self._looking.tags(ref) for ref in wanted)
+        return dict(zip(wanted, told, strict=True))
+
     async def versions(
         self, refs: Iterable[ObjectRef]
     ) -> Mapping[ObjectRef, tuple[ObjectRef, ...]]:

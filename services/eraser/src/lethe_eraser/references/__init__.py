@@ -1,6 +1,6 @@
 """What a stored value refers to, and whose it is; pure."""
 
-from lethe_eraser.references.documents import Found, RowReader, Sorted
+from lethe_eraser.references.documents import UNTAGGED, Found, RowReader, Sorted, Tagged
 from lethe_eraser.references.urls import (
     Ambiguous,
     Conflict,
@@ -12,6 +12,7 @@ from lethe_eraser.references.urls import (
 )
 
 __all__ = [
+    "UNTAGGED",
     "Ambiguous",
     "Conflict",
     "Found",
@@ -21,5 +22,6 @@ __all__ = [
     "Resolver",
     "RowReader",
     "Sorted",
+    "Tagged",
     "Unresolved",
 ]

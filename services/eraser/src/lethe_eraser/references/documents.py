@@ -68,6 +68,18 @@ class Sorted:
     """Those to delete once no row names them any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """What the tags of objects say, as far as the catalog goes by them."""
+
+    shared: frozenset[ObjectRef] = frozenset()
+    untold: frozenset[ObjectRef] = frozenset()
+    """Those whose tags S3 does not give: nobody knows whether they are shared."""
+
+
+UNTAGGED: Final = Tagged()
+
+
 class RowReader:
     """Reads what rows refer to, by one catalog's rules."""
 
@@ -125,7 +137,11 @@ class RowReader:
             return unreadable.reason
 
     def sort(
-        self, references: Iterable[Found], subject: str, existing: frozenset[ObjectRef]
+        self,
+        references: Iterable[Found],
+        subject: str,
+        existing: frozenset[ObjectRef],
+        tagged: Tagged = UNTAGGED,
     ) -> Sorted | BlockReason:
         """Decide whose the objects of a row are.
 
@@ -133,13 +149,20 @@ class RowReader:
             references: What the row names.
             subject: The person who is erased.
             existing: Those of `undecided(references)` that are there.
+            tagged: What the tags of `shared_by_tag(references, subject)` say.
         """
         delete: dict[ObjectRef, None] = {}
         counted: dict[ObjectRef, None] = {}
         stay: set[ObjectRef] = set()
         for found in references:
             meant = _meant(found, existing)
-            theirs = [ref for ref in meant if self._is_theirs(ref, found, subject)]
+            theirs = [
+                ref
+                for ref in meant
+                if self._is_theirs(ref, found, subject) and ref not in tagged.shared
+            ]
+            if not tagged.untold.isdisjoint(theirs):
+                return BlockReason.OBJECT_NOT_DELETED
             if len(theirs) > 1 and found.ownership.under is None:
                 # Below a person's own prefix all that is there is theirs; elsewhere it may not be.
                 return BlockReason.AMBIGUOUS_REFERENCE
@@ -155,6 +178,20 @@ class RowReader:
         for found in references:
             if len(found.candidates) > 1:
                 yield from found.candidates
+
+    def shared_by_tag(
+        self, references: Iterable[Found], subject: str
+    ) -> Mapping[ObjectRef, frozenset[tuple[str, str]]]:
+        """Give those objects of the person that a tag may make shared, with such tags."""
+        tags = self._shared.tags
+        if not tags:
+            return {}
+        return {
+            ref: tags[ref.bucket]
+            for found in references
+            for ref in found.candidates
+            if ref.bucket in tags and self._is_theirs(ref, found, subject)
+        }
 
     def _is_theirs(self, ref: ObjectRef, found: Found, subject: str) -> bool:
         prefix = found.ownership.prefix(subject)
