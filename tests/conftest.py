@@ -46,8 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # Tools that `make test` brought for this checkout alone.
-    tools = Folders.of_checkout().tools / "bin"
-    os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    tools = Folders.of_checkout().tools
+    # uv lies apart: `make install` brings it where the machine has none.
+    found = [str(tools / "bin"), os.environ["PATH"], str(tools / "uv" / "bin")]
+    os.environ["PATH"] = os.pathsep.join(found)
     config.addinivalue_line(
         "markers", "network: a unit test that may open sockets, with its reason"
     )
