@@ -5,8 +5,8 @@ SHELL := /bin/bash
 
 BOOTSTRAP := @sandbox/bootstrap.sh
 BIN := .venv/bin
-# Each has servers of its own; most of a test is waiting for them.
-WORKERS ?= 2
+# Each has servers of its own. Two cores are busy with one; more cores may take as many.
+WORKERS ?= 0
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ demo: install ## The whole product on real servers, ending with an audit (ARGS="
 	$(BOOTSTRAP) servers
 	@$(BIN)/lethe demo $(ARGS)
 
-test: install ## The whole test suite on the same servers (ARGS="tests/unit -k ...", WORKERS=0 for --pdb)
+test: install ## The whole test suite on the same servers (ARGS="tests/unit -k ...", WORKERS=4 on many cores)
 	$(BOOTSTRAP) servers
 	$(BOOTSTRAP) tools
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)

@@ -113,12 +113,12 @@ async def test_minutes_without_s3(
             once(eraser, "delete", cut)
             async with working(eraser):
                 await until(
-                    lambda: sum(patience.pauses) > MINUTES, within=60, what="minutes of waiting"
+                    lambda: sum(patience.pauses) > MINUTES, within=120, what="minutes of waiting"
                 )
                 assert away(eraser, "s3")
                 assert max(patience.pauses) <= worker.LONGEST_BACKOFF
                 proxy.open()
-                await until_state(world, "verified", within=60)
+                await until_state(world, "verified", within=120)
     assert await world.value("select attempts from lethe.job") == 0
     await assert_erased_once(world, before, SUBJECT, EXPECTED)
 
@@ -148,11 +148,11 @@ async def test_minutes_without_postgresql(
         once(eraser, step, cut)
         async with working(eraser):
             await until(
-                lambda: sum(patience.pauses) > MINUTES, within=60, what="minutes of waiting"
+                lambda: sum(patience.pauses) > MINUTES, within=120, what="minutes of waiting"
             )
             assert away(eraser, "database")
             proxy.open()
-            await until_state(world, "verified", within=60)
+            await until_state(world, "verified", within=120)
     assert await world.value("select attempts from lethe.job") == 0
     await assert_erased_once(world, before, SUBJECT, EXPECTED)
 
@@ -176,14 +176,14 @@ async def test_a_commit_whose_answer_was_lost_is_not_done_again(
         event.listen(cut_off.engine.sync_engine, "commit", commit)
         async with working(eraser):
             for number in range(1, 6):
-                await until(lambda n=number: len(lost) >= n, within=60, what="a commit")  # type: ignore[misc] # bound here
-                await until(lambda: _nobody_works(world), within=60, what="the commit's end")
+                await until(lambda n=number: len(lost) >= n, within=120, what="a commit")  # type: ignore[misc] # bound here
+                await until(lambda: _nobody_works(world), within=120, what="the commit's end")
                 proxy.close()
                 proxy.open()
                 proxy.speak()
                 if await world.state() == "verified":
                     break
-            await until_state(world, "verified", within=60)
+            await until_state(world, "verified", within=120)
     assert len(lost) >= 3
     await assert_erased_once(world, before, SUBJECT, EXPECTED)
 
@@ -219,10 +219,10 @@ async def test_a_full_disk_is_waited_for(
     )
     eraser = world.eraser(batch_rows=2)
     async with working(eraser):
-        await until(lambda: sum(patience.pauses) > MINUTES, within=60, what="minutes of waiting")
+        await until(lambda: sum(patience.pauses) > MINUTES, within=120, what="minutes of waiting")
         assert away(eraser, "database")
         assert (await world.left_of(SUBJECT))["client"] > 0
         await world.write(f"drop trigger full_disk on {table}")
-        await until_state(world, "verified", within=60)
+        await until_state(world, "verified", within=120)
     assert await world.value("select attempts from lethe.job") == 0
     await assert_erased_once(world, before, SUBJECT, EXPECTED)

@@ -52,8 +52,8 @@ async def test_nothing_readable_is_left(
     async with relaying(database_url, kafka), httpx.AsyncClient() as client:
         with running(ours, log) as process:
             await publish(world, kafka, request)
-            await until(partial(_accepted, world), within=60, what="the job")
-            await until_state(world, "verified", within=60)
+            await until(partial(_accepted, world), within=120, what="the job")
+            await until_state(world, "verified", within=120)
             await drained(world.engine)
             metrics = await _told(client, f"http://127.0.0.1:{unused_tcp_port}/metrics")
             process.send_signal(signal.SIGTERM)
@@ -82,7 +82,7 @@ async def _told(client: httpx.AsyncClient, url: str) -> str:
         text = (await client.get(url)).text
         return text if 'eraser_jobs{state="verified"} 1.0' in text else ""
 
-    return await until(sampled, within=60, what="the sampler")
+    return await until(sampled, within=120, what="the sampler")
 
 
 def _kept(database_url: str) -> Iterator[tuple[str, bytes]]:

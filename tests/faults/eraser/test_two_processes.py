@@ -57,9 +57,9 @@ async def amid_a_batch(world: World, proxy: TcpProxy) -> None:
     async def pending() -> bool:
         return bool(await world.value("select count(*) from lethe.journal where not masked"))
 
-    await until(begun, within=60, what="a batch")
+    await until(begun, within=120, what="a batch")
     proxy.silence()
-    await until(pending, within=60, what="an intent")
+    await until(pending, within=120, what="an intent")
 
 
 def says(log: Path, words: str) -> bool:
@@ -80,7 +80,7 @@ async def test_killed_while_the_answer_of_s3_is_on_its_way(
     assert await world.state() == "running"
     await assert_traceable(world, before, SUBJECT)
     with running(environment, log):
-        await until_state(world, "verified", within=60)
+        await until_state(world, "verified", within=120)
     await assert_erased_once(world, before, SUBJECT, EXPECTED)
 
 
@@ -106,7 +106,7 @@ async def test_stopped_past_a_rebalance_it_commits_nothing_when_it_goes_on(
                 proxy.speak()
                 process.send_signal(signal.SIGCONT)
                 await until(
-                    partial(says, stopped_log, "job taken over"), within=60, what="the stopped one"
+                    partial(says, stopped_log, "job taken over"), within=120, what="the stopped one"
                 )
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 30) == 0
