@@ -179,8 +179,8 @@ async def test_what_the_product_writes_late_stops_the_chunks(heavy: World) -> No
     real = eraser.verification.client_rows.chunk
     written: list[str] = []
 
-    async def chunk(job: Any, subject: str, stretch: Any, *args: Any) -> Any:
-        if not written and stretch.source.name == "client" and stretch.request_type == "sketch":
+    async def chunk(job: Any, subject: str, page: Any, *args: Any) -> Any:
+        if not written and page.source == "client" and page.request_type == "sketch":
             written.append("a prompt")
             await heavy.write(
                 "update sketch_feature set prompt = 'late' where id ="
@@ -188,7 +188,7 @@ async def test_what_the_product_writes_late_stops_the_chunks(heavy: World) -> No
                 "  and request_type = 'sketch')",
                 s=SUBJECT,
             )
-            outcome = await real(job, subject, stretch, *args)
+            outcome = await real(job, subject, page, *args)
             assert outcome is not None
             assert outcome.something_left
             assert await heavy.value(
@@ -196,7 +196,7 @@ async def test_what_the_product_writes_late_stops_the_chunks(heavy: World) -> No
                 s=SUBJECT,
             ) == len([n for n in range(REQUESTS) if n % 3])
             return outcome
-        return await real(job, subject, stretch, *args)
+        return await real(job, subject, page, *args)
 
     put_in(eraser.verification.client_rows, "chunk", chunk)
     assert await to_the_end(heavy, eraser) == "verified"
@@ -309,7 +309,7 @@ async def test_statements_of_a_chunk_do_not_grow_with_its_rows(
         async def chunk(*args: Any, real: Any = real, per_chunk: list[int] = per_chunk) -> Any:
             with statements(heavy) as of_chunk:
                 outcome = await real(*args)
-            if args[2].request_type == "sketch" and args[2].source.name == "client":
+            if args[2].request_type == "sketch" and args[2].source == "client":
                 per_chunk.append(len(of_chunk))
             return outcome
 

@@ -18,6 +18,8 @@ from lethe_contracts.events import (
     Verified,
 )
 from lethe_contracts.keyring import KeyRing
+from lethe_eraser.domain import Job, ObjectRef
+from lethe_eraser.storage.journal import Intent, Journal
 from lethe_eraser.window import Window
 from lethe_outbox import PoisonError
 from tests.integration.eraser.world import (
@@ -398,6 +400,32 @@ async def test_an_object_that_comes_back_is_deleted_again(world: World) -> None:
     put_in(eraser.verification, "scan", uploaded_meanwhile)
     assert await to_the_end(world, eraser) == "verified"
     assert await world.left_of(SUBJECT) == NOTHING
+
+
+async def test_what_the_journal_holds_unfinished_when_the_scan_ends_goes_round_again(
+    world: World,
+) -> None:
+    """The job would end without its journal, and the object's name would be lost."""
+    await world.sketch(1)
+    await world.accept(world.requested())
+    eraser = world.eraser()
+    real = eraser.verification.scan
+    pending = ObjectRef(world.buckets["results"], f"public/{SUBJECT}-pending.png")
+    world.put("results", pending.key)
+    written: list[int] = []
+
+    async def scan(job: Job, *args: Any) -> Any:
+        found = await real(job, *args)
+        if not written:
+            written.append(job.batches + 1)
+            intent = Intent.of_objects(written[0], "sketch", [pending], if_unreferenced=False)
+            async with world.engine.begin() as connection:
+                await Journal(world.cipher).write(connection, job.job_id, job.round, intent)
+        return found
+
+    put_in(eraser.verification, "scan", scan)
+    assert await to_the_end(world, eraser) == "verified"
+    assert pending.key not in world.keys("results")
 
 
 async def test_an_object_that_s3_does_not_delete_blocks_its_row_alone(world: World) -> None:

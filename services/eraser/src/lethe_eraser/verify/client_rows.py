@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_contracts.events import TypeTotals
-from lethe_eraser.catalog import Catalog, ClientTable
+from lethe_eraser.catalog import Catalog
 from lethe_eraser.domain import Job, JobState, add
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
@@ -23,17 +23,9 @@ from lethe_eraser.storage.product import (
     page_client_rows,
     types_of,
 )
+from lethe_eraser.storage.progress import Page
 from lethe_eraser.verify.rows import AT_ONCE, Covered, Known, known, survivors
 from lethe_eraser.verify.settling import settling
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Client rows of one type in one table, after a cursor."""
-
-    source: ClientTable
-    request_type: str
-    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +33,7 @@ class Chunk:
     """What came of a chunk."""
 
     job: Job
-    next: Stretch | None = None
+    next: Page | None = None
     something_left: bool = False
     """Something of its requests is there again, or may be: nothing was masked."""
 
@@ -68,6 +60,7 @@ class ClientRows:
     ) -> None:
         self._engine = engine
         self._catalog = catalog
+        self._sources = {source.name: source for source in catalog.client_tables}
         self._journal = journal
         self._fence = fence
         self._metrics = metrics
@@ -78,7 +71,7 @@ class ClientRows:
         """Mask the client rows that the scan covered, until something is left of a request.
 
         Returns:
-            The job with what was masked, if `may_go_on` said no not with all of it; None if a hold
+            The job with what was masked, which is not all if `may_go_on` said no; None if a hold
             stopped it.
         """
         async with self._engine.connect() as connection:
@@ -87,23 +80,23 @@ class ClientRows:
             async with self._engine.connect() as connection:
                 types = await types_of(connection, source, subject)
             for request_type in sorted(types.keys() & self._catalog.features.keys()):
-                stretch: Stretch | None = Stretch(source, request_type)
-                while stretch is not None:
+                page: Page | None = Page(request_type, source.name)
+                while page is not None:
                     if not may_go_on():
                         return job
-                    chunk = await self.chunk(job, subject, stretch, covered, left)
+                    chunk = await self.chunk(job, subject, page, covered, left)
                     if chunk is None:
                         return None
-                    job, stretch = chunk.job, chunk.next
+                    job, page = chunk.job, chunk.next
                     if chunk.something_left:
                         return job
         return job
 
     async def chunk(
-        self, job: Job, subject: str, stretch: Stretch, covered: Covered, left: Known
+        self, job: Job, subject: str, page: Page, covered: Covered, left: Known
     ) -> Chunk | None:
         """Count again what is left of one chunk's requests, and mask it if there is nothing."""
-        source, request_type = stretch.source, stretch.request_type
+        source, request_type = self._sources[page.source], page.request_type
         async with self._engine.begin() as connection:
             await jobs.limit_lock_waits(connection)
             locked = await self._fence.begin(connection, job)
@@ -111,12 +104,12 @@ class ClientRows:
                 return None
             if await self._journal.has_pending(connection, job.job_id):
                 return Chunk(locked, something_left=True)
-            page = await page_client_rows(
-                connection, source, subject, request_type, after=stretch.after, limit=AT_ONCE
+            found = await page_client_rows(
+                connection, source, subject, request_type, after=page.after, limit=AT_ONCE
             )
             rows = [
                 row
-                for row in page
+                for row in found
                 if (request_type, row.request_id) not in left.requests
                 and covered.holds(source.name, row.primary_key)
             ]
@@ -127,7 +120,7 @@ class ClientRows:
             after = replace(locked, totals=totals, attempts=0)
             await jobs.write(connection, after)
         self._metrics.rows("client", request_type, masked)
-        more = replace(stretch, after=page[-1].cursor) if len(page) == AT_ONCE else None
+        more = replace(page, after=found[-1].cursor) if len(found) == AT_ONCE else None
         return Chunk(after, more)
 
     async def _anything_left(
