@@ -1,10 +1,12 @@
 """What an operator does to topics behind the product's back."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import CommitFailedError
 
 from lethe_outbox.topics import partition_counts
 from tests.support.waiting import until
@@ -37,3 +39,25 @@ async def delete(bootstrap: str, name: str) -> None:
         return name not in await partition_counts(bootstrap, [name])
 
     await until(gone, what="a topic that is gone")
+
+
+async def pass_over(bootstrap: str, group: str, topics: Sequence[str]) -> None:
+    """Let a group begin behind everything that its topics hold: what other tests left there.
+
+    Waits until the members of the group are gone, also those that were killed.
+    """
+    counts = await partition_counts(bootstrap, topics)
+    partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
+    async with AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
+    ) as consumer:
+        consumer.assign(partitions)
+
+        async def committed() -> bool:
+            try:
+                await consumer.commit(await consumer.end_offsets(partitions))
+            except CommitFailedError:
+                return False
+            return True
+
+        await until(committed, within=60, every=0.5, what="a group without members")

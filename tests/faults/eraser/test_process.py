@@ -17,10 +17,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from lethe_contracts.events import BatchErased, Event, TypeTotals
+from lethe_eraser.consumer import GROUP, TOPICS
 from lethe_outbox import ensure_topics
 from lethe_relay.topics import specs
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import NOTHING, OTHER, SUBJECT, World, until_state
+from tests.support.topics import pass_over
 from tests.support.waiting import until
 
 REQUESTS = 12
@@ -30,8 +32,9 @@ REQUESTS = 12
 async def environment(
     world: World, kafka: str, database_url: str, redis_url: str, s3: S3Address, tmp_path: Path
 ) -> Mapping[str, str]:
-    """What a process of this world needs; topics and the group exist."""
+    """What a process of this world needs; topics exist, and the group has nothing to read."""
     await ensure_topics(kafka, specs(replication_factor=1))
+    await pass_over(kafka, GROUP, TOPICS)
     ours = {
         "DATABASE_URL": database_url,
         "KAFKA_BOOTSTRAP": kafka,
@@ -63,16 +66,26 @@ def lethe(environment: Mapping[str, str], *arguments: str) -> subprocess.Complet
 
 @contextmanager
 def running(environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """An eraser process; killed at the end if it still runs."""
+    """An eraser process; killed at the end if it still runs.
+
+    A failure in the block carries the end of the process's log, and whether it had ended by itself.
+    """
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "lethe_eraser"], env=environment, stdout=out, stderr=out
         )
         try:
             yield process
+        except AssertionError as failure:
+            failure.add_note(f"the eraser (exit {process.poll()}) said last:\n{_end_of(log)}")
+            raise
         finally:
             process.kill()
             process.wait()
+
+
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text().splitlines()[-40:])
 
 
 async def publish(world: World, kafka: str, *events: Event) -> None:
