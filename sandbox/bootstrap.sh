@@ -105,7 +105,9 @@ install_python() {
     local python uv
     python=$(find_python)
     uv=$(find_uv "$python")
-    export UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV=$PWD/.venv
+    # Compiled at once: the tests start many processes, and a machine may forbid Python to keep
+    # what it compiles (PYTHONDONTWRITEBYTECODE), so that each would compile everything again.
+    export UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=$PWD/.venv
     # A moved checkout or an upgraded Python leaves a .venv that does not run.
     if ! .venv/bin/python -c '' 2>/dev/null; then
         rm -rf .venv
@@ -117,6 +119,7 @@ install_python() {
     local editable=() member
     for member in "${MEMBERS[@]}"; do editable+=(--editable "./$member"); done
     "$uv" pip install --quiet --no-deps "${editable[@]}"
+    .venv/bin/python -m compileall -q "${MEMBERS[@]}"
     printf '%s\n' "$wanted" >"$stamp"
 }
 
