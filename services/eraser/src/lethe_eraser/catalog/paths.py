@@ -1,6 +1,6 @@
 """A JSONPath of the catalog, quick where it is plain: members by name and all items of a list."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from jsonpath import JSONPath
@@ -36,22 +36,22 @@ class JsonPath:
         """Whether it is the whole value."""
         return not self._path.segments
 
-    def find(self, value: Any) -> Iterator[Hit]:
+    def find(self, value: Any) -> Sequence[Hit]:
         """Give what the path finds in a list or an object, in order.
 
         Raises:
             JSONPathError: the value cannot be looked through.
         """
         if self._steps is not None:
-            return _follow(Hit(value), self._steps)
-        return (
+            return _follow(value, self._steps)
+        return [
             Hit(
                 match.obj,
                 None if match.parent is None else match.parent.obj,
                 match.parts[-1] if match.parts else None,
             )
             for match in self._path.finditer(value)
-        )
+        ]
 
 
 def _plain(path: JSONPath) -> tuple[str | None, ...] | None:
@@ -69,18 +69,18 @@ def _plain(path: JSONPath) -> tuple[str | None, ...] | None:
     return None if path.pseudo_root else tuple(steps)
 
 
-def _follow(hit: Hit, steps: tuple[str | None, ...]) -> Iterator[Hit]:
-    if not steps:
-        yield hit
-        return
-    step, *rest = steps
-    below, left = hit.obj, tuple(rest)
-    if step is not _ALL:
-        if isinstance(below, dict) and step in below:
-            yield from _follow(Hit(below[step], below, step), left)
-    elif isinstance(below, dict):
-        for name, member in below.items():
-            yield from _follow(Hit(member, below, name), left)
-    elif isinstance(below, list):
-        for place, item in enumerate(below):
-            yield from _follow(Hit(item, below, place), left)
+def _follow(value: Any, steps: tuple[str | None, ...]) -> Sequence[Hit]:
+    hits = [Hit(value)]
+    for step in steps:
+        below = [hit.obj for hit in hits]
+        if step is not _ALL:
+            hits = [Hit(o[step], o, step) for o in below if isinstance(o, dict) and step in o]
+        else:
+            hits = [Hit(member, o, part) for o in below for part, member in _members(o)]
+    return hits
+
+
+def _members(value: Any) -> Iterable[tuple[str | int, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()

@@ -1,6 +1,7 @@
 """What a stored value refers to, and whose it is; pure."""
 
-from lethe_eraser.references.documents import UNTAGGED, Found, RowReader, Sorted, Tagged
+from lethe_eraser.references.documents import UNTAGGED, RowReader, Sorted, Tagged
+from lethe_eraser.references.reading import Found
 from lethe_eraser.references.urls import (
     Ambiguous,
     Conflict,

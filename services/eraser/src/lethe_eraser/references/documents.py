@@ -16,21 +16,14 @@ from jsonpath import JSONPathError
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog.model import (
     Catalog,
-    Ignored,
-    Ownership,
     ProductTable,
     ReferenceRule,
     Rules,
     SharedObjects,
 )
-from lethe_eraser.catalog.paths import Hit
 from lethe_eraser.domain import ObjectRef
+from lethe_eraser.references.reading import BlockedError, Found, Reading, found_by
 from lethe_eraser.references.urls import (
-    Ambiguous,
-    Conflict,
-    Nothing,
-    Resolution,
-    Resolved,
     Resolver,
     Unresolved,
 )
@@ -40,22 +33,6 @@ _URL: Final = re.compile(
     r"\s*(?:[a-z][a-z0-9+.-]*:)?//[^/\s]|.*\barn:aws[a-z-]*:s3:", re.IGNORECASE
 )
 _AWS: Final = (r"\.amazonaws\.com", r"\.cloudfront\.net")
-
-
-class _UnreadableError(Exception):
-    """Inside this module: the row is left alone, for this reason."""
-
-    def __init__(self, reason: BlockReason) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One reference of a row: the object it names (or may name), and whose that may be."""
-
-    candidates: tuple[ObjectRef, ...]
-    ownership: Ownership
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +76,8 @@ class RowReader:
                 column: tuple(self._column(rules, values[column], subject))
                 for column, rules in product.references.items()
             }
-        except _UnreadableError as unreadable:
-            return unreadable.reason
+        except BlockedError as blocked:
+            return blocked.reason
 
     def read_column(
         self, product: ProductTable, column: str, text: str | None, subject: str
@@ -108,8 +85,8 @@ class RowReader:
         """Read one reference column of a row; give what it names."""
         try:
             return tuple(self._column(product.references[column], text, subject))
-        except _UnreadableError as unreadable:
-            return unreadable.reason
+        except BlockedError as blocked:
+            return blocked.reason
 
     def refers(self, text: str) -> bool:
         """Whether `text` looks like an object of ours, or a URL of anybody's."""
@@ -133,8 +110,8 @@ class RowReader:
         """Read a JSON value by `rules`, of which one must apply."""
         try:
             return tuple(self._value(rules, value, subject, may_be_empty=False))
-        except _UnreadableError as unreadable:
-            return unreadable.reason
+        except BlockedError as blocked:
+            return blocked.reason
 
     def sort(
         self,
@@ -204,14 +181,14 @@ class RowReader:
         if text is None or not text.strip():
             return ()
         if plain is not None:
-            return _found(self._resolver.resolve_url(text, in_bucket=plain.in_bucket), plain)
+            return found_by(self._resolver.resolve_url(text, in_bucket=plain.in_bucket), plain)
         return self._json(rules, text, subject)
 
     def _json(self, rules: Rules, text: str, subject: str) -> list[Found]:
         try:
-            value = json.loads(text, object_pairs_hook=_each_name_once)
+            value = _DECODER.decode(text)
         except (ValueError, RecursionError):
-            raise _UnreadableError(BlockReason.MALFORMED_JSON) from None
+            raise BlockedError(BlockReason.MALFORMED_JSON) from None
         return self._value(rules, value, subject, may_be_empty=True)
 
     def _value(
@@ -221,15 +198,17 @@ class RowReader:
             return []
         if not isinstance(value, dict | list):
             return self._scalar(rules, value)
-        reading = _Reading(self._resolver, value, must_apply=not may_be_empty)
+        reading = Reading(self._resolver, value, must_apply=not may_be_empty)
         try:
             found = reading.references(rules)
         except (JSONPathError, RecursionError):
-            raise _UnreadableError(BlockReason.MALFORMED_JSON) from None
-        prefixes = {r.ownership.prefix(subject) for r in rules if isinstance(r, ReferenceRule)}
-        theirs = tuple(prefix for prefix in prefixes if prefix)
-        if any(self._may_refer(text, theirs) for text in reading.unclaimed()):
-            raise _UnreadableError(BlockReason.UNCOVERED)
+            raise BlockedError(BlockReason.MALFORMED_JSON) from None
+        # Most values have nothing left here that could name an object.
+        if left := [text for text in reading.unclaimed() if self._may_name(text)]:
+            prefixes = {r.ownership.prefix(subject) for r in rules if isinstance(r, ReferenceRule)}
+            theirs = tuple(prefix for prefix in prefixes if prefix)
+            if any(self._may_refer(text, theirs) for text in left):
+                raise BlockedError(BlockReason.UNCOVERED)
         return found
 
     def _scalar(self, rules: Rules, value: object) -> list[Found]:
@@ -238,116 +217,26 @@ class RowReader:
         whole = [rule for rule in references if rule.is_root and not rule.is_object]
         if isinstance(value, str) and whole:
             resolution = self._resolver.resolve_url(value, in_bucket=whole[0].in_bucket)
-            return list(_found(resolution, whole[0]))
+            return list(found_by(resolution, whole[0]))
         if references:
-            raise _UnreadableError(BlockReason.MALFORMED_JSON)
+            raise BlockedError(BlockReason.MALFORMED_JSON)
         if isinstance(value, str) and self._may_refer(value, ()):
-            raise _UnreadableError(BlockReason.UNCOVERED)
+            raise BlockedError(BlockReason.UNCOVERED)
         return []
 
     def _may_refer(self, text: str, prefixes: tuple[str, ...]) -> bool:
-        if text in self._bucket_names:
-            return True
-        if "." not in text and "/" not in text and ":" not in text:
-            # Neither a host nor a path: most settings end here.
+        if not self._may_name(text):
             return False
         return (
-            text.startswith(prefixes)
+            text in self._bucket_names
+            or text.startswith(prefixes)
             or _URL.match(text) is not None
             or self._ours.search(text) is not None
         )
 
-
-class _Reading:
-    """One JSON value being read; remembers which of its strings a rule claimed."""
-
-    def __init__(self, resolver: Resolver, value: object, *, must_apply: bool) -> None:
-        self._resolver = resolver
-        self._value = value
-        self._claimed: set[tuple[int, str | int]] = set()
-        self._ignored: set[int] = set()
-        self._must_apply = must_apply
-        self._applied = False
-
-    def references(self, rules: Rules) -> list[Found]:
-        found: list[Found] = []
-        for rule in rules:
-            if isinstance(rule, Ignored):
-                for hit in rule.at.find(self._value):
-                    self._claim(hit)
-                    self._ignored.add(id(hit.obj))
-            else:
-                found += self._by_rule(rule)
-        # An object that no rule speaks of may well name nothing; its URLs are looked for anyway.
-        may_name_nothing = isinstance(self._value, dict) and not self._must_apply
-        has_rules = any(isinstance(rule, ReferenceRule) for rule in rules)
-        if has_rules and not self._applied and not may_name_nothing:
-            raise _UnreadableError(BlockReason.MALFORMED_JSON)
-        return found
-
-    def unclaimed(self) -> Iterator[str]:
-        """Give every string, member names included, that no rule claimed."""
-        open_values: list[Any] = [self._value]
-        while open_values:
-            value = open_values.pop()
-            if isinstance(value, dict):
-                yield from value
-                members: Iterable[tuple[str | int, Any]] = value.items()
-            elif isinstance(value, list):
-                members = enumerate(value)
-            else:
-                continue
-            for name, member in members:
-                if isinstance(member, str):
-                    if (id(value), name) not in self._claimed:
-                        yield member
-                elif isinstance(member, dict | list) and id(member) not in self._ignored:
-                    open_values.append(member)
-
-    def _by_rule(self, rule: ReferenceRule) -> Iterator[Found]:
-        if rule.at is None or not self._has_its_shape(rule):
-            return
-        for hit in rule.at.find(self._value):
-            self._applied = True
-            if hit.obj is None:
-                continue
-            if rule.is_object:
-                yield from self._of_object(rule, hit.obj)
-            else:
-                self._claim(hit)
-                yield from _found(
-                    self._resolver.resolve_url(_string(hit.obj) or "", in_bucket=rule.in_bucket),
-                    rule,
-                )
-
-    def _has_its_shape(self, rule: ReferenceRule) -> bool:
-        """Whether the rule is of this value's shape; inside it, a wrong shape is malformed."""
-        if rule.list_at is not None:
-            for hit in rule.list_at.find(self._value):
-                if isinstance(hit.obj, list) or hit.obj is None:
-                    self._applied = True
-                    continue
-                if hit.part is None:
-                    return False
-                raise _UnreadableError(BlockReason.MALFORMED_JSON)
-        return not (rule.is_root and rule.is_object and not isinstance(self._value, dict))
-
-    def _of_object(self, rule: ReferenceRule, node: object) -> Iterator[Found]:
-        if not isinstance(node, dict):
-            raise _UnreadableError(BlockReason.MALFORMED_JSON)
-        names = (*rule.urls, rule.key, rule.bucket)
-        self._claimed.update((id(node), name) for name in names if name is not None)
-        key, bucket = _string(node.get(rule.key)), _string(node.get(rule.bucket))
-        urls: list[str | None] = [url for name in rule.urls if (url := _string(node.get(name)))]
-        for url in urls or [None]:
-            resolution = self._resolver.resolve(
-                url=url, key=key, bucket=bucket, in_bucket=rule.in_bucket
-            )
-            yield from _found(resolution, rule)
-
-    def _claim(self, hit: Hit) -> None:
-        if hit.part is not None:
-            self._claimed.add((id(hit.parent), hit.part))
+    def _may_name(self, text: str) -> bool:
+        """Whether `text` is a bucket, or has what a host or a path has: most settings do not."""
+        return "." in text or "/" in text or ":" in text or text in self._bucket_names
 
 
 def _meant(found: Found, existing: frozenset[ObjectRef]) -> Sequence[ObjectRef]:
@@ -358,36 +247,13 @@ def _meant(found: Found, existing: frozenset[ObjectRef]) -> Sequence[ObjectRef]:
     return there or found.candidates[:1]
 
 
-def _found(resolution: Resolution, rule: ReferenceRule) -> Iterator[Found]:
-    match resolution:
-        case Resolved(ref):
-            yield Found(_whole((ref,), rule), rule.ownership)
-        case Ambiguous(candidates):
-            yield Found(_whole(candidates, rule), rule.ownership)
-        case Unresolved():
-            raise _UnreadableError(BlockReason.UNRESOLVED_REFERENCE)
-        case Conflict():
-            raise _UnreadableError(BlockReason.REFERENCE_CONFLICT)
-        case Nothing():
-            return
-
-
-def _whole(candidates: Iterable[ObjectRef], rule: ReferenceRule) -> tuple[ObjectRef, ...]:
-    """Mean the object and not the one version that a presigned URL happens to carry."""
-    if rule.only_version:
-        return tuple(candidates)
-    return tuple(dict.fromkeys(ObjectRef(ref.bucket, ref.key) for ref in candidates))
-
-
-def _string(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise _UnreadableError(BlockReason.MALFORMED_JSON)
-
-
 def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a name that stands twice: the value that loses would be forgotten unread."""
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a name stands twice")
     return value
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_each_name_once)
+"""Made once: `json.loads` makes one for every value."""

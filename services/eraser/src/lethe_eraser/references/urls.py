@@ -6,8 +6,9 @@ normalised: `a//b`, `./a` and `a/../b` are keys of their own.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import unescape
 from typing import Final
 from unicodedata import normalize
@@ -78,6 +79,20 @@ _INLINE = re.compile(r"\s*data:", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
 _SPACES = " \t\r\n\f"
 _PORTS = {"http": "80", "https": "443"}
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]*")
+"""What follows a host and can be read in one way only."""
+_HOSTS_KEPT: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """What a host name stands for, whatever path follows."""
+
+    bucket: Bucket | None = None
+    origins: tuple[tuple[re.Pattern[str], Origin], ...] = ()
+    path_style: re.Match[str] | None = None
+    """Given if the bucket stands in the path."""
+    is_website: bool = False
 
 
 class Resolver:
@@ -93,6 +108,8 @@ class Resolver:
             host: tuple((_pattern(origin.pattern), origin) for origin in origins)
             for host, origins in hosts.items()
         }
+        # Rows name few hosts, again and again.
+        self._host = lru_cache(_HOSTS_KEPT)(self._read_host)
 
     def resolve(
         self,
@@ -128,7 +145,7 @@ class Resolver:
         if not text.strip() or _INLINE.match(text):
             return Nothing()
         found = self._read(text, in_bucket)
-        if _ENTITY.search(text) and _WEB.match(text):
+        if "&" in text and _ENTITY.search(text) and _WEB.match(text):
             found += self._read(unescape(text), in_bucket)
         return _one_or_several(found)
 
@@ -171,30 +188,40 @@ class Resolver:
     def _read_web(self, scheme: str, authority: str, rest: str) -> list[ObjectRef]:
         # Lowering a non-ASCII host could turn a look-alike into one of ours.
         plausible = authority.isascii() and len(authority) <= LONGEST_HOST
-        host = _HOST.fullmatch(authority.lower()) if plausible else None
-        if host is None or host["port"] not in {None, _PORTS[scheme.lower()]}:
+        named = _HOST.fullmatch(authority.lower()) if plausible else None
+        if named is None or named["port"] not in {None, _PORTS[scheme.lower()]}:
             return []
-        name = host["name"]
+        host = self._host(named["name"])
         paths, query = _paths(rest)
+        if host.origins:
+            return self._read_cdn(host.origins, paths)
+        if host.path_style is not None:
+            return self._read_path_style(host.path_style, paths, query)
+        if host.bucket is None:
+            return []
+        if host.is_website:
+            # A website answers a folder with its index document: the key is not in the URL.
+            paths = [path for path in paths if not path.endswith("/")]
+        return _refs(host.bucket.name, _below_root(paths), query)
+
+    def _read_host(self, name: str) -> _Host:
         if name in self._origins:
-            return self._read_cdn(name, paths)
+            return _Host(origins=self._origins[name])
         path_style = _PATH_HOST.fullmatch(name)
         if path_style is not None:
-            return self._read_path_style(path_style, paths, query)
+            return _Host(path_style=path_style)
         virtual = _VIRTUAL_HOST.fullmatch(name)
         if virtual is not None:
             bucket = self._of_partition(virtual["bucket"], virtual)
-            if virtual["site"] is not None:
-                # A website answers a folder with its index document: the key is not in the URL.
-                paths = [path for path in paths if not path.endswith("/")]
-            return [] if bucket is None else _refs(bucket.name, _below_root(paths), query)
-        bucket = self._buckets.get(name) if "." in name else None
-        return [] if bucket is None else _refs(bucket.name, _below_root(paths), query)
+            return _Host(bucket, is_website=virtual["site"] is not None)
+        return _Host(self._buckets.get(name) if "." in name else None)
 
-    def _read_cdn(self, name: str, paths: Iterable[str]) -> list[ObjectRef]:
+    def _read_cdn(
+        self, origins: Sequence[tuple[re.Pattern[str], Origin]], paths: Iterable[str]
+    ) -> list[ObjectRef]:
         found: list[ObjectRef] = []
         for path in paths:
-            _, origin = next(o for o in self._origins[name] if o[0].fullmatch(path))
+            _, origin = next(o for o in origins if o[0].fullmatch(path))
             if path not in {"", "/"}:
                 keys = (origin.origin_path + below for below in _decoded([path]))
                 found += _refs(origin.bucket, [key.removeprefix("/") for key in keys])
@@ -239,6 +266,8 @@ def _pattern(written: str | None) -> re.Pattern[str]:
 
 def _paths(rest: str) -> tuple[list[str], str]:
     """Split what follows the host into readings of the path, still encoded, and the query."""
+    if _PLAIN_PATH.fullmatch(rest):
+        return [rest], ""
     before, mark, query = rest.partition("?")
     fragment = before.partition("#")
     paths = [fragment[0]]
@@ -255,7 +284,7 @@ def _decoded(paths: Iterable[str]) -> list[str]:
     keys: list[str] = []
     for path in paths:
         try:
-            keys.append(unquote(path, errors="strict"))
+            keys.append(unquote(path, errors="strict") if "%" in path else path)
         except UnicodeDecodeError:
             continue
     return keys
@@ -282,7 +311,9 @@ def _is_key(key: str) -> bool:
         return False
 
 
-def _one_or_several(found: Iterable[ObjectRef]) -> Resolution:
+def _one_or_several(found: Sequence[ObjectRef]) -> Resolution:
+    if len(found) == 1 and found[0].key.isascii():
+        return Resolved(found[0])
     named = dict.fromkeys(found)
     # File names from macOS come decomposed (NFD) and are stored composed (NFC), or the other way.
     named |= dict.fromkeys(
