@@ -21,7 +21,7 @@ demo: install ## The whole product on real servers, ending with an audit (ARGS="
 test: install ## The whole test suite on the same servers (ARGS="tests/unit -k ...", WORKERS=4 on many cores)
 	$(BOOTSTRAP) servers
 	$(BOOTSTRAP) tools
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations 30 --durations-min 5 $(ARGS)
 
 check: lint types ## ruff, mypy --strict and the import contracts
 

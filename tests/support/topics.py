@@ -41,7 +41,7 @@ async def delete(bootstrap: str, name: str) -> None:
     await until(gone, what="a topic that is gone")
 
 
-async def pass_over(bootstrap: str, group: str, topics: Sequence[str]) -> None:
+async def skip_to_end(bootstrap: str, group: str, topics: Sequence[str]) -> None:
     """Let a group begin behind everything that its topics hold: what other tests left there.
 
     Waits until the members of the group are gone, also those that were killed.

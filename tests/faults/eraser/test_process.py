@@ -22,7 +22,7 @@ from lethe_outbox import ensure_topics
 from lethe_relay.topics import specs
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import NOTHING, OTHER, SUBJECT, World, until_state
-from tests.support.topics import pass_over
+from tests.support.topics import skip_to_end
 from tests.support.waiting import until
 
 REQUESTS = 12
@@ -34,7 +34,7 @@ async def environment(
 ) -> Mapping[str, str]:
     """What a process of this world needs; topics exist, and the group has nothing to read."""
     await ensure_topics(kafka, specs(replication_factor=1))
-    await pass_over(kafka, GROUP, TOPICS)
+    await skip_to_end(kafka, GROUP, TOPICS)
     ours = {
         "DATABASE_URL": database_url,
         "KAFKA_BOOTSTRAP": kafka,

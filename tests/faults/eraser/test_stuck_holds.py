@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 from psycopg import sql
@@ -24,7 +23,7 @@ from uuid_utils.compat import uuid7
 from lethe_contracts.codec import Envelope, encode
 from lethe_contracts.events import Held
 from lethe_contracts.sources import INTAKE
-from lethe_contracts.topics import MAX_MESSAGE_BYTES, PARTITIONS, REQUESTS
+from lethe_contracts.topics import MAX_MESSAGE_BYTES, REQUESTS
 from lethe_eraser.consumer import Acceptance
 from lethe_eraser.execute.worker import utc_now
 from lethe_eraser.storage import control
@@ -46,6 +45,7 @@ from lethe_runtime import database
 from lethe_sandbox.stack import Addresses
 from tests.integration.eraser.world import CONTROL_FRESH, OTHER, REF, SUBJECT, World, to_the_end
 from tests.support.outbox_world import QUICK, running, statuses
+from tests.support.topics import skip_to_end
 from tests.support.waiting import until
 
 OTHER_REF = next(ref for ref in map("1.{}".format, range(999)) if bucket_of(ref) != bucket_of(REF))
@@ -174,7 +174,7 @@ async def company(world: World, intake_url: str, kafka: str) -> AsyncIterator[Co
     """Two people who wait for their erasure; what the eraser knows is from noon."""
     await ensure_topics(kafka, specs(replication_factor=1))
     group = f"eraser-{uuid4().hex}"
-    await start_at_the_end(kafka, group)
+    await skip_to_end(kafka, group, [REQUESTS])
     await world.settled(ago=NOON)
     await world.sketch(1)
     await world.sketch(2, subject=OTHER)
@@ -184,18 +184,6 @@ async def company(world: World, intake_url: str, kafka: str) -> AsyncIterator[Co
     async with database.disposing(engine):
         storage = IntakeStorage(engine, Outbox("lethe"), ZoneInfo("UTC"))
         yield Company(intake_url, engine, storage, world, kafka, group)
-
-
-async def start_at_the_end(kafka: str, group: str) -> None:
-    """Leave the records of other tests behind."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(REQUESTS, number) for number in range(PARTITIONS)]
-        consumer.assign(partitions)
-        await consumer.commit(await consumer.end_offsets(partitions))
-    finally:
-        await consumer.stop()
 
 
 async def test_with_kafka_away_since_noon_nobody_is_erased(company: Company) -> None:

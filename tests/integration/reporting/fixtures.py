@@ -35,8 +35,8 @@ from tests.integration.reporting.running import (
     a_client,
     agreed_topics,
     make_key,
-    skip_to_end,
 )
+from tests.support.topics import skip_to_end
 
 
 @pytest.fixture(scope="session")
