@@ -1,21 +1,40 @@
 """A TCP proxy that a test closes, or makes silent, and opens again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 _CHUNK = 65536
+
+
+class Watch(Protocol):
+    """Sees what passes over one connection, chunk by chunk."""
+
+    async def asks(self, data: bytes) -> None:
+        """Return when the client's `data` may pass on; raises OSError to end the connection."""
+        ...
+
+    def answers(self, data: bytes) -> None:
+        """Take note of the server's `data`."""
+        ...
 
 
 class TcpProxy:
     """Passes bytes on to a server.
 
+    Args:
+        host: the server's.
+        port: the server's.
+        watch: makes what sees the bytes of a new connection.
+
     Attributes:
         port: where it listens, on 127.0.0.1.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, watch: Callable[[], Watch] | None = None) -> None:
         self._target = (host, port)
+        self._watch = watch
         self._open = True
         self._answers = asyncio.Event()
         self._answers.set()
@@ -59,10 +78,21 @@ class TcpProxy:
             return
         there, to_server = await asyncio.open_connection(*self._target)
         self._writers |= {writer, to_server}
+        watch = self._watch() if self._watch else None
+
+        async def asked(data: bytes) -> None:
+            if watch is not None:
+                await watch.asks(data)
+
+        async def answered(data: bytes) -> None:
+            if watch is not None:
+                watch.answers(data)
+            await self._answers.wait()
+
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, to_server, None))
-                group.create_task(self._pass(there, writer, self._answers))
+                group.create_task(self._pass(reader, to_server, asked))
+                group.create_task(self._pass(there, writer, answered))
         finally:
             self._writers -= {writer, to_server}
 
@@ -70,12 +100,11 @@ class TcpProxy:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        gate: asyncio.Event | None,
+        may_pass: Callable[[bytes], Awaitable[None]],
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(_CHUNK):
-                if gate is not None:
-                    await gate.wait()
+                await may_pass(data)
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
