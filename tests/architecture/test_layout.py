@@ -28,6 +28,7 @@ SERVICE_MODULES = {
     "migrations",
     "objects",
     "outbox_cli",
+    "pace",
     "references",
     "settings",
     "storage",

@@ -34,6 +34,7 @@ from lethe_eraser.execute.worker import Assignment, Executor, MayBegin, at_any_t
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.objects import ObjectStore, S3Options
+from lethe_eraser.pace import RowBudget
 from lethe_eraser.storage.accounts import Accounts
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Journal
@@ -192,6 +193,7 @@ class World:
         objects: Any = None,
         concurrency: int = 2,
         may_begin: MayBegin = at_any_time,
+        budget: RowBudget | None = None,
     ) -> Eraser:
         """Put an eraser together as the container does."""
         registry = CollectorRegistry()
@@ -212,6 +214,7 @@ class World:
             metrics=metrics,
             batch_rows=batch_rows,
             references=References(self.catalog.look_ups),
+            budget=budget,
         )
         verification = Verification(
             engine=self.engine,
@@ -221,6 +224,7 @@ class World:
             announcer=announcer,
             fence=fence,
             metrics=metrics,
+            budget=budget,
         )
         rounds = Rounds(
             engine=self.engine,

@@ -24,6 +24,7 @@ def test_what_has_a_default_need_not_be_said() -> None:
     settings = load(EraserSettings)
     assert (settings.window, settings.window_tz) == ("01:00-05:00", "Asia/Seoul")
     assert (settings.batch_rows, settings.concurrency, settings.s3_threads) == (500, 2, 8)
+    assert settings.rows_per_second == 10_000
     assert settings.http_port == 8082
     assert settings.key_ring.current == 1
     assert settings.erasing_window.is_open(datetime(2026, 11, 20, 17, tzinfo=UTC))
@@ -38,6 +39,7 @@ def test_what_has_a_default_need_not_be_said() -> None:
         ("SUBJECT_CIPHER_KEYS", "secret-in-plain", "LETHE_ERASER_SUBJECT_CIPHER_KEYS"),
         ("DATABASE_URL", "mysql://user:secret-in-plain@db", "postgresql+psycopg://"),
         ("BATCH_ROWS", "0", "LETHE_ERASER_BATCH_ROWS"),
+        ("ROWS_PER_SECOND", "0", "LETHE_ERASER_ROWS_PER_SECOND"),
         ("S3_ACCESS_KEY_ID", "half", "come together"),
         ("BATCH_ROW", "5", "did you mean LETHE_ERASER_BATCH_ROWS?"),
     ],

@@ -36,6 +36,7 @@ from lethe_eraser.objects import (
     ObjectStoreUnavailableError,
     S3Options,
 )
+from lethe_eraser.pace import RowBudget
 from lethe_eraser.sample import Sampler
 from lethe_eraser.settings import EraserSettings
 from lethe_eraser.storage.accounts import Accounts
@@ -178,6 +179,9 @@ class EraserContainer(containers.DeclarativeContainer):
     )
     journal = providers.Singleton(Journal, cipher)
     assignment = providers.Singleton(Assignment)
+    budget = providers.Singleton(
+        RowBudget, settings.provided.rows_per_second, on_waited=metrics.provided.waited
+    )
     batches = providers.Singleton(
         Batches,
         engine=engine,
@@ -190,6 +194,7 @@ class EraserContainer(containers.DeclarativeContainer):
         metrics=metrics,
         batch_rows=settings.provided.batch_rows,
         references=providers.Singleton(References, catalog.provided.look_ups),
+        budget=budget,
     )
     invalidator = providers.Singleton(
         Invalidator,
@@ -210,6 +215,7 @@ class EraserContainer(containers.DeclarativeContainer):
         announcer=announcer,
         fence=fence,
         metrics=metrics,
+        budget=budget,
     )
     rounds = providers.Singleton(
         Rounds,

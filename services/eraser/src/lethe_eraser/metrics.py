@@ -45,6 +45,11 @@ class EraserMetrics:
             ["reason"],
             registry=registry,
         )
+        self._waited = Counter(
+            "eraser_row_budget_wait_seconds_total",
+            "Seconds that batches and chunks of client rows waited for the budget of rows.",
+            registry=registry,
+        )
         self._s3_errors = Counter(
             "eraser_s3_errors_total", "Errors of S3 by its code.", ["code"], registry=registry
         )
@@ -154,6 +159,10 @@ class EraserMetrics:
         """Count masked rows."""
         if count:
             self._rows.labels(table_kind, request_type).inc(count)
+
+    def waited(self, seconds: float) -> None:
+        """Count how long a batch or a chunk waited for the budget of rows."""
+        self._waited.inc(seconds)
 
     def objects(self, outcome: Outcome, refs: Iterable[ObjectRef]) -> None:
         """Count what became of objects."""

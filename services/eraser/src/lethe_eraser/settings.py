@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from lethe_contracts.errors import KeyRingError
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.topics import RETENTION_DAYS
+from lethe_eraser.pace import ROWS_PER_SECOND
 from lethe_eraser.window import Window, WindowError
 from lethe_runtime.settings import DatabaseUrl, ServiceSettings
 
@@ -62,6 +63,9 @@ class EraserSettings(ServiceSettings):
     """Another CloudFront than AWS's; the credentials are those of S3."""
     batch_rows: Annotated[int, Field(ge=1, le=10_000)] = 500
     """Client rows per batch."""
+    rows_per_second: Annotated[int, Field(ge=1)] = ROWS_PER_SECOND
+    """The most rows a second of the product's tables that this process masks, all persons together;
+    features, tasks and client rows count alike."""
     concurrency: Annotated[int, Field(ge=1, le=32)] = 2
     """People erased at once."""
 

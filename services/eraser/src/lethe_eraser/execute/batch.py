@@ -34,6 +34,7 @@ from lethe_eraser.execute.tally import Tally, confirmed
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.objects import NOTHING, Deletion
+from lethe_eraser.pace import RowBudget
 from lethe_eraser.storage import counted, jobs, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
@@ -64,6 +65,7 @@ class Batches:
         metrics: counts what was committed.
         batch_rows: client rows per batch.
         references: tells which objects other rows still name.
+        budget: how many rows of all persons are masked per second.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Batches:
         metrics: EraserMetrics,
         batch_rows: int,
         references: References = NOBODY_ELSE,
+        budget: RowBudget | None = None,
     ) -> None:
         self._engine = engine
         self._handlers = handlers
@@ -88,6 +91,7 @@ class Batches:
         self._fence = fence
         self._metrics = metrics
         self._references = references
+        self.budget = budget or RowBudget()
         self._collector = Collector(
             engine=engine,
             sources=sources,

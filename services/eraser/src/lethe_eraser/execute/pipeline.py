@@ -109,7 +109,9 @@ class Pipeline:
             self._company.nobody_comes()
             await self._until(lambda: self._stops or not self._begun)
         await self._rest()
-        if self._stops or not self._may_go_on(self._job):
+        if self._batches.budget.is_spent:
+            self._company.nobody_comes()
+        if not await self._batches.budget.take(len(plan.rows), self._goes_on):
             return False
         if not plan.rows:
             after = await self._batches.finish(self._job, plan)
@@ -168,6 +170,9 @@ class Pipeline:
             seconds, self._rests_for = self._rests_for, 0.0
             self._company.nobody_comes()
             await asyncio.sleep(seconds)
+
+    def _goes_on(self) -> bool:
+        return not self._stops and self._may_go_on(self._job)
 
     def _add(self, begun: _Begun) -> None:
         insort(self._begun, begun, key=lambda one: one.intent.batch)

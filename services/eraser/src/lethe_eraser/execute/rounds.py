@@ -107,7 +107,10 @@ class Rounds:
         # Finishing one may leave another: the delete of what its rows were the last to name.
         while pending := await self._pending(job):
             for intent in pending:
-                if going is None or not may_go_on(going):
+                if going is None:
+                    return None
+                begins = partial(may_go_on, going)
+                if not await self._batches.budget.take(len(intent.rows), begins):
                     return going
                 going = await self._batches.finish(going, intent)
                 if going is not None and going.state is not JobState.RUNNING:

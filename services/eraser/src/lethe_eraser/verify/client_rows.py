@@ -15,6 +15,7 @@ from lethe_eraser.catalog import Catalog
 from lethe_eraser.domain import Job, JobState, add
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
+from lethe_eraser.pace import RowBudget
 from lethe_eraser.storage import jobs
 from lethe_eraser.storage.journal import Journal
 from lethe_eraser.storage.product import (
@@ -47,6 +48,7 @@ class ClientRows:
         journal: tells whether a batch is unfinished.
         fence: lets something begin with a job.
         metrics: counts what was committed.
+        budget: how many rows of all persons are masked per second.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ClientRows:
         journal: Journal,
         fence: Fence,
         metrics: EraserMetrics,
+        budget: RowBudget,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -64,6 +67,7 @@ class ClientRows:
         self._journal = journal
         self._fence = fence
         self._metrics = metrics
+        self._budget = budget
 
     async def mask(
         self, job: Job, subject: str, covered: Covered, may_go_on: Callable[[], bool]
@@ -81,9 +85,11 @@ class ClientRows:
                 types = await types_of(connection, source, subject)
             for request_type in sorted(types.keys() & self._catalog.features.keys()):
                 page: Page | None = Page(request_type, source.name)
+                rows = types[request_type]
                 while page is not None:
-                    if not may_go_on():
+                    if not await self._budget.take(min(rows, AT_ONCE), may_go_on):
                         return job
+                    rows = max(rows - AT_ONCE, 0)
                     chunk = await self.chunk(job, subject, page, covered, left)
                     if chunk is None:
                         return None

@@ -22,6 +22,7 @@ from lethe_eraser.check import unclaimed_tables
 from lethe_eraser.domain import MAX_ROUNDS, Job, JobState, add, say, with_blocked
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
+from lethe_eraser.pace import RowBudget
 from lethe_eraser.storage import invalidations, jobs, progress
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
@@ -77,6 +78,7 @@ class Verification:
         fence: lets something begin with a job.
         metrics: counts what was committed.
         invalidator: tells the CDN; None if there is none.
+        budget: how many rows of all persons are masked per second.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Verification:
         fence: Fence,
         metrics: EraserMetrics,
         invalidator: Invalidator | None = None,
+        budget: RowBudget | None = None,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -99,8 +102,14 @@ class Verification:
         self._fence = fence
         self._metrics = metrics
         self._invalidator = invalidator
+        self._budget = budget or RowBudget()
         self.client_rows = ClientRows(
-            engine=engine, catalog=catalog, journal=journal, fence=fence, metrics=metrics
+            engine=engine,
+            catalog=catalog,
+            journal=journal,
+            fence=fence,
+            metrics=metrics,
+            budget=self._budget,
         )
 
     async def run(self, job: Job, subject: str, may_go_on: Callable[[], bool]) -> Job | None:
@@ -140,6 +149,10 @@ class Verification:
         Client rows that are too many for one transaction are masked before it.
         """
         going: Job | None = job
+        covered = len(scan.rows.covered)
+        # More are masked in chunks, each of which asks for itself.
+        if covered <= AT_ONCE and not await self._budget.take(covered, may_go_on):
+            return going
         while going is not None:
             judged = await self._judge(going, subject, scan)
             if not isinstance(judged, TooMany):
