@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CommitFailedError
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from lethe_outbox.topics import partition_counts
 from tests.support.waiting import until
@@ -61,3 +62,14 @@ async def skip_to_end(bootstrap: str, group: str, topics: Sequence[str]) -> None
             return True
 
         await until(committed, within=60, every=0.5, what="a group without members")
+
+
+async def evict(bootstrap: str, group: str) -> None:
+    """Put a group's members out now, as the broker does some seconds after they were killed."""
+    async with _admin(bootstrap) as admin:
+        node = await admin.find_coordinator(group)
+        [answer] = await admin.describe_consumer_groups([group], node)
+        [described] = answer.to_object()["groups"]
+        for member in described["members"]:
+            leave = LeaveGroupRequest(group, member["member_id"])
+            assert (await admin._send_request_to_node(node, leave)).error_code == 0

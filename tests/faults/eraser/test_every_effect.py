@@ -1,6 +1,6 @@
 """The eraser dies before every effect of an erasure; another one ends it, and all is true."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -42,22 +42,24 @@ KINDS_OF_EFFECTS: Final = {"commit", "DeleteObjects", "invalidation"}
 @pytest.fixture
 async def full(world: World, s3: S3Address, tmp_path: Path) -> AsyncIterator[World]:
     """Every kind of handler, of ownership and of bucket, an edge, and somebody else."""
+    edge = {"origin_path: /public": "origin_path: /public, distribution: E2ABC"}
+    await fill(world, tmp_path, edge)
+    async with open_store(s3, world.catalog) as store:
+        world.store = store
+        yield world
+
+
+async def fill(world: World, folder: Path, changes: Mapping[str, str]) -> None:
+    """Let the catalog name every kind of ownership and of bucket, and somebody else be there."""
     await world.write("create index on sketch_feature ((option ->> 'key'))")
     results = world.buckets["results"]
-    changes = {
-        **COUNTED,
-        "origin_path: /public": "origin_path: /public, distribution: E2ABC",
-        f"{results}: {{}}": f"{results}: {{count_missing: true}}",
-    }
-    world.catalog = make_catalog(tmp_path, world.buckets, changes)
+    counting = {f"{results}: {{}}": f"{results}: {{count_missing: true}}"}
+    world.catalog = make_catalog(folder, world.buckets, {**COUNTED, **counting, **changes})
     world.put("uploads", PICTURE)
     world.put("uploads", "templates/a.png")
     await world.sketch(1, subject=OTHER)
     await world.sketch(2, subject=OTHER, option=_option(world, PICTURE))
     await world.document(1, subject=OTHER)
-    async with open_store(s3, world.catalog) as store:
-        world.store = store
-        yield world
 
 
 def _option(world: World, key: str) -> dict[str, str]:
@@ -65,16 +67,20 @@ def _option(world: World, key: str) -> dict[str, str]:
 
 
 async def person(world: World, number: int) -> tuple[str, Before]:
-    """A person with every kind of row and object, whose erasure is asked for."""
+    """A person of `one_of_many`, whose erasure is asked for."""
+    subject, ref, before = await one_of_many(world, number)
+    await world.accept(world.requested(ref=ref, subject=subject), ref=ref)
+    return subject, before
+
+
+async def one_of_many(world: World, number: int) -> tuple[str, str, Before]:
+    """A person with every kind of row and object: the subject, its `subject_ref`, all before it."""
     subject = f"acct-{number:06d}-of-many"
     await world.sketch(0, subject=subject)
     await world.sketch(1, subject=subject, source="client_old", option=_option(world, PICTURE))
     await world.sketch(2, subject=subject, option=_option(world, "templates/a.png"))
     await world.document(1, subject=subject)
-    before = await look(world)
-    ref = f"1.many{number}"
-    await world.accept(world.requested(ref=ref, subject=subject), ref=ref)
-    return subject, before
+    return subject, f"1.many{number}", await look(world)
 
 
 def eraser_of(world: World, edges: MortalEdges) -> Eraser:

@@ -21,7 +21,7 @@ from lethe_eraser.consumer import GROUP, TOPICS
 from lethe_outbox import ensure_topics
 from lethe_relay.topics import specs
 from lethe_sandbox.stack import S3Address
-from tests.integration.eraser.world import NOTHING, OTHER, SUBJECT, World, until_state
+from tests.integration.eraser.world import NOTHING, OTHER, REF, SUBJECT, World, until_state
 from tests.support.topics import skip_to_end
 from tests.support.waiting import until
 
@@ -77,23 +77,24 @@ def running(environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Po
         try:
             yield process
         except AssertionError as failure:
-            failure.add_note(f"the eraser (exit {process.poll()}) said last:\n{_end_of(log)}")
+            failure.add_note(f"the eraser (exit {process.poll()}) said last:\n{end_of(log)}")
             raise
         finally:
             process.kill()
             process.wait()
 
 
-def _end_of(log: Path) -> str:
+def end_of(log: Path) -> str:
+    """What a process said last."""
     return "\n".join(log.read_text().splitlines()[-40:])
 
 
-async def publish(world: World, kafka: str, *events: Event) -> None:
+async def publish(world: World, kafka: str, *events: Event, ref: str = REF) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka)
     await producer.start()
     try:
         for event in events:
-            record = world.record(event)
+            record = world.record(event, ref=ref)
             await producer.send_and_wait(
                 record.topic, record.value, key=record.key, headers=list(record.headers)
             )
