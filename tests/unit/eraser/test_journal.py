@@ -107,7 +107,7 @@ def test_an_object_counts_for_the_first_type_that_names_it() -> None:
             OfType(request_type="scan", rows=(row(2, B, C),)),
         ),
     )
-    assert intent.owners() == {A: "draw", B: "draw", C: "scan"}
+    assert intent.owners == {A: "draw", B: "draw", C: "scan"}
     again = intent.naming({B, C})
     assert [part.objects for part in again.found] == [(B,), (C,)]
     alone = Intent.of_objects(2, "scan", [C], if_unreferenced=True)

@@ -1,6 +1,7 @@
 """The eraser's metrics; each is counted after the write it reports, and none has a person in it."""
 
 import math
+from collections import Counter as Occurrences
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
@@ -166,8 +167,8 @@ class EraserMetrics:
 
     def objects(self, outcome: Outcome, refs: Iterable[ObjectRef]) -> None:
         """Count what became of objects."""
-        for ref in refs:
-            self._objects.labels(ref.bucket, outcome).inc()
+        for bucket, count in Occurrences(ref.bucket for ref in refs).items():
+            self._objects.labels(bucket, outcome).inc(count)
 
     def kept(self, count: int) -> None:
         """Count objects that rows named and that stay; which bucket is not told by the finder."""

@@ -152,7 +152,7 @@ class Collector:
             missing -= {ref for intent in underway() for ref in intent.refs}
         if not missing:
             return plan
-        owners = plan.owners()
+        owners = plan.owners
         found = []
         for part in plan.found:
             mine = (ref for ref in missing if owners[ref] == part.request_type)

@@ -48,7 +48,7 @@ class Tally:
             new: the objects that no batch of the job counted before.
             named: objects that stay because another row still names them.
         """
-        owners = intent.owners()
+        owners = dict(intent.owners)
         for part in intent.found:
             for ref in part.missing:
                 owners.setdefault(ref, part.request_type)

@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page, Stretch
 from lethe_eraser.storage.tables import blocked_row, journal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class OfType:
     """What a batch sets out to do with one request type."""
 
@@ -33,7 +34,7 @@ class OfType:
     missing: tuple[ObjectRef, ...] = ()
     """Objects that were not there before anything was deleted, as far as that is asked."""
 
-    @property
+    @cached_property
     def refs(self) -> tuple[ObjectRef, ...]:
         """Every object that is to be deleted, once each."""
         named = dict.fromkeys(self.objects)
@@ -43,9 +44,11 @@ class OfType:
         return tuple(named)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Intent:
     """What one batch sets out to do, over all its stretches of client rows."""
+
+    # Without slots: what follows from the plan is asked for again and again, and kept.
 
     batch: int
     stretches: tuple[Stretch, ...]
@@ -76,7 +79,7 @@ class Intent:
         """The type in which the batch ends."""
         return self.stretches[-1].page.request_type
 
-    @property
+    @cached_property
     def rows(self) -> tuple[RowTarget, ...]:
         """The rows of all types."""
         return tuple(row for part in self.found for row in part.rows)
@@ -91,12 +94,13 @@ class Intent:
         """The objects of all types that were not there beforehand."""
         return tuple(ref for part in self.found for ref in part.missing)
 
-    @property
+    @cached_property
     def refs(self) -> tuple[ObjectRef, ...]:
         """Every object of the batch, once each."""
-        return tuple(self.owners())
+        return tuple(self.owners)
 
-    def owners(self) -> dict[ObjectRef, str]:
+    @cached_property
+    def owners(self) -> Mapping[ObjectRef, str]:
         """Give every object of the batch with the type it counts for: the first that names it."""
         owners: dict[ObjectRef, str] = {}
         for part in self.found:
@@ -106,7 +110,7 @@ class Intent:
 
     def naming(self, objects: Collection[ObjectRef]) -> "Intent":
         """Name `objects`, which are among the batch's, as the ones without a row; each once."""
-        owners = self.owners()
+        owners = self.owners
         of_type: dict[str, list[ObjectRef]] = {}
         for ref in sorted(objects, key=str):
             of_type.setdefault(owners[ref], []).append(ref)
