@@ -1,7 +1,7 @@
 """Minutes without S3 or PostgreSQL, and a full disk: the job waits, and goes on by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +16,7 @@ from lethe_contracts.events import TypeTotals
 from lethe_eraser.execute import worker
 from lethe_eraser.objects import ObjectStore, S3Options
 from lethe_runtime import database, waiting
-from lethe_sandbox.stack import S3Address
+from lethe_sandbox.stack import S3Address, Stack
 from tests.faults.eraser.audit import Before, assert_erased_once, look
 from tests.integration.eraser.world import OTHER, SUBJECT, Eraser, World, put_in, until_state
 from tests.support.tcp_proxy import TcpProxy
@@ -153,6 +153,83 @@ async def test_minutes_without_postgresql(
             assert away(eraser, "database")
             proxy.open()
             await until_state(world, "verified", within=120)
+    assert await world.value("select attempts from lethe.job") == 0
+    await assert_erased_once(world, before, SUBJECT, EXPECTED)
+
+
+@pytest.fixture
+def postgres(running_stack: Stack) -> Iterator[Stack]:
+    """The server, which answers again at the end whatever the test did to it."""
+    yield running_stack
+    running_stack.start("postgres")
+
+
+class Restarts:
+    """PostgreSQL itself ends at one step after the other, each as soon as it was back."""
+
+    def __init__(
+        self, stack: Stack, steps: Sequence[str], patience: Patience, *, kill: bool
+    ) -> None:
+        self._stack = stack
+        self._kill = kill
+        self._patience = patience
+        self._left = list(steps)
+        self._waited = 0
+        self._is_up = True
+        self._down = asyncio.Event()
+
+    def put_in(self, eraser: Eraser) -> None:
+        """Let the server end before the steps of this eraser."""
+        for step in self._left:
+            put_in(eraser.batches, step, self._at(step, getattr(eraser.batches, step)))
+
+    def _at(self, step: str, real: Any) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if self._is_up and self._left[:1] == [step]:
+                self._is_up = False
+                self._left.pop(0)
+                await asyncio.to_thread(self._stack.stop, "postgres", kill=self._kill)
+                self._waited = len(self._patience.pauses)
+                self._down.set()
+            return await real(*args, **kwargs)
+
+        return call
+
+    async def all(self) -> None:
+        """Bring the server back whenever the eraser has seen that it is away, till all was done."""
+        while self._left or not self._is_up:
+            await asyncio.wait_for(self._down.wait(), 120)
+            await until(
+                lambda: len(self._patience.pauses) > self._waited, within=120, what="a wait"
+            )
+            await asyncio.to_thread(self._stack.start, "postgres")
+            self._down.clear()
+            self._is_up = True
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["shut down", "killed"])
+async def test_postgresql_itself_restarts_at_every_step_of_a_batch(
+    world: World,
+    before: Before,
+    database_url: str,
+    postgres: Stack,
+    patience: Patience,
+    *,
+    kill: bool,
+) -> None:
+    # The last is between the mask and its commit, in the open transaction.
+    steps = ["collect", "intend", "delete", "mask", "_advance"]
+    restarts = Restarts(postgres, steps, patience, kill=kill)
+    engine = database.create_engine(database_url, application_name="test", pool_size=10)
+    async with database.disposing(engine):
+        eraser = replace(world, engine=engine).eraser(batch_rows=1, concurrency=1)
+        restarts.put_in(eraser)
+        async with working(eraser):
+            await restarts.all()
+            # The test's own connections broke, too.
+            await world.engine.dispose()
+            await until_state(world, "verified", within=120)
+    assert away(eraser, "database")
     assert await world.value("select attempts from lethe.job") == 0
     await assert_erased_once(world, before, SUBJECT, EXPECTED)
 
