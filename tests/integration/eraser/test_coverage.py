@@ -45,15 +45,15 @@ def lethe(
         "LETHE_ERASER_S3_SECRET_ACCESS_KEY": s3.secret_access_key,
     }
 
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["catalog", *arguments], env=environment)
+    def run(*arguments: str, **changed: str) -> Result:
+        return CliRunner().invoke(app, ["catalog", *arguments], env=environment | changed)
 
     return run
 
 
-async def run_lethe(lethe: Lethe, *arguments: str) -> Result:
+async def run_lethe(lethe: Lethe, *arguments: str, **changed: str) -> Result:
     """In a thread of its own: the command has a loop of its own."""
-    return await asyncio.to_thread(lethe, *arguments)
+    return await asyncio.to_thread(lethe, *arguments, **changed)
 
 
 async def erased(world: World) -> tuple[str, Mapping[str, int]]:
@@ -263,6 +263,18 @@ async def test_a_bucket_that_is_not_as_it_must_be_refuses(world: World, lethe: L
     assert f"refused: bucket {world.buckets['documents']}" in answer.output
 
 
+@pytest.mark.parametrize(
+    ("command", "code"), [(("check",), 2), (("explain", "sketch"), 1), (("scaffold", "client"), 1)]
+)
+async def test_a_database_that_is_away_is_one_line(
+    lethe: Lethe, command: tuple[str, ...], code: int
+) -> None:
+    away = "postgresql+psycopg://nobody:secret@127.0.0.1:1/product"
+    answer = await run_lethe(lethe, *command, LETHE_ERASER_DATABASE_URL=away)
+    said = "lethe: the product's database does not answer (OperationalError)\n"
+    assert (answer.exit_code, answer.output) == (code, said)
+
+
 async def test_the_command_explains_what_happens_to_each_column(world: World, lethe: Lethe) -> None:
     await world.write("alter table sketch_task add column face text")
     answer = await run_lethe(lethe, "explain", "sketch", "--json")
@@ -377,3 +389,5 @@ async def test_scaffold_writes_an_entry_for_a_client_table_and_names_no_person(
     unknown = await run_lethe(lethe, "scaffold", "client_v3")
     assert unknown.exit_code == 2
     assert "client_v2" in unknown.output
+    elsewhere = await run_lethe(lethe, "scaffold", "nowhere.client")
+    assert "nowhere.client: there is no such table; schema nowhere has none" in elsewhere.output

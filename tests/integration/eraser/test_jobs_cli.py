@@ -88,6 +88,40 @@ async def test_show_tells_all_that_may_stop_a_job_and_no_person(world: World) ->
     assert SUBJECT not in shown
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+async def test_ids_and_what_is_said_of_a_job_are_whole_on_any_terminal(
+    world: World, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    await world.sketch(1)
+    await world.sketch(2, url="https://old.test.example/2.png")
+    await world.accept(world.requested())
+    assert await to_the_end(world, world.eraser()) == "blocked"
+    id_ = await job_id(world)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command in (("jobs",), ("show", id_)):
+        shown = (await lethe_eraser(*command)).stdout
+        assert id_ in shown
+        assert "unresolved_reference: 1" in shown
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= columns
+    assert "sketch in client: done" in shown
+    ref = str(await world.value("select subject_ref from lethe.job"))
+    assert ref in "".join(shown.split()), "folded, and whole"
+
+
+async def test_what_has_ended_says_how_it_goes_on(world: World) -> None:
+    await world.sketch(1, url="https://old.test.example/1.png")
+    await world.accept(world.requested())
+    assert await to_the_end(world, world.eraser()) == "blocked"
+    id_ = await job_id(world)
+    for command in (("pause", id_), ("resume", id_), ("run-now", id_, "--confirm")):
+        refused = await lethe_eraser(*command)
+        assert (refused.exit_code, refused.output) == (
+            1,
+            "lethe: the job has ended (blocked); lethe eraser retry begins it anew\n",
+        )
+
+
 async def test_an_unknown_job_is_refused_and_a_bad_id_is_usage() -> None:
     for command in ("show", "pause", "resume", "retry"):
         result = await lethe_eraser(command, str(uuid4()))
@@ -253,5 +287,6 @@ async def test_a_record_in_quarantine_is_listed_and_released_with_a_name_and_a_r
     assert await document("quarantine", "list") == []
     kept = await world.rows("select released_by, note from lethe.quarantine")
     assert [tuple(row) for row in kept] == [("Kim", "junk")]
-    bad = await lethe_eraser("quarantine", "release", "x", "--by", "Kim", "--reason", "y")
-    assert bad.exit_code == 2
+    for place in ("x", "t/2147483648/1", f"t/1/{2**63}"):
+        bad = await lethe_eraser("quarantine", "release", place, "--by", "Kim", "--reason", "y")
+        assert (bad.exit_code, bad.output[:6]) == (2, "lethe:"), place

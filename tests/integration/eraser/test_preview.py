@@ -132,7 +132,7 @@ async def test_holds_are_known_once_a_job_says_whose_they_are(world: World) -> N
     await world.accept(Held(hold_id=uuid7()))
     found = await document()
     assert (found["state"], found["holds"]) == ("held", 2)
-    assert "held: 2 legal hold(s)" in (await previewed(SUBJECT)).stdout
+    assert "held: by 2 legal holds" in (await previewed(SUBJECT)).stdout
 
 
 async def test_who_was_verified_is_known_to_no_job(world: World) -> None:
@@ -169,3 +169,25 @@ async def test_somebody_unknown_has_nothing_and_nobody_is_a_mistake(world: World
     assert empty.output.startswith("lethe: ")
     assert (await previewed()).exit_code == 2
     assert (await previewed(SUBJECT, "--jsn")).exit_code == 2
+
+
+async def test_what_keeps_it_from_counting_is_one_line_with_what_to_do_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.write("alter table client rename column client_key to account")
+    unfit = await previewed(SUBJECT)
+    nothing = "lethe: nothing could be counted: "
+    why = "the catalog does not fit the product's tables; lethe catalog check says where\n"
+    assert (unfit.exit_code, unfit.output) == (1, nothing + why)
+    await world.write("alter table client rename column account to client_key")
+    await world.document(1)
+    monkeypatch.setenv("LETHE_ERASER_S3_ENDPOINT_URL", "http://127.0.0.1:1")
+    away = await previewed(SUBJECT)
+    why = "S3 does not answer (EndpointConnectionError)\n"
+    assert (away.exit_code, away.output) == (1, nothing + why)
+    monkeypatch.setenv(
+        "LETHE_ERASER_DATABASE_URL", "postgresql+psycopg://nobody:secret@127.0.0.1:1/product"
+    )
+    away = await previewed(SUBJECT)
+    why = "the product's database does not answer (OperationalError)\n"
+    assert (away.exit_code, away.output) == (1, nothing + why)

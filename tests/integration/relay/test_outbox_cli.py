@@ -287,6 +287,9 @@ async def test_purge_takes_more_than_one_transaction_holds(
         ("purge", "--outbox", "intake", "--approve-by", "Kim", "--older-than", "week"),
         ("list", "--outbox", "nowhere"),
         ("requeue", "--id", "2"),
+        ("requeue", "--id", "0", "--outbox", "intake"),
+        ("requeue", "--id", "9223372036854775808", "--outbox", "intake"),
+        ("schema", "--schema", ""),
         ("show", "none", "--outbox", "intake"),
     ],
     ids=" ".join,
@@ -301,6 +304,9 @@ async def test_a_row_that_is_not_there_ends_with_1(three_rows: AsyncEngine) -> N
     for identity in ("99", "01890000-0000-7000-8000-000000000000"):
         shown = await lethe_outbox("show", identity, "--outbox", "intake")
         assert (shown.exit_code, shown.stdout) == (1, "")
+        assert shown.stderr.strip() == "lethe: intake has no such row (any more)"
+    everywhere = await lethe_outbox("show", "99")
+    assert everywhere.stderr.strip() == "lethe: the outboxes have no such row (any more)"
 
 
 async def test_without_a_name_it_is_about_every_outbox(
@@ -336,3 +342,21 @@ async def test_status_is_read_on_a_terminal_of_80_columns(
     pending = next(line for line in lines if "pending" in line and "oldest" not in line)
     assert pending.replace("│", " ").split() == ["pending", "1", "1"]
     assert not any("…" in line for line in lines[:15])
+
+
+@pytest.mark.parametrize("columns", [60, 80, 150])
+async def test_ids_of_rows_are_whole_on_any_terminal(
+    engine: AsyncEngine, environment: None, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    del environment
+    late = "select setval(pg_get_serial_sequence('lethe.outbox', 'id'), 9000000000)"
+    async with engine.begin() as connection:
+        await connection.execute(text(late))
+    await append(engine, Message("t", "acct-000017", b""))
+    await refuse(engine, 9000000001, Status.DLT_FAILED)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command in (("list",), ("status",), ("show", "9000000001", "--outbox", "intake")):
+        shown = (await lethe_outbox(*command)).output
+        assert "9000000001" in shown
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= columns

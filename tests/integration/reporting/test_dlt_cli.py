@@ -10,6 +10,7 @@ from lethe_contracts.codec import Envelope, encode
 from lethe_contracts.events import Event
 from lethe_contracts.topics import REQUESTS
 from lethe_reporting.dlt_cli import app
+from lethe_runtime.database import NotMigratedError
 from tests.integration.reporting.running import Service
 from tests.integration.reporting.story import Story
 from tests.support.waiting import until
@@ -116,3 +117,14 @@ async def test_one_that_dies_again_is_open_again_under_another_id(service: Servi
     (second,) = await until(another, what="another dead letter")
     assert second["event_id"] == first["event_id"]
     assert second["origin_offset"] > first["origin_offset"]
+
+
+async def test_a_database_that_is_not_migrated_is_one_line(database_url: str) -> None:
+    environment = {
+        "LETHE_REPORTING_DATABASE_URL": database_url,
+        "LETHE_REPORTING_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+    }
+    for command in (["list"], ["show", "17"]):
+        result = await asyncio.to_thread(CliRunner(env=environment).invoke, app, command)
+        assert isinstance(result.exception, NotMigratedError)
+        assert "lethe migrate --only reporting" in str(result.exception)

@@ -33,14 +33,14 @@ def test_what_has_a_default_need_not_be_said() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("WINDOW", "whenever", "HH:MM-HH:MM"),
-        ("WINDOW_TZ", "Asia/Soul", "no such time zone"),
+        ("WINDOW", "whenever", "LETHE_ERASER_WINDOW: write HH:MM-HH:MM"),
+        ("WINDOW_TZ", "Asia/Soul", "LETHE_ERASER_WINDOW_TZ: no such time zone"),
         ("CATALOG", "/nowhere/catalog.yaml", "LETHE_ERASER_CATALOG"),
         ("SUBJECT_CIPHER_KEYS", "secret-in-plain", "LETHE_ERASER_SUBJECT_CIPHER_KEYS"),
         ("DATABASE_URL", "mysql://user:secret-in-plain@db", "postgresql+psycopg://"),
         ("BATCH_ROWS", "0", "LETHE_ERASER_BATCH_ROWS"),
         ("ROWS_PER_SECOND", "0", "LETHE_ERASER_ROWS_PER_SECOND"),
-        ("S3_ACCESS_KEY_ID", "half", "come together"),
+        ("S3_ACCESS_KEY_ID", "half", "LETHE_ERASER_S3_SECRET_ACCESS_KEY: comes together"),
         ("BATCH_ROW", "5", "did you mean LETHE_ERASER_BATCH_ROWS?"),
     ],
 )

@@ -106,6 +106,14 @@ def test_help_lists_everything_installed(
     assert all(name in shown for name in ("group", "plain", "migrate"))
 
 
+def test_completion_is_offered_once_and_not_by_every_group(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, offered in ((["--help"], True), (["group", "--help"], False)):
+        assert lethe(*arguments, monkeypatch=monkeypatch) == 0
+        assert ("--install-completion" in capsys.readouterr().out) is offered
+
+
 def test_a_misspelt_command_is_answered_with_the_right_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ from lethe_runtime.settings import SettingsError
 
 COMMANDS: Final = "lethe.commands"
 MIGRATIONS: Final = "lethe.migrations"
+_COMPLETION: Final = frozenset({"install_completion", "show_completion"})
 
 
 class UnknownMemberError(LetheRuntimeError):
@@ -58,6 +59,8 @@ def _command(point: EntryPoint) -> Any:
         loaded.command(point.name)(plain)
     command = typer.main.get_command(loaded)
     command.name = point.name
+    # `lethe` itself completes, its groups too.
+    command.params = [one for one in command.params if one.name not in _COMPLETION]
     return command
 
 

@@ -25,6 +25,8 @@ UNCOVERED = 1
 """Exit code: something of the product that nobody claims."""
 REFUSED = 2
 """Exit code: erasing by this catalog would fail, or it could not be checked."""
+AWAY = 1
+"""Exit code of what only shows something: a server does not answer."""
 
 _T = TypeVar("_T")
 
@@ -45,7 +47,7 @@ def check_catalog(*, as_json: AsJson = False) -> None:
     findings: Sequence[Finding] = ()
     try:
         container = _container()
-        findings = _ask(container, lambda asked: _checked(asked, container))
+        findings = _ask(container, lambda asked: _checked(asked, container), away=REFUSED)
     except CatalogError as error:
         problems = error.problems
     code = REFUSED if problems else UNCOVERED if findings else 0
@@ -131,7 +133,12 @@ async def _checked(connection: AsyncConnection, container: EraserContainer) -> S
     return findings
 
 
-def _ask(container: EraserContainer, question: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+def _ask(
+    container: EraserContainer,
+    question: Callable[[AsyncConnection], Awaitable[_T]],
+    *,
+    away: int = AWAY,
+) -> _T:
     engine = container.engine().execution_options(postgresql_readonly=True)
 
     async def ask() -> _T:
@@ -141,14 +148,14 @@ def _ask(container: EraserContainer, question: Callable[[AsyncConnection], Await
     try:
         return asyncio.run(ask())
     except database.TRANSIENT as error:
-        _refuse(f"the product's database does not answer: {logging.error_class(error)}")
+        _refuse(f"the product's database does not answer ({logging.error_class(error)})", away)
     except ObjectStoreUnavailableError as error:
-        _refuse(f"S3 does not answer: {error.code}")
+        _refuse(f"S3 does not answer ({error.code})", away)
 
 
-def _refuse(what: str) -> NoReturn:
+def _refuse(what: str, code: int = REFUSED) -> NoReturn:
     typer.echo(f"lethe: {what}", err=True)
-    raise typer.Exit(REFUSED)
+    raise typer.Exit(code)
 
 
 def _lines(fates: Sequence[ColumnFate]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from sqlalchemy.exc import ProgrammingError
 
 from lethe_contracts.errors import SubjectError
 from lethe_contracts.subject import normalise
@@ -16,14 +17,20 @@ from lethe_eraser.container import EraserContainer
 from lethe_eraser.domain import Job
 from lethe_eraser.execute.preview import Preview
 from lethe_eraser.jobs_cli import add_to
-from lethe_eraser.objects import ObjectStoreError
+from lethe_eraser.objects import ObjectStoreError, ObjectStoreUnavailableError
 from lethe_eraser.settings import EraserSettings
 from lethe_eraser.storage.tables import MIGRATIONS, VERSION_TABLE
 from lethe_outbox import initialise_group
 from lethe_runtime import database, lifecycle, logging, sentry
 from lethe_runtime.settings import load
 
-_AWAY: Final[tuple[type[Exception], ...]] = (*database.TRANSIENT, ObjectStoreError)
+_UNCOUNTED: Final[tuple[type[Exception], ...]] = (
+    *database.TRANSIENT,
+    ProgrammingError,
+    ObjectStoreError,
+)
+_USAGE: Final = 2
+"""Exit code: said wrongly, or with settings that cannot be used."""
 
 app = typer.Typer(help="Erases people from the product's tables and S3.", no_args_is_help=True)
 
@@ -64,7 +71,10 @@ def run() -> None:
 
 @app.command()
 def preview(
-    subject: Annotated[str, typer.Argument(help="The person's account id; - reads it from stdin.")],
+    subject: Annotated[
+        str,
+        typer.Argument(metavar="SUBJECT", help="The person's account id; - reads it from stdin."),
+    ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -105,13 +115,25 @@ async def _preview(container: EraserContainer, subject: str) -> Preview:
     try:
         async with database.disposing(container.engine()), container.objects():
             return await container.previewer().preview(subject)
-    except _AWAY as error:
-        _refuse(f"nothing could be counted: {logging.error_class(error)}")
+    except _UNCOUNTED as error:
+        _refuse(f"nothing could be counted: {_why(error)}", code=1)
 
 
-def _refuse(what: str) -> NoReturn:
+def _why(error: Exception) -> str:
+    match error:
+        case ProgrammingError():
+            return "the catalog does not fit the product's tables; lethe catalog check says where"
+        case ObjectStoreUnavailableError():
+            return f"S3 does not answer ({error.code})"
+        case ObjectStoreError():
+            return f"S3 refused ({logging.error_class(error)}); lethe catalog check says more"
+        case _:
+            return f"the product's database does not answer ({logging.error_class(error)})"
+
+
+def _refuse(what: str, code: int = _USAGE) -> NoReturn:
     typer.echo(f"lethe: {what}", err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(code)
 
 
 def _table(found: Preview) -> str:
@@ -128,7 +150,9 @@ def _table(found: Preview) -> str:
         counts = dict(_flat(document[name]))
         lines.append(f"{title}: {sum(counts.values())}")
         lines += [f"  {label:<44} {count:>10}" for label, count in counts.items()]
-    held = "no" if found.holds == 0 else f"{found.holds} legal hold(s), nothing is erased meanwhile"
+    held = (
+        "no" if found.holds == 0 else f"by {found.holds} legal holds; nothing is erased meanwhile"
+    )
     seconds = found.expected_seconds
     lines += [
         f"references that lead nowhere known: {document['unresolved']}",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 import typer
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import ProgrammingError
@@ -34,6 +35,11 @@ Id = Annotated[UUID, typer.Argument(help="The job's id.", metavar="ID")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 _NEEDS_LOOKING_AT: Final = (*UNFINISHED, JobState.BLOCKED, JobState.FAILED)
+_MORE: Final = ("requests", "round", "batches", "objects gone")
+_WHOLE_TABLE: Final = 120
+"""Characters that a table with all of its columns takes."""
+_LARGEST_PARTITION: Final = 2**31 - 1
+_LARGEST_OFFSET: Final = 2**63 - 1
 
 quarantine_app = typer.Typer(
     help="Records of intake that could not be read: nobody of their bucket is erased meanwhile.",
@@ -62,7 +68,8 @@ def jobs(
     if as_json:
         typer.echo(json.dumps([_document(job) for job in found], indent=2))
     else:
-        Console().print(_table(found) if found else "no such jobs")
+        console = Console()
+        console.print(_table(found, console.width) if found else "no such jobs")
 
 
 def show(job_id: Id, *, as_json: Json = False) -> None:
@@ -74,8 +81,10 @@ def show(job_id: Id, *, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
-    table = Table(show_header=False, box=None)
-    for name, value in document.items():
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in {**document, **_lines(standing)}.items():
         table.add_row(name.replace("_", " "), _shown(value))
     Console().print(table)
 
@@ -255,28 +264,62 @@ def _whole(standing: Standing) -> dict[str, Any]:
     }
 
 
-def _table(found: list[Job]) -> Table:
-    table = Table("job", "state", "deadline", "requests", "round", "batches", "gone", "blocked")
+def _lines(standing: Standing) -> dict[str, list[str]]:
+    """Say in lines what is nested too deep to be read as it is."""
+    totals = {
+        name: ", ".join(
+            f"{count} {what.replace('_', ' ')}"
+            for what, count in total.model_dump().items()
+            if count
+        )
+        for name, total in standing.job.totals.items()
+    }
+    return {
+        "totals": [f"{name}: {counts or 'nothing'}" for name, counts in totals.items()],
+        "pages": [
+            f"{step.page.request_type} in {step.page.source}: "
+            + ("done" if step.done else "not done")
+            + (f", {step.deferred} rows deferred" if step.deferred else "")
+            for step in standing.pages
+        ],
+    }
+
+
+def _table(found: list[Job], width: int) -> Table:
+    """List jobs; on a narrow terminal only the columns that say which are to be looked at."""
+    whole = width >= _WHOLE_TABLE
+    table = Table(box=HEAVY_HEAD if whole else None, pad_edge=whole)
+    # An id that is cut short leads nowhere.
+    table.add_column("job", no_wrap=True)
+    for name in ("state", "deadline", *(_MORE if whole else ())):
+        table.add_column(name, overflow="fold")
     for job in found:
         state = f"held ({job.held_from})" if job.held_from else str(job.state)
         marks = [name for name, on in (("paused", job.paused), ("now", job.run_now)) if on]
+        reasons = [f"  {reason}: {rows}" for reason, rows in job.reasons.items()]
+        counts = (
+            len(job.requests),
+            job.round,
+            job.batches,
+            sum(totals.objects_gone for totals in job.totals.values()),
+        )
         table.add_row(
-            str(job.job_id),
+            "\n".join([str(job.job_id), *reasons]),
             ", ".join([state, *marks]),
             f"{job.deadline:%Y-%m-%d %H:%M}Z",
-            str(len(job.requests)),
-            str(job.round),
-            str(job.batches),
-            str(sum(totals.objects_gone for totals in job.totals.values())),
-            ", ".join(f"{reason}: {rows}" for reason, rows in job.reasons.items()),
+            *(str(count) for count in (counts if whole else ())),
         )
     return table
 
 
 def _shown(value: object) -> str:
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        value = [f"{name}: {of}" for name, of in value.items()]
+    if isinstance(value, list):
+        value = "\n".join(str(one) for one in value)
+    return "-" if value in (None, "") else str(value)
 
 
 def _place(record: control.SetAside) -> str:
@@ -288,4 +331,7 @@ def _read_place(text: str) -> tuple[str, int, int]:
     partition, _, offset = rest.partition("/")
     if not (topic and partition.isdecimal() and offset.isdecimal()):
         _refuse("write the record as it is listed: TOPIC/PARTITION/OFFSET", code=2)
-    return topic, int(partition), int(offset)
+    place = topic, int(partition), int(offset)
+    if place[1] > _LARGEST_PARTITION or place[2] > _LARGEST_OFFSET:
+        _refuse("no record has such a partition or offset; see lethe eraser quarantine list", 2)
+    return place

@@ -2,16 +2,23 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
 from lethe_contracts.errors import KeyRingError
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.topics import RETENTION_DAYS
 from lethe_eraser.pace import ROWS_PER_SECOND
-from lethe_eraser.window import Window, WindowError
+from lethe_eraser.window import ALWAYS, Window
 from lethe_runtime.settings import DatabaseUrl, ServiceSettings
 
 
@@ -51,7 +58,7 @@ class EraserSettings(ServiceSettings):
     """Another S3 than AWS's."""
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = None
-    s3_secret_access_key: SecretStr | None = None
+    s3_secret_access_key: Annotated[SecretStr | None, Field(validate_default=True)] = None
     """Without keys, boto's own chain of credentials is used."""
     s3_threads: Annotated[int, Field(ge=1, le=64)] = 8
     """Calls to S3 at once."""
@@ -69,17 +76,24 @@ class EraserSettings(ServiceSettings):
     concurrency: Annotated[int, Field(ge=1, le=32)] = 2
     """People erased at once."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        try:
-            Window.parse(self.window, self.window_tz)
-        except WindowError as error:
-            raise ValueError(f"WINDOW, WINDOW_TZ: {error}") from None
-        if (self.s3_access_key_id is None) is not (self.s3_secret_access_key is None):
-            raise ValueError(
-                "S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY come together or not at all"
-            )
-        return self
+    @field_validator("window")
+    @classmethod
+    def _is_a_window(cls, text: str) -> str:
+        Window.parse(text, "UTC")
+        return text
+
+    @field_validator("window_tz")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        Window.parse(ALWAYS, name)
+        return name
+
+    @field_validator("s3_secret_access_key")
+    @classmethod
+    def _is_with_its_id(cls, secret: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if (others.data.get("s3_access_key_id") is None) is not (secret is None):
+            raise ValueError("comes together with LETHE_ERASER_S3_ACCESS_KEY_ID, or neither does")
+        return secret
 
     @property
     def key_ring(self) -> KeyRing:

@@ -52,7 +52,8 @@ async def scaffold(connection: AsyncConnection, catalog: Catalog, written: str) 
     live = await describe(connection, [(table.schema, table.name)])
     columns = live.get((table.schema, table.name))
     if columns is None:
-        near = did_you_mean(name, await tables_like(connection, table.schema))
+        there = await tables_like(connection, table.schema)
+        near = did_you_mean(name, there) if there else f"schema {table.schema} has none"
         raise CatalogError([f"{table}: there is no such table; {near}"])
     order = ["id"] if "id" in columns else []
     rows = await newest_and_random(

@@ -75,7 +75,8 @@ async def listed(
     return [found[id_] for id_ in ids]
 
 
-_OWED = (*UNFINISHED, JobState.BLOCKED, JobState.FAILED)
+_RETRIED = (JobState.BLOCKED, JobState.FAILED)
+_OWED = (*UNFINISHED, *_RETRIED)
 
 
 async def standing(connection: AsyncConnection, job_id: UUID) -> Standing | None:
@@ -131,10 +132,16 @@ async def pause(connection: AsyncConnection, job_id: UUID, *, paused: bool) -> A
     locked = await jobs.lock_unfenced(connection, job_id)
     if locked is None:
         return None
-    if locked.state.is_final and paused:
-        return Refused(f"the job has ended already ({locked.state})")
+    if locked.state.is_final and (paused or not locked.paused):
+        return Refused(_ended(locked))
     await jobs.write_flags(connection, replace(locked, paused=paused))
     return Obeyed(changed=locked.paused is not paused)
+
+
+def _ended(job: Job) -> str:
+    if job.state in _RETRIED:
+        return f"the job has ended ({job.state}); lethe eraser retry begins it anew"
+    return f"the job has ended for good ({job.state})"
 
 
 async def run_now(connection: AsyncConnection, job_id: UUID) -> Answer:
@@ -143,7 +150,7 @@ async def run_now(connection: AsyncConnection, job_id: UUID) -> Answer:
     if locked is None:
         return None
     if locked.state.is_final:
-        return Refused(f"the job has ended already ({locked.state})")
+        return Refused(_ended(locked))
     if locked.paused:
         return Refused("the job is paused; resume it first")
     await jobs.write_flags(connection, replace(locked, run_now=True))
@@ -163,8 +170,8 @@ async def retry(connection: AsyncConnection, announcer: Announcer, job_id: UUID)
     if not locked.state.is_final:
         await jobs.write(connection, replace(locked, attempts=0))
         return Obeyed(changed=True)
-    if locked.state not in {JobState.BLOCKED, JobState.FAILED}:
-        return Refused(f"the job has ended for good ({locked.state})")
+    if locked.state not in _RETRIED:
+        return Refused(_ended(locked))
     if await jobs.open_of_person(connection, locked.subject_ref):
         return Refused("another job of the same person is open and finds the same; wait for it")
     await progress.rewind(connection, job_id)

@@ -47,6 +47,7 @@ from lethe_runtime.database import SCHEMA
 
 _AT_ONCE: Final = 500
 _MOST_REFUSED: Final = 1_000_000
+_LARGEST_ID: Final = 2**63 - 1
 
 app = typer.Typer(help="Looks at the outboxes and brings rows back.", no_args_is_help=True)
 
@@ -85,7 +86,7 @@ def show_status(*, as_json: AsJson = False) -> None:
     console.print(overview(found))
     for name, (_, _, dead) in found.items():
         if dead:
-            console.print(refused_table(name, dead))
+            console.print(refused_table(name, dead, console.width))
 
 
 @app.command("list")
@@ -118,8 +119,9 @@ def list_rows(
     if as_json:
         _print([row_document(name, each) for name, some in found.items() for each in some])
     elif any(found.values()):
+        console = Console()
         for name in filter(found.get, found):
-            Console().print(rows_table(name, found[name]))
+            console.print(rows_table(name, found[name], console.width))
     else:
         typer.echo("there are none", err=True)
 
@@ -142,7 +144,8 @@ def show_row(
             if one is not None:
                 found[name] = one
     if not found:
-        typer.echo(f"{outbox or 'no outbox'} has no such row (any more)", err=True)
+        where = f"{outbox} has" if outbox else "the outboxes have"
+        typer.echo(f"lethe: {where} no such row (any more)", err=True)
         raise typer.Exit(1)
     if len(found) > 1:
         raise typer.BadParameter(f"{' and '.join(found)} have such a row each; name one (--outbox)")
@@ -159,7 +162,12 @@ def bring_back(
     outbox: Outbox = None,
     ids: Annotated[
         list[int] | None,
-        typer.Option("--id", help="A refused row; repeat it for more. Default: all DLT_FAILED."),
+        typer.Option(
+            "--id",
+            min=1,
+            max=_LARGEST_ID,
+            help="A refused row; repeat it for more. Default: all DLT_FAILED.",
+        ),
     ] = None,
     accept_reorder: Annotated[
         bool, typer.Option(help="Also behind later events of the same key.")
@@ -247,6 +255,8 @@ def print_schema(
     only: Annotated[list[Part] | None, typer.Option(help="A part; repeat it for more.")] = None,
 ) -> None:
     """Print the SQL that creates the library's tables, for databases migrated without Alembic."""
+    if not schema:
+        raise typer.BadParameter("a schema has a name (--schema)")
     typer.echo(schema_sql(schema, only or ALL_PARTS), nl=False)
 
 
@@ -259,7 +269,7 @@ async def _failed(engine: AsyncEngine) -> list[int]:
 def _identity(text: str) -> int | UUID:
     if text.isascii() and text.isdigit():
         number = int(text)
-        if number < 2**63:
+        if number <= _LARGEST_ID:
             return number
     try:
         return UUID(text)

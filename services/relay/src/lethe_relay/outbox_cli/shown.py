@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from rich.table import Table
@@ -18,6 +18,11 @@ from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli.asking import Name
 
 Stand = tuple[OutboxStatus, Figures, list[RefusedRow]]
+_R = TypeVar("_R")
+_Columns = Mapping[str, Callable[[_R], str | Text]]
+_WHOLE_TABLE: Final = 150
+"""Characters that a table with all of its columns takes."""
+_LEFT_OUT: Final = frozenset({"event", "bytes", "sent"})
 
 
 def status_document(stand: OutboxStatus, size: Figures, rows: list[RefusedRow]) -> dict[str, Any]:
@@ -89,7 +94,9 @@ def whole_document(name: Name, found: WholeRow) -> dict[str, Any]:
 
 def overview(stands: Mapping[Name, Stand]) -> Table:
     """Show how outboxes stand, one beside the other."""
-    table = Table("", *stands)
+    table = Table("")
+    for outbox in stands:
+        table.add_column(outbox, overflow="fold")
     properties: dict[str, Callable[[OutboxStatus, Figures], str]] = {
         "pending": lambda stand, _: str(stand.pending),
         "oldest pending": lambda stand, _: (
@@ -108,46 +115,53 @@ def overview(stands: Mapping[Name, Stand]) -> Table:
     return table
 
 
-def refused_table(name: Name, rows: Iterable[RefusedRow]) -> Table:
-    """Show the refused rows of an outbox."""
-    table = Table(
-        "id", "event", "topic", "status", "reason", "key", "refused at", title=f"refused: {name}"
-    )
-    for row in rows:
-        table.add_row(
-            str(row.id),
-            str(row.event_id),
-            _plain(row.topic),
-            row.status.name,
-            _plain(row.reason),
-            _held(row.status, held=row.held),
-            _moment(row.died_at),
-        )
-    return table
+def refused_table(name: Name, rows: Iterable[RefusedRow], width: int) -> Table:
+    """Show the refused rows of an outbox on a terminal of this width."""
+    columns: _Columns[RefusedRow] = {
+        "id": lambda row: str(row.id),
+        "event": lambda row: str(row.event_id),
+        "topic": lambda row: _plain(row.topic),
+        "status": lambda row: row.status.name,
+        "reason": lambda row: _plain(row.reason),
+        "key": lambda row: _held(row.status, held=row.held),
+        "refused at": lambda row: _moment(row.died_at),
+    }
+    return _table(f"refused: {name}", columns, rows, width)
 
 
-def rows_table(name: Name, rows: Iterable[OutboxRow]) -> Table:
-    """Show rows of an outbox."""
-    table = Table("id", "event", "topic", "status", "reason", "key", "bytes", "written", "sent")
-    table.title = f"rows: {name}"
+def rows_table(name: Name, rows: Iterable[OutboxRow], width: int) -> Table:
+    """Show rows of an outbox on a terminal of this width."""
+    columns: _Columns[OutboxRow] = {
+        "id": lambda row: str(row.id),
+        "event": lambda row: str(row.event_id),
+        "topic": lambda row: _plain(row.topic),
+        "status": lambda row: row.status.name,
+        "reason": lambda row: _plain(row.reason or "-"),
+        "key": lambda row: _held(row.status, held=row.held),
+        "bytes": lambda row: str(row.bytes),
+        "written": lambda row: _moment(row.created_at),
+        "sent": lambda row: _moment(row.sent_at),
+    }
+    return _table(f"rows: {name}", columns, rows, width)
+
+
+def _table(title: str, columns: "_Columns[_R]", rows: Iterable[_R], width: int) -> Table:
+    """Leave out what does not fit: `lethe outbox show` has it, by the id, which is never cut."""
+    if width < _WHOLE_TABLE:
+        columns = {name: told for name, told in columns.items() if name not in _LEFT_OUT}
+    table = Table(title=title)
+    for name in columns:
+        table.add_column(name, no_wrap=name == "id", overflow="fold")
     for row in rows:
-        table.add_row(
-            str(row.id),
-            str(row.event_id),
-            _plain(row.topic),
-            row.status.name,
-            _plain(row.reason or "-"),
-            _held(row.status, held=row.held),
-            str(row.bytes),
-            _moment(row.created_at),
-            _moment(row.sent_at),
-        )
+        table.add_row(*(told(row) for told in columns.values()))
     return table
 
 
 def whole_table(name: Name, found: WholeRow) -> Table:
     """Show one row, property by property."""
-    table = Table("property", "value", title=f"row {found.row.id}", show_lines=False)
+    table = Table(title=f"row {found.row.id}")
+    table.add_column("property", overflow="fold")
+    table.add_column("value", overflow="fold")
     document = whole_document(name, found)
     headers = document.pop("headers")
     document.pop("payload_base64", None)

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import typer
 from aiokafka.errors import KafkaError
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import TOPICS
@@ -26,7 +27,7 @@ from lethe_reporting.dlt_cli.printing import Printer, Progress, print_fates, rem
 from lethe_reporting.dlt_cli.times import moment
 from lethe_reporting.settings import ReportingSettings
 from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS, DeadLetters, State, Wanted
-from lethe_runtime.database import SCHEMA, TRANSIENT, create_engine, disposing
+from lethe_runtime.database import SCHEMA, TRANSIENT, NotMigratedError, create_engine, disposing
 from lethe_runtime.settings import load
 
 _LARGEST_ID: Final = 2**63 - 1
@@ -318,6 +319,11 @@ def _told() -> Iterator[None]:
         raise DeadLetterCommandError(
             f"a server does not answer ({type(error).__name__})"
         ) from error
+    except ProgrammingError:
+        raise NotMigratedError(
+            "the database has no dead letters of this version; lethe migrate --only reporting "
+            "lays them"
+        ) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; say the same again to go on", err=True)
         raise typer.Exit(130) from None
