@@ -3,14 +3,16 @@
 import asyncio
 import json
 from importlib import import_module
+from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from typer.testing import CliRunner, Result
 
-from lethe_outbox import Message, ReorderError
+from lethe_outbox import Message, ReorderError, requeue
 from lethe_outbox.schema import Status
+from lethe_relay import outbox_cli
 from lethe_relay.outbox_cli import app
 from lethe_runtime.database import DatabaseAwayError, NotMigratedError
 from tests.support.outbox_upkeep import make_month, months_ago, put
@@ -212,6 +214,42 @@ async def test_requeue_can_be_tried_first(three_rows: AsyncEngine) -> None:
     assert (await statuses(three_rows)).count(Status.PENDING) == 1
     shown = await lethe_outbox("requeue", "--outbox", "intake", "--json")
     assert json.loads(shown.stdout) == {"intake": {"requeued": 1, "dry_run": False}}
+
+
+async def test_requeue_reads_page_by_page_and_ends_although_rows_fail_again(
+    engine: AsyncEngine, environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del environment
+    await append(engine, *(Message("t", "acct-000017", b"") for _ in range(9)))
+    for number in range(1, 9):
+        dead = Status.DEAD_LETTERED if number == 4 else Status.DLT_FAILED
+        await refuse(engine, number, dead)
+    pages: list[list[int]] = []
+
+    async def watched(connection: AsyncConnection, ids: list[int], **options: Any) -> int:
+        pages.append(ids)
+        return await requeue(connection, ids, **options)
+
+    async def fails_again(connection: AsyncConnection, ids: list[int], **options: Any) -> int:
+        if not pages:
+            # Neither is among what an earlier look found.
+            async with engine.begin() as other:
+                await other.execute(text("delete from lethe.outbox_dead where id = 7"))
+            await refuse(engine, 9, Status.DLT_FAILED)
+        if len(pages) == 1:
+            await refuse(engine, pages[0][0], Status.DLT_FAILED)
+        return await watched(connection, ids, **options)
+
+    monkeypatch.setattr(outbox_cli, "_AT_ONCE", 3)
+    monkeypatch.setattr(outbox_cli, "requeue", watched)
+    shown = await lethe_outbox("requeue", "--outbox", "intake", "--dry-run")
+    assert shown.output == "7 rows of intake would be pending again\n"
+    assert pages == [[1, 2, 3], [5, 6, 7], [8]]
+    pages.clear()
+    monkeypatch.setattr(outbox_cli, "requeue", fails_again)
+    shown = await lethe_outbox("requeue", "--outbox", "intake")
+    assert shown.output == "6 rows of intake are pending again\n"
+    assert pages == [[1, 2, 3], [5, 6, 8]]
 
 
 async def test_requeue_behind_later_events_must_be_accepted(three_rows: AsyncEngine) -> None:

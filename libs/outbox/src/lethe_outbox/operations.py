@@ -1,6 +1,6 @@
 """Looking at an outbox and bringing refused rows back, from a command or a program."""
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -113,6 +113,38 @@ async def refused(
             )
             for row in rows
         ]
+
+
+async def count_failed(engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA) -> int:
+    """Count the rows that their dead-letter topic refused too."""
+    dead = OutboxTables(schema).dead
+    query = select(func.count()).where(dead.c.status == int(Status.DLT_FAILED))
+    async with engine.connect() as connection:
+        return (await connection.execute(query)).scalar_one()
+
+
+async def failed_pages(
+    engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA, *, at_once: int = 500
+) -> AsyncIterator[list[int]]:
+    """Give the ids of every DLT_FAILED row in order, page by page; nothing is held in between.
+
+    It ends at what is the last one now, so a row that is refused again and again is met once.
+    """
+    dead = OutboxTables(schema).dead
+    failed = dead.c.status == int(Status.DLT_FAILED)
+    async with engine.connect() as connection:
+        last = (await connection.execute(select(func.max(dead.c.id)).where(failed))).scalar_one()
+    if last is None:
+        return
+    page = select(dead.c.id).where(failed, dead.c.id <= last).order_by(dead.c.id).limit(at_once)
+    after = 0
+    while True:
+        async with engine.connect() as connection:
+            ids = list((await connection.execute(page.where(dead.c.id > after))).scalars())
+        if not ids:
+            return
+        yield ids
+        after = ids[-1]
 
 
 async def requeue(

@@ -6,6 +6,7 @@ answer, or there is no such row; 2 wrong usage or settings.
 """
 
 import json
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.listing import UNSENT, Wanted, WholeRow, row, rows
 from lethe_outbox.measuring import figures
-from lethe_outbox.operations import refused, requeue, status
+from lethe_outbox.operations import count_failed, failed_pages, refused, requeue, status
 from lethe_outbox.plain_sql import ALL_PARTS, schema_sql
 from lethe_outbox.purging import Approval, purge, purgeable
 from lethe_outbox.schema import Status
@@ -46,7 +47,6 @@ from lethe_relay.outbox_cli.shown import (
 from lethe_runtime.database import SCHEMA
 
 _AT_ONCE: Final = 500
-_MOST_REFUSED: Final = 1_000_000
 _LARGEST_ID: Final = 2**63 - 1
 
 app = typer.Typer(help="Looks at the outboxes and brings rows back.", no_args_is_help=True)
@@ -180,12 +180,12 @@ def bring_back(
         raise typer.BadParameter("an id is a row of one outbox; name it (--outbox)")
 
     async def again(engine: AsyncEngine) -> int:
-        chosen = sorted(set(ids)) if ids is not None else await _failed(engine)
+        chosen = None if ids is None else sorted(set(ids))
+        total = await count_failed(engine, SCHEMA) if chosen is None else len(chosen)
         count = 0
         with progress() as shown:
-            task = shown.add_task("requeue", total=len(chosen))
-            for at in range(0, len(chosen), _AT_ONCE):
-                some = chosen[at : at + _AT_ONCE]
+            task = shown.add_task("requeue", total=total)
+            async for some in _pages(engine, chosen):
                 async with engine.begin() as connection:
                     count += await requeue(
                         connection, some, accept_reorder=accept_reorder, schema=SCHEMA
@@ -260,10 +260,14 @@ def print_schema(
     typer.echo(schema_sql(schema, only or ALL_PARTS), nl=False)
 
 
-async def _failed(engine: AsyncEngine) -> list[int]:
-    """Give the ids of every row that its dead-letter topic refused too."""
-    dead = await refused(engine, SCHEMA, most=_MOST_REFUSED)
-    return [each.id for each in dead if each.status is Status.DLT_FAILED]
+async def _pages(engine: AsyncEngine, chosen: list[int] | None) -> AsyncIterator[list[int]]:
+    """Give what one transaction takes at a time: of `chosen`, or of every DLT_FAILED row."""
+    if chosen is None:
+        async for some in failed_pages(engine, SCHEMA, at_once=_AT_ONCE):
+            yield some
+    else:
+        for at in range(0, len(chosen), _AT_ONCE):
+            yield chosen[at : at + _AT_ONCE]
 
 
 def _identity(text: str) -> int | UUID:
