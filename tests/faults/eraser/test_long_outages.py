@@ -266,10 +266,14 @@ async def test_a_commit_whose_answer_was_lost_is_not_done_again(
 
 
 async def _nobody_works(world: World) -> bool:
-    """Whether PostgreSQL has done all that it was asked for over other connections."""
+    """Whether PostgreSQL has done all that it can of what it was asked for over other connections.
+
+    A transaction that hears no more stays open, and who waits for its lock waits on.
+    """
     return not await world.value(
         "select count(*) from pg_stat_activity where datname = current_database()"
-        " and pid <> pg_backend_pid() and state <> 'idle' and backend_type = 'client backend'"
+        " and pid <> pg_backend_pid() and state = 'active' and backend_type = 'client backend'"
+        " and wait_event_type is distinct from 'Lock'"
     )
 
 
