@@ -77,6 +77,15 @@ async def _begun(world: World, *, masked: bool) -> int:
     return int(await world.value(query, masked=masked))
 
 
+async def _two_wait_for_s3(world: World) -> bool:
+    """Whether two batches are begun, and the first has its objects: neither can be masked."""
+    masked = await _begun(world, masked=True)
+    left = max(len(world.keys(bucket)) for bucket in ("uploads", "results"))
+    of_somebody_else = 1
+    waits = left - of_somebody_else == REQUESTS - masked * BATCH
+    return waits and await _begun(world, masked=False) == 2
+
+
 async def test_sigterm_amid_a_heavy_person_ends_in_time_at_a_batch_boundary(
     world: World, environment: Mapping[str, str], kafka: str, s3: S3Address, tmp_path: Path
 ) -> None:
@@ -96,10 +105,7 @@ async def test_sigterm_amid_a_heavy_person_ends_in_time_at_a_batch_boundary(
         with running(by(proxy, environment), log) as process:
             await asyncio.wait_for(life.reached.wait(), 60)
 
-            async def two_wait_for_s3() -> bool:
-                return await _begun(world, masked=False) == 2
-
-            await until(two_wait_for_s3, within=60, what="two batches under way")
+            await until(partial(_two_wait_for_s3, world), within=60, what="two batches under way")
             masked = await _begun(world, masked=True)
             process.send_signal(signal.SIGTERM)
             await until(partial(says, log, "draining"), within=60, what="a signal that is heard")
