@@ -24,21 +24,36 @@ AT_ONCE: Final = 2000
 """Client rows that are masked in one transaction, and requests that are asked for at once."""
 
 
+_PARTS: Final = 16
+
+
 class Covered:
     """The client rows that a scan saw: 8 bytes for each, whatever their keys are."""
 
-    def __init__(self, digests: Iterable[int] = ()) -> None:
-        self._digests = array("Q", sorted(digests))
+    def __init__(self) -> None:
+        # Sorted part by part: to sort, every number is an object for a while.
+        self._parts = [array("Q") for _ in range(_PARTS)]
+        self._is_sorted = True
 
     def __len__(self) -> int:
         """How many they are."""
-        return len(self._digests)
+        return sum(map(len, self._parts))
+
+    def add(self, source: str, primary_key: PrimaryKey) -> None:
+        """Note a client row that the scan sees."""
+        seen = digest(source, primary_key)
+        self._parts[seen % _PARTS].append(seen)
+        self._is_sorted = False
 
     def holds(self, source: str, primary_key: PrimaryKey) -> bool:
         """Whether the scan saw this client row."""
+        if not self._is_sorted:
+            self._parts = [array("Q", sorted(part)) for part in self._parts]
+            self._is_sorted = True
         wanted = digest(source, primary_key)
-        at = bisect_left(self._digests, wanted)
-        return at < len(self._digests) and self._digests[at] == wanted
+        part = self._parts[wanted % _PARTS]
+        at = bisect_left(part, wanted)
+        return at < len(part) and part[at] == wanted
 
 
 def digest(source: str, primary_key: PrimaryKey) -> int:
@@ -138,7 +153,6 @@ class _Reading:
     settle: bool
     seen: Covered | None
     rows: Rows = field(default_factory=Rows)
-    digests: "array[int]" = field(default_factory=lambda: array("Q"))
     wanted: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     async def run(self, subject: str) -> Rows:
@@ -156,11 +170,10 @@ class _Reading:
                     await self._want(claim.request_type, claim.request_id)
         for request_type in sorted(self.wanted):
             await self._look(request_type)
-        self.rows.covered = Covered(self.digests)
         return self.rows
 
     def _to_mask(self, source: str, table: str, claim: leftovers.Claim) -> None:
-        self.digests.append(digest(source, claim.primary_key))
+        self.rows.covered.add(source, claim.primary_key)
         if self.seen is not None and not self.seen.holds(source, claim.primary_key):
             # Its request is looked at by another round: this one may have come before its rows.
             self.rows.late.append(client_row(table, claim, BlockReason.STILL_WRITING))
