@@ -75,6 +75,7 @@ def services(addresses: Addresses, *, batch_rows: int, concurrency: int = 2) -> 
                 "REDIS_URL": f"{addresses.redis_url}/1",
                 "CATALOG": str(CATALOG),
                 "SUBJECT_CIPHER_KEYS": cipher,
+                "SUBJECT_REF_KEYS": refs,
                 "WINDOW": "always",
                 "S3_ENDPOINT_URL": addresses.s3.endpoint,
                 "S3_REGION": addresses.s3.region,

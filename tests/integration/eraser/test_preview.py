@@ -2,19 +2,29 @@
 
 import asyncio
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from typer.testing import CliRunner, Result
 from uuid_utils.compat import uuid7
 
 from lethe_contracts.events import Held
+from lethe_contracts.keyring import KeyRing
+from lethe_contracts.subject import SubjectRefs
 from lethe_eraser.cli import app
+from lethe_eraser.execute.preview import Previewer
 from lethe_runtime import logging
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import OTHER, SUBJECT, World, make_catalog, to_the_end
+
+RING = KeyRing.parse(
+    ",".join(f"{n}:{urlsafe_b64encode(bytes([n]) * 32).decode().rstrip('=')}" for n in (1, 2))
+)
+MINE = SubjectRefs(RING).of(SUBJECT)
 
 Preview = Callable[..., Any]
 
@@ -36,6 +46,7 @@ def environment(
         "KAFKA_BOOTSTRAP": "nowhere:9",
         "CATALOG": str(tmp_path / "catalog.yaml"),
         "SUBJECT_CIPHER_KEYS": world.ring.render(),
+        "SUBJECT_REF_KEYS": RING.render(),
         "S3_ENDPOINT_URL": s3.endpoint,
         "S3_REGION": s3.region,
         "S3_ACCESS_KEY_ID": s3.access_key_id,
@@ -85,8 +96,8 @@ async def test_it_touches_nothing_of_the_database_and_of_s3(world: World) -> Non
     await world.sketch(2, subject=OTHER)
     await world.document(1)
     await world.sketch(3, url="https://elsewhere.example/a.png")
-    await world.accept(world.requested())
-    await world.accept(Held(hold_id=uuid7()))
+    await world.accept(world.requested(ref=MINE), ref=MINE)
+    await world.accept(Held(hold_id=uuid7()), ref=MINE)
     before = await everything(world)
     assert any(before[bucket][0] for bucket in world.buckets.values())
     await document()
@@ -117,28 +128,90 @@ async def test_what_leads_nowhere_is_counted(world: World) -> None:
     assert found["blocked"] == {"unresolved_reference": 1}
 
 
-async def test_holds_are_known_once_a_job_says_whose_they_are(world: World) -> None:
+async def test_the_job_and_the_holds_are_found_by_reference(world: World) -> None:
     await world.sketch(1)
     await world.accept(world.requested(ref="1.another", subject=OTHER), ref="1.another")
     await world.accept(Held(hold_id=uuid7()), ref="1.another")
     found = await document()
-    assert (found["job_id"], found["state"], found["holds"]) == (None, None, None)
-    assert "held: unknown without a job" in (await previewed(SUBJECT)).stdout
-    await world.accept(world.requested())
-    found = await document()
-    assert (found["state"], found["holds"]) == ("accepted", 0)
-    assert "held: no\n" in (await previewed(SUBJECT)).stdout
-    await world.accept(Held(hold_id=uuid7()))
-    await world.accept(Held(hold_id=uuid7()))
+    assert (found["job_id"], found["state"], found["holds"]) == (None, None, 0)
+    assert "job: none\nheld: no\n" in (await previewed(SUBJECT)).stdout
+    await world.accept(Held(hold_id=uuid7()), ref=MINE)
+    assert (await document())["holds"] == 1
+    await world.accept(world.requested(ref=MINE), ref=MINE)
+    await world.accept(Held(hold_id=uuid7()), ref=MINE)
     found = await document()
     assert (found["state"], found["holds"]) == ("held", 2)
     assert "held: by 2 legal holds" in (await previewed(SUBJECT)).stdout
 
 
-async def test_who_was_verified_is_known_to_no_job(world: World) -> None:
-    await world.accept(world.requested())
+async def test_a_person_is_found_under_every_version_of_the_key(world: World) -> None:
+    old = SubjectRefs(KeyRing.parse(RING.render().partition(",")[0])).of(SUBJECT)
+    assert old != MINE
+    await world.accept(world.requested(ref=old), ref=old)
+    await world.accept(Held(hold_id=uuid7()), ref=old)
+    found = await document()
+    assert (found["state"], found["holds"]) == ("held", 1)
+    await world.accept(world.requested(ref=MINE), ref=MINE)
+    await world.accept(Held(hold_id=uuid7()), ref=MINE)
+    newest = await world.value("select job_id::text from lethe.job where subject_ref = :r", r=MINE)
+    found = await document()
+    assert (found["job_id"], found["holds"]) == (newest, 2)
+
+
+async def test_who_was_verified_is_known(world: World) -> None:
+    await world.accept(world.requested(ref=MINE), ref=MINE)
     assert await to_the_end(world, world.eraser()) == "verified"
-    assert (await document())["job_id"] is None
+    assert (await document())["state"] == "verified"
+
+
+async def test_without_the_keys_nobody_knows_the_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LETHE_ERASER_SUBJECT_REF_KEYS")
+    await world.accept(world.requested(ref=MINE), ref=MINE)
+    found = await document()
+    assert (found["job_id"], found["holds"]) == (None, None)
+    shown = (await previewed(SUBJECT)).stdout
+    assert "job: unknown without LETHE_ERASER_SUBJECT_REF_KEYS" in shown
+    assert "held: unknown without LETHE_ERASER_SUBJECT_REF_KEYS" in shown
+
+
+async def test_it_asks_the_same_however_many_jobs_there_are(world: World) -> None:
+    """Nobody's subject is opened: the jobs of others hold what no key of ours opens."""
+    asked: list[int] = []
+    refs = SubjectRefs(RING)
+    previewer = Previewer(
+        engine=world.engine,
+        sources=(),
+        buckets={},
+        handlers=lambda _: None,
+        refs=refs,
+        batch_rows=10,
+    )
+    await world.accept(world.requested(ref=MINE), ref=MINE)
+    for others in (1, 300):
+        await world.write(
+            "insert into lethe.job (job_id, subject_ref, bucket, state, subject_ciphertext,"
+            " deadline, not_before, created_at)"
+            " select gen_random_uuid(), :others || '.' || n, 1, 'accepted', 'sealed',"
+            " now(), now(), now() from generate_series(1, :others) n",
+            others=others,
+        )
+        statements: list[str] = []
+
+        def note(
+            _c: Any, _cursor: Any, statement: str, *_: Any, to: list[str] = statements
+        ) -> None:
+            to.append(statement)
+
+        event.listen(world.engine.sync_engine, "before_cursor_execute", note)
+        found = await previewer.preview(SUBJECT)
+        event.remove(world.engine.sync_engine, "before_cursor_execute", note)
+        assert found.job is not None
+        assert found.job.subject_ref == MINE
+        asked.append(len(statements))
+        assert not any("subject_ciphertext IS NOT NULL" in one for one in statements)
+    assert asked[0] == asked[1] <= 6
 
 
 async def test_the_expected_time_follows_from_the_measured_rate(world: World) -> None:

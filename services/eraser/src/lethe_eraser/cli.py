@@ -32,6 +32,8 @@ _UNCOUNTED: Final[tuple[type[Exception], ...]] = (
 _USAGE: Final = 2
 """Exit code: said wrongly, or with settings that cannot be used."""
 
+_WITHOUT_KEYS: Final = "unknown without LETHE_ERASER_SUBJECT_REF_KEYS"
+
 app = typer.Typer(help="Erases people from the product's tables and S3.", no_args_is_help=True)
 
 
@@ -154,11 +156,13 @@ def _table(found: Preview) -> str:
         "no" if found.holds == 0 else f"by {found.holds} legal holds; nothing is erased meanwhile"
     )
     seconds = found.expected_seconds
+    unknown = found.holds is None
+    job = "none" if found.job is None else _standing(found.job)
     lines += [
         f"references that lead nowhere known: {document['unresolved']}",
         f"objects named and kept (shared, or somebody else's): {found.objects_kept}",
-        f"job: {'none that knows the person' if found.job is None else _standing(found.job)}",
-        f"held: {'unknown without a job' if found.holds is None else held}",
+        f"job: {_WITHOUT_KEYS if unknown else job}",
+        f"held: {_WITHOUT_KEYS if unknown else held}",
         "expected time of one worker: "
         + ("unknown, no rate was measured yet" if seconds is None else f"{seconds:.0f} s"),
     ]

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.cipher import Cipher
+from lethe_contracts.subject import SubjectRefs
 from lethe_contracts.topics import PARTITIONS
 from lethe_eraser import handlers
 from lethe_eraser.catalog import Catalog
@@ -68,6 +69,11 @@ def _inbox(redis_url: SecretStr | None, metrics: ConsumerMetrics) -> Inbox:
     if redis_url is None:
         return Inbox(SCHEMA)
     return Inbox(SCHEMA, fast_path=RedisFastPath(redis_url.get_secret_value(), metrics))
+
+
+def _refs(settings: EraserSettings) -> SubjectRefs | None:
+    ring = settings.ref_key_ring
+    return None if ring is None else SubjectRefs(ring)
 
 
 def _s3_options(settings: EraserSettings) -> S3Options:
@@ -299,7 +305,7 @@ class EraserContainer(containers.DeclarativeContainer):
         sources=catalog.provided.client_tables,
         buckets=catalog.provided.buckets,
         handlers=handlers,
-        cipher=cipher,
+        refs=providers.Singleton(_refs, settings),
         batch_rows=settings.provided.batch_rows,
     )
     sampler = providers.Singleton(

@@ -47,6 +47,9 @@ class EraserSettings(ServiceSettings):
     """What the product's tables, buckets and hosts are (YAML)."""
     subject_cipher_keys: Annotated[SecretStr, AfterValidator(_key_ring)]
     """`<version>:<base64url of 32 bytes>`, separated by commas."""
+    subject_ref_keys: Annotated[SecretStr, AfterValidator(_key_ring)] | None = None
+    """Intake's ring of the same name, all its versions; without it `lethe eraser preview` does not
+    know the person's job and holds. Nothing else needs it."""
     window: str = "01:00-05:00"
     """When erasing is allowed: `HH:MM-HH:MM` or `always`."""
     window_tz: str = "Asia/Seoul"
@@ -99,6 +102,13 @@ class EraserSettings(ServiceSettings):
     def key_ring(self) -> KeyRing:
         """The keys that open subjects and the journal."""
         return KeyRing.parse(self.subject_cipher_keys.get_secret_value())
+
+    @property
+    def ref_key_ring(self) -> KeyRing | None:
+        """The keys that make references of subjects, if they are known."""
+        if self.subject_ref_keys is None:
+            return None
+        return KeyRing.parse(self.subject_ref_keys.get_secret_value())
 
     @property
     def erasing_window(self) -> Window:

@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from lethe_contracts.cipher import Cipher
 from lethe_contracts.states import BlockReason
+from lethe_contracts.subject import SubjectRefs
 from lethe_eraser.catalog import Bucket, ClientTable
 from lethe_eraser.domain import Job, ObjectRef
 from lethe_eraser.execute.collecting import Handlers
-from lethe_eraser.storage import forecast, jobs, operations
+from lethe_eraser.storage import forecast, operations
 from lethe_eraser.storage.product import page_client_rows, types_of
 
 
@@ -35,9 +35,9 @@ class Preview:
     blocked: Counter[BlockReason] = field(default_factory=Counter)
     """Rows that would be left, by reason."""
     job: Job | None = None
-    """The person's newest job that still knows whose it is."""
+    """The person's newest job."""
     holds: int | None = None
-    """Legal holds on the person; None if no job says by which reference they are kept."""
+    """Legal holds on the person; None if nobody can tell by which reference they are kept."""
     expected_seconds: float | None = None
     """Of one worker, at the rate measured lately; None if none was measured."""
 
@@ -73,7 +73,7 @@ class Previewer:
         sources: the client tables.
         buckets: which of them leave the deleting to a lifecycle rule.
         handlers: finds the handler of a request type.
-        cipher: opens the subjects of jobs, to find the person's.
+        refs: tells by which references the person is kept; None if the keys are not known.
         batch_rows: client rows read at once.
     """
 
@@ -84,14 +84,14 @@ class Previewer:
         sources: Iterable[ClientTable],
         buckets: Mapping[str, Bucket],
         handlers: Handlers,
-        cipher: Cipher,
+        refs: SubjectRefs | None,
         batch_rows: int,
     ) -> None:
         self._engine = engine.execution_options(postgresql_readonly=True)
         self._sources = tuple(sources)
         self._buckets = buckets
         self._handlers = handlers
-        self._cipher = cipher
+        self._refs = refs
         self._batch_rows = batch_rows
 
     async def preview(self, subject: str) -> Preview:
@@ -124,9 +124,10 @@ class Previewer:
     async def _from_our_tables(
         self, connection: AsyncConnection, found: Preview, subject: str
     ) -> None:
-        found.job = await operations.newest_of(connection, self._cipher, subject)
-        if found.job is not None:
-            found.holds = len(await jobs.holds_on(connection, found.job.subject_ref))
+        if self._refs is not None:
+            refs = self._refs.all_of(subject)
+            found.job = await operations.newest_of(connection, refs)
+            found.holds = await operations.count_holds(connection, refs)
         rate = await forecast.rate(connection)
         if rate is not None:
             found.expected_seconds = round(found.client_rows.total() / rate, 1)

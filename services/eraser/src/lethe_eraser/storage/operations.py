@@ -8,8 +8,6 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_contracts.cipher import Cipher
-from lethe_contracts.errors import UndecryptableError
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import UNFINISHED, Job, JobState, say
 from lethe_eraser.storage import jobs, people, progress
@@ -107,24 +105,22 @@ async def are_laid(connection: AsyncConnection) -> bool:
     return found.scalar_one() is not None
 
 
-async def newest_of(connection: AsyncConnection, cipher: Cipher, subject: str) -> Job | None:
-    """Find a person's newest job among those that still know whose they are.
-
-    Only intake can tell by which reference a person is kept; so every one of these is opened.
-    """
-    known = await connection.execute(
-        select(job.c.job_id, job.c.subject_ref, job.c.subject_ciphertext)
-        .where(job.c.subject_ciphertext.is_not(None))
-        .order_by(job.c.created_at.desc(), job.c.job_id)
+async def newest_of(connection: AsyncConnection, refs: Sequence[str]) -> Job | None:
+    """Find the newest job of a person, who may have been kept under several references."""
+    newest = (
+        select(job.c.job_id)
+        .where(job.c.subject_ref.in_(refs))
+        .order_by(job.c.created_at.desc(), job.c.job_id.desc())
+        .limit(1)
     )
-    for job_id, ref, sealed in known:
-        try:
-            opened = cipher.decrypt(sealed, context=ref).decode()
-        except UndecryptableError:
-            continue
-        if opened == subject:
-            return (await jobs.of_ids(connection, [job_id]))[job_id]
-    return None
+    job_id = (await connection.execute(newest)).scalar_one_or_none()
+    return None if job_id is None else (await jobs.of_ids(connection, [job_id]))[job_id]
+
+
+async def count_holds(connection: AsyncConnection, refs: Sequence[str]) -> int:
+    """Count the legal holds on a person, under any of these references."""
+    count = select(func.count()).where(hold.c.subject_ref.in_(refs))
+    return int((await connection.execute(count)).scalar_one())
 
 
 async def pause(connection: AsyncConnection, job_id: UUID, *, paused: bool) -> Answer:
