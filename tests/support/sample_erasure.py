@@ -21,6 +21,8 @@ def erase(
 ) -> None:
     """Mask the rows and delete the objects of `persons` that the ground truth calls erased."""
     for table in TABLES.values():
+        if not table.masks:
+            continue
         ids = [
             row.id
             for row in truth.rows[table.name].values()

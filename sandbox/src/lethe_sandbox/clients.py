@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
@@ -64,16 +65,24 @@ class Clients:
         self._intake.close()
         self._reporting.close()
 
-    def submit(self, subject: str, idempotency_key: str) -> str:
+    def submit(
+        self, subject: str, idempotency_key: str, requested_at: datetime | None = None
+    ) -> str:
         """Ask for a person's erasure and give the id of the request.
+
+        Args:
+            subject: the person.
+            idempotency_key: of this submission.
+            requested_at: when the person asked; None for now.
 
         Raises:
             RefusedError: Anything but 202, or no answer.
         """
+        asked = {} if requested_at is None else {"requested_at": requested_at.isoformat()}
         try:
             answer = self._intake.post(
                 "/v1/erasure-requests",
-                json={"subject": subject, "reason": "account_withdrawn"},
+                json={"subject": subject, "reason": "account_withdrawn", **asked},
                 headers={"Idempotency-Key": idempotency_key},
             )
         except httpx.TransportError as error:

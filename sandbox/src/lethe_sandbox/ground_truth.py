@@ -56,7 +56,8 @@ class Row:
     """The person's client key; None for a row that no client row leads to."""
     fate: RowFate
     """`erased`: it is masked and kept. Anything else: it stays as it is, and why. A client row
-    that is itself fine stays (`names_blocked`) if the request it names has a blocked row."""
+    that is itself fine stays (`names_blocked`) if the request it names has a blocked row. Of who is
+    a customer again every row is `blocked`, and the reason stands at the account's."""
     digests: str
     """The digests of its columns as seeded, in the order of the table (`row_digests`)."""
     reason: str | None = None

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from lethe_sandbox.clients import Clients, Reported
@@ -12,6 +13,8 @@ from lethe_sandbox.product import TABLES
 from lethe_sandbox.progress import Done
 
 _POLL_SECONDS: Final = 0.25
+_ACTIVE: Final = "subject_active"
+_BEFORE: Final = timedelta(days=1)
 _FINAL: Final = frozenset({"verified", "blocked", "cancelled", "failed"})
 
 
@@ -47,9 +50,14 @@ class Journey:
 def submit(clients: Clients, truth: GroundTruth) -> list[Journey]:
     """Ask for the erasure of everybody the ground truth wants erased."""
     return [
-        Journey(person, clients.submit(person.key, f"demo-{number}"))
+        Journey(person, clients.submit(person.key, f"demo-{number}", _asked(person)))
         for number, person in enumerate(truth.requested)
     ]
+
+
+def _asked(person: Person) -> datetime | None:
+    """Who is a customer again had asked before: the account was opened when it was seeded."""
+    return datetime.now(UTC) - _BEFORE if _ACTIVE in person.reasons else None
 
 
 def expected_rows(truth: GroundTruth) -> dict[str, int]:

@@ -5,7 +5,7 @@ are what an erased row must look like; the audit judges by them, the eraser has 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -42,6 +42,9 @@ FEATURES: Final = (
 PDF: Final = "pdf-extraction"
 """The request type of PDF extraction."""
 
+ACCOUNT: Final = "account"
+"""Where the product keeps its customers, and what rows of it are called beside request types."""
+
 UPLOADS: Final = "sample-uploads"
 RESULTS: Final = "sample-results"
 DOCUMENTS: Final = "sample-documents"
@@ -54,7 +57,7 @@ ERASED: Final = "erased"
 """What stands in the place of a client key once the person is erased."""
 
 JsonType = Literal["jsonb", "text", "json"]
-Kind = Literal["feature", "task", "pdf", "client"]
+Kind = Literal["feature", "task", "pdf", "client", "account"]
 
 _PARTITION_YEARS: Final = (2024, 2025, 2026)
 _DELETE_PAGE: Final = 1000
@@ -79,6 +82,8 @@ class Table:
     """The feature it belongs to; client tables belong to all."""
     index: tuple[str, ...] = ()
     partitioned: bool = False
+    filled: Mapping[str, str] = field(default_factory=dict)
+    """Columns that the database fills, and how: neither seeded nor part of the ground truth."""
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
@@ -149,6 +154,19 @@ def _pdf_table() -> Table:
     )
 
 
+def _account_table() -> Table:
+    """Only customers have a row: who closes their account has none any more."""
+    return Table(
+        name=ACCOUNT,
+        kind="account",
+        columns={"id": _ID_KEY, "client_key": "text not null", "status": "text not null"},
+        masks={},
+        request_type=None,
+        index=("client_key",),
+        filled={"opened_at": "timestamptz not null default now()"},
+    )
+
+
 def _client_table(name: str, type_column: str, id_column: str, *, partitioned: bool) -> Table:
     columns = {
         "id": _ID if partitioned else _ID_KEY,
@@ -175,6 +193,7 @@ TABLES: Final[Mapping[str, Table]] = {
         _client_table("client", "request_type", "request_id", partitioned=True),
         _client_table("client_old", "request_type", "request_id", partitioned=False),
         _client_table("client_temp", "type", "feature_id", partitioned=False),
+        _account_table(),
     )
 }
 """Every table of the product by its name."""
@@ -196,7 +215,7 @@ def create_tables(connection: psycopg.Connection) -> None:
         name = sql.Identifier("public", table.name)
         columns: list[sql.Composable] = [
             sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(declared))
-            for column, declared in table.columns.items()
+            for column, declared in (*table.columns.items(), *table.filled.items())
         ]
         if table.partitioned:
             columns.append(sql.SQL("primary key (id, created_at)"))

@@ -10,6 +10,7 @@ import pytest
 
 from lethe_sandbox.ground_truth import GroundTruth, Row, row_digests
 from lethe_sandbox.product import (
+    ACCOUNT,
     DOCUMENTS,
     FEATURES,
     RESULTS,
@@ -20,7 +21,7 @@ from lethe_sandbox.product import (
     task_table,
 )
 from lethe_sandbox.seed import HEAVY, SMALLEST_SCALE, SeedError, make
-from lethe_sandbox.seed.cast import plan
+from lethe_sandbox.seed.cast import CAME_BACK, plan
 from lethe_sandbox.seed.records import SeedObject, SeedRow
 from lethe_sandbox.seed.witness import Witness
 from tests.support.sample_references import places, shape
@@ -164,7 +165,7 @@ def test_whatever_is_erased_can_be_found_and_whatever_stays_is_not_asked_for() -
                 stored = (sample().truth.objects[bucket].get(key) for bucket, key in owned)
                 owners = {one.owner if one else row.owner for one in stored}
                 assert owners <= {row.owner, None}
-        elif row.fate == "blocked":
+        elif row.fate == "blocked" and sample().truth.persons[row.owner or ""].role != CAME_BACK:
             assert None in found
     for row, values in sample().table("pdf_extraction"):
         path = (values["manifest_path"] or "").removeprefix(f"s3://{DOCUMENTS}/")
@@ -330,16 +331,35 @@ def test_blocked_ends_name_their_rows() -> None:
         "unknown_type",
         "unresolved_reference",
         "manifest_missing",
+        "subject_active",
     }
     blocked = [person for person in truth.persons.values() if person.end == "blocked"]
     assert max(len(person.reasons) for person in blocked) == 3
     assert all(person.requested and person.reasons for person in blocked)
     # Blocked people lose what is not blocked.
     for person in blocked:
+        if person.role == CAME_BACK:
+            continue
         fates = {row.fate for row in truth.all_rows() if row.owner == person.key}
         assert {"blocked", "erased"} <= fates
     assert any(one.fate == "blocked" for one in truth.objects[RESULTS].values())
     assert any(one.fate == "blocked" for one in truth.objects[DOCUMENTS].values())
+
+
+def test_who_came_back_stays_whole_and_whoever_was_not_asked_for_has_an_account() -> None:
+    truth = sample().truth
+    (back,) = (person for person in truth.persons.values() if person.role == CAME_BACK)
+    assert (back.requested, back.end, back.reasons) == (True, "blocked", {"subject_active": 1})
+    rows = [row for row in truth.all_rows() if row.owner == back.key]
+    assert {row.fate for row in rows} == {"blocked"}
+    assert {row.table for row in rows if row.reason} == {ACCOUNT}
+    assert len(rows) > 10
+    objects = [one.fate for one in truth.all_objects() if one.owner == back.key]
+    assert set(objects) == {"blocked"}
+    customers = {row.owner for row in truth.rows[ACCOUNT].values()}
+    asked = {person.key for person in truth.requested}
+    assert customers & asked == {back.key}
+    assert customers | asked == set(truth.persons)
 
 
 def test_those_who_are_left_alone_have_the_same_troubles() -> None:

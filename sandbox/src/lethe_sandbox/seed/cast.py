@@ -21,6 +21,9 @@ from lethe_sandbox.seed.shapes import (
 HEAVY: Final = "acct-000001"
 """The heavy person's client key."""
 
+CAME_BACK: Final = "came back"
+"""The role of who opened an account again after having asked to be erased."""
+
 _HEAVY_REQUESTS: Final = 28_000
 _HEAVY_IMAGES: Final = 50_000
 _ORDINARY_PERSONS: Final = 200
@@ -275,6 +278,10 @@ def _shared(key: str) -> list[Case]:
     ]
 
 
+def _came_back(key: str) -> list[Case]:
+    return [ImageCase(key, "avatar"), ImageCase(key, "upscale"), PdfCase(key)]
+
+
 def _gone_objects(key: str) -> list[Case]:
     return [
         ImageCase(key, "object-remove", "bucket-key/s3", "gone"),
@@ -330,6 +337,7 @@ _ROLES: Final = (
     (("acct-000028", "documents", False), _documents),
     (("acct-000029", "shared objects", True), _shared),
     (("acct-000030", "shared objects", False), _shared),
+    (("acct-000031", CAME_BACK, True), _came_back),
 )
 
 _EXOTIC: Final = (

@@ -9,6 +9,7 @@ from typing import Final
 
 from lethe_sandbox import ground_truth as truth
 from lethe_sandbox.product import (
+    ACCOUNT,
     DOCUMENTS,
     PDF,
     RESULTS,
@@ -19,7 +20,7 @@ from lethe_sandbox.product import (
     task_table,
 )
 from lethe_sandbox.seed.cases import Case, ClientCase, ImageCase, PdfCase
-from lethe_sandbox.seed.cast import Plan
+from lethe_sandbox.seed.cast import CAME_BACK, Plan
 from lethe_sandbox.seed.records import (
     FIRST_DAY,
     Made,
@@ -49,6 +50,7 @@ SAMPLES: Final = tuple(Ref(RESULTS, f"public/samples/sample-{n:02}.webp") for n 
 UNRESOLVED: Final = "unresolved_reference"
 UNKNOWN: Final = "unknown_type"
 MISSING: Final = "manifest_missing"
+ACTIVE: Final = "subject_active"
 
 _LAST_DAY: Final = datetime(2026, 10, 31, tzinfo=UTC)
 _CLIENT_TABLE_FROM: Final = 2024
@@ -79,6 +81,7 @@ class Generator(Maker):
         """Make everything; works once."""
         for shared in (*TEMPLATES, *SAMPLES):
             yield self._stored(shared, "shared", None, "shared")
+        yield from self._accounts()
         step = (_LAST_DAY - FIRST_DAY) / len(self._plan.cases)
         for number, case in enumerate(self._plan.cases):
             self._now = FIRST_DAY + number * step + self._rng.random() * step
@@ -89,6 +92,24 @@ class Generator(Maker):
                     yield from self._pdf(case)
                 case ClientCase():
                     yield from self._client_only(case)
+
+    def _accounts(self) -> Iterator[Made]:
+        """Make the customers' accounts; it draws nothing."""
+        for member in self._plan.members:
+            if member.requested and member.role != CAME_BACK:
+                continue
+            account = ClientCase(member.key, ACCOUNT)
+            yield self._row(
+                TABLES[ACCOUNT],
+                {
+                    "id": str(self._next(ACCOUNT)),
+                    "client_key": member.key,
+                    "status": "active",
+                },
+                account,
+                self._fate(member.key, None),
+                reason=ACTIVE,
+            )
 
     def _image(self, case: ImageCase) -> Iterator[Made]:
         request = self._next(case.type)

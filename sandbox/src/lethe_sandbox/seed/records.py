@@ -10,7 +10,7 @@ from typing import Final
 from lethe_sandbox import ground_truth as truth
 from lethe_sandbox.product import FEATURES, PDF, TABLES, Table
 from lethe_sandbox.seed.cases import Case
-from lethe_sandbox.seed.cast import Member
+from lethe_sandbox.seed.cast import CAME_BACK, Member
 from lethe_sandbox.seed.shapes import EMPTY, Ref
 
 FIRST_DAY: Final = datetime(2020, 3, 1, tzinfo=UTC)
@@ -50,6 +50,8 @@ class Maker:
             return "nobodys"
         if not self._members[person].requested:
             return "not_requested"
+        if self._members[person].role == CAME_BACK:
+            return "blocked"
         return "blocked" if reason else "erased"
 
     def _row(
