@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 from typer.testing import CliRunner
@@ -26,6 +27,8 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 LETHE = re.compile(r"(?:^|\s)lethe((?: [a-z][a-z|-]*(?=[ \s`]|$))+)((?: [^\n#|;&]*)?)")
+LOCAL = re.compile(r"http://localhost:(\d+)")
+WITHIN = re.compile(r"docker-compose exec (?:-T )?(\w+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -73,6 +76,24 @@ def test_a_quoted_command_exists_with_its_options(command: str) -> None:
     assert f"Usage: lethe {command} " in " ".join(said.output.split()) + " "
     missing = [option for option in quoted()[command] - {"--help"} if option not in said.output]
     assert missing == []
+
+
+def test_what_a_runbook_asks_from_outside_is_published_by_compose() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    published = {
+        port
+        for service in services.values()
+        for mapping in service.get("ports", ())
+        for port in re.findall(r":-(\d+)}", mapping)
+    }
+    pages = (OPERATIONS, *(ROOT / "docs" / "runbooks").glob("*.md"))
+    lines = [(page, line) for page in pages for line in code(page)]
+    asked = [(name(page), port) for page, line in lines for port in LOCAL.findall(line)]
+    assert len(asked) > 10
+    assert [(page, port) for page, port in asked if port not in published] == []
+    within = [(name(page), of) for page, line in lines for of in WITHIN.findall(line)]
+    assert len(within) > 20
+    assert [(page, of) for page, of in within if of not in services] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

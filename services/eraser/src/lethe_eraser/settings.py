@@ -61,7 +61,7 @@ class EraserSettings(ServiceSettings):
     """Another S3 than AWS's."""
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = None
-    s3_secret_access_key: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    s3_secret_access_key: SecretStr | None = None
     """Without keys, boto's own chain of credentials is used."""
     s3_threads: Annotated[int, Field(ge=1, le=64)] = 8
     """Calls to S3 at once."""
