@@ -7,24 +7,17 @@ from typing import Final
 import pytest
 
 from lethe_contracts.events import TypeTotals
-from lethe_eraser.fence import Fence
-from lethe_eraser.storage.events import Announcer
-from lethe_eraser.storage.invalidations import Invalidations
-from lethe_eraser.storage.journal import Journal
-from lethe_eraser.verify import Invalidator
-from lethe_outbox import Outbox
 from lethe_sandbox.stack import S3Address
 from tests.faults.eraser.audit import Before, assert_erased_once, assert_traceable, look
 from tests.integration.eraser.test_shared_references import COUNTED
 from tests.integration.eraser.world import (
-    CONTROL_FRESH,
     OTHER,
-    Eraser,
     World,
     make_catalog,
     open_store,
     to_the_end,
 )
+from tests.integration.eraser_objects.conftest import eraser_with
 from tests.support.effects import Effects, Killed, MortalEdges
 
 PICTURE: Final = "common/picture.png"
@@ -83,23 +76,10 @@ async def one_of_many(world: World, number: int) -> tuple[str, str, Before]:
     return subject, f"1.many{number}", await look(world)
 
 
-def eraser_of(world: World, edges: MortalEdges) -> Eraser:
-    eraser = world.eraser(batch_rows=2)
-    eraser.verification._invalidator = Invalidator(
-        engine=world.engine,
-        catalog=world.catalog,
-        cdn=edges,
-        journal=Journal(world.cipher),
-        invalidations=Invalidations(world.cipher),
-        fence=Fence(Announcer(Outbox("lethe")), CONTROL_FRESH),
-    )
-    return eraser
-
-
 async def lives_until(world: World, edges: MortalEdges, die_before: int) -> bool:
     """Run an eraser that dies before an effect; False if it had no so many."""
     edges.effects = Effects(die_before)
-    eraser = eraser_of(world, edges)
+    eraser = eraser_with(world, edges, batch_rows=2)
     try:
         with edges.effects.of(world.engine):
             await to_the_end(world, eraser)
@@ -110,7 +90,7 @@ async def lives_until(world: World, edges: MortalEdges, die_before: int) -> bool
 
 async def ended(world: World, edges: MortalEdges, subject: str, before: Before) -> None:
     edges.effects = Effects()
-    assert await to_the_end(world, eraser_of(world, edges)) == "verified"
+    assert await to_the_end(world, eraser_with(world, edges, batch_rows=2)) == "verified"
     await assert_erased_once(world, before, subject, EXPECTED)
     told = {path for _, paths in edges.created.values() for path in paths}
     assert {f"/{subject}-{number}.png" for number in range(3)} <= told
