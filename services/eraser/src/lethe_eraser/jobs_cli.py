@@ -305,7 +305,7 @@ def _table(found: list[Job], width: int) -> Table:
         )
         table.add_row(
             "\n".join([str(job.job_id), *reasons]),
-            ", ".join([state, *marks]),
+            (", " if whole else "\n").join([state, *marks]),
             f"{job.deadline:%Y-%m-%d %H:%M}Z",
             *(str(count) for count in (counts if whole else ())),
         )
