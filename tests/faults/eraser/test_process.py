@@ -221,6 +221,7 @@ async def test_preview_counts_and_touches_nothing(
         "job_id": None,
         "state": None,
         "holds": None,
+        "is_customer": None,
         "expected_seconds": None,
     }
     plain = lethe(environment, "eraser", "preview", SUBJECT)

@@ -19,6 +19,7 @@ from lethe_eraser.cli import app
 from lethe_eraser.execute.preview import Previewer
 from lethe_runtime import logging
 from lethe_sandbox.stack import S3Address
+from tests.integration.eraser.test_active_account import EARLIER, ENTRY, LATER, account
 from tests.integration.eraser.world import OTHER, SUBJECT, World, make_catalog, to_the_end
 
 RING = KeyRing.parse(
@@ -186,6 +187,7 @@ async def test_it_asks_the_same_however_many_jobs_there_are(world: World) -> Non
         buckets={},
         handlers=lambda _: None,
         refs=refs,
+        accounts=None,
         batch_rows=10,
     )
     await world.accept(world.requested(ref=MINE), ref=MINE)
@@ -222,6 +224,27 @@ async def test_the_expected_time_follows_from_the_measured_rate(world: World) ->
     await world.write("insert into lethe.erasing_pace values (date_trunc('hour', now()), 100, 50)")
     assert (await document())["expected_seconds"] == 1.5
     assert "expected time of one worker: 2 s" in (await previewed(SUBJECT)).stdout
+
+
+async def test_it_says_whether_the_person_is_a_customer(world: World, tmp_path: Path) -> None:
+    assert (await document())["is_customer"] is None
+    await world.write(
+        "create table public.account"
+        " (client_key text primary key, status text, opened_at timestamptz)"
+    )
+    make_catalog(tmp_path, world.buckets, {"\nfeatures:\n  sketch:": ENTRY})
+    assert (await document())["is_customer"] is False
+    await account(world, "active", EARLIER)
+    assert (await document())["is_customer"] is True
+    assert (
+        "nothing is erased, the job ends blocked: subject_active"
+        in (await previewed(SUBJECT)).stdout
+    )
+    await account(world, "closed", LATER)
+    assert (await document())["is_customer"] is False
+    await world.accept(world.requested(ref=MINE), ref=MINE)
+    # Opened after the person asked, and closed again.
+    assert (await document())["is_customer"] is True
 
 
 async def test_a_product_without_our_tables_can_be_looked_at(world: World) -> None:

@@ -32,6 +32,11 @@ _UNCOUNTED: Final[tuple[type[Exception], ...]] = (
 _USAGE: Final = 2
 """Exit code: said wrongly, or with settings that cannot be used."""
 
+_CUSTOMER: Final = {
+    None: "unknown, the catalog names no active_account",
+    False: "no",
+    True: "yes; nothing is erased, the job ends blocked: subject_active",
+}
 _WITHOUT_KEYS: Final = "unknown without LETHE_ERASER_SUBJECT_REF_KEYS"
 
 app = typer.Typer(help="Erases people from the product's tables and S3.", no_args_is_help=True)
@@ -163,6 +168,7 @@ def _table(found: Preview) -> str:
         f"objects named and kept (shared, or somebody else's): {found.objects_kept}",
         f"job: {_WITHOUT_KEYS if unknown else job}",
         f"held: {_WITHOUT_KEYS if unknown else held}",
+        f"customer: {_CUSTOMER[found.is_customer]}",
         "expected time of one worker: "
         + ("unknown, no rate was measured yet" if seconds is None else f"{seconds:.0f} s"),
     ]

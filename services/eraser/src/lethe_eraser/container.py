@@ -177,11 +177,12 @@ class EraserContainer(containers.DeclarativeContainer):
     cdn = providers.Singleton(_cdn, settings, metrics)
     handlers = providers.Singleton(handlers.build, catalog, objects)
     announcer = providers.Singleton(Announcer, providers.Singleton(Outbox, SCHEMA))
+    accounts = providers.Singleton(Accounts.of, catalog.provided.active_account, cipher)
     fence = providers.Singleton(
         Fence,
         announcer,
         settings.provided.control_fresh,
-        providers.Singleton(Accounts.of, catalog.provided.active_account, cipher),
+        accounts,
     )
     journal = providers.Singleton(Journal, cipher)
     assignment = providers.Singleton(Assignment)
@@ -306,6 +307,7 @@ class EraserContainer(containers.DeclarativeContainer):
         buckets=catalog.provided.buckets,
         handlers=handlers,
         refs=providers.Singleton(_refs, settings),
+        accounts=accounts,
         batch_rows=settings.provided.batch_rows,
     )
     sampler = providers.Singleton(

@@ -13,6 +13,7 @@ from lethe_eraser.catalog import Bucket, ClientTable
 from lethe_eraser.domain import Job, ObjectRef
 from lethe_eraser.execute.collecting import Handlers
 from lethe_eraser.storage import forecast, operations
+from lethe_eraser.storage.accounts import Accounts
 from lethe_eraser.storage.product import page_client_rows, types_of
 
 
@@ -38,6 +39,9 @@ class Preview:
     """The person's newest job."""
     holds: int | None = None
     """Legal holds on the person; None if nobody can tell by which reference they are kept."""
+    is_customer: bool | None = None
+    """Whether the whole person would be blocked `subject_active`; None if nobody says where to
+    ask."""
     expected_seconds: float | None = None
     """Of one worker, at the rate measured lately; None if none was measured."""
 
@@ -55,6 +59,7 @@ class Preview:
             "job_id": None if self.job is None else str(self.job.job_id),
             "state": None if self.job is None else self.job.state.value,
             "holds": self.holds,
+            "is_customer": self.is_customer,
             "expected_seconds": self.expected_seconds,
         }
 
@@ -74,6 +79,7 @@ class Previewer:
         buckets: which of them leave the deleting to a lifecycle rule.
         handlers: finds the handler of a request type.
         refs: tells by which references the person is kept; None if the keys are not known.
+        accounts: knows who is a customer; None if the catalog does not say where to ask.
         batch_rows: client rows read at once.
     """
 
@@ -85,6 +91,7 @@ class Previewer:
         buckets: Mapping[str, Bucket],
         handlers: Handlers,
         refs: SubjectRefs | None,
+        accounts: Accounts | None,
         batch_rows: int,
     ) -> None:
         self._engine = engine.execution_options(postgresql_readonly=True)
@@ -92,6 +99,7 @@ class Previewer:
         self._buckets = buckets
         self._handlers = handlers
         self._refs = refs
+        self._accounts = accounts
         self._batch_rows = batch_rows
 
     async def preview(self, subject: str) -> Preview:
@@ -119,6 +127,9 @@ class Previewer:
             # A product may be looked at before it has any table of ours.
             if await operations.are_laid(connection):
                 await self._from_our_tables(connection, found, subject)
+            if self._accounts is not None:
+                since = None if found.job is None else found.job.looked_at
+                found.is_customer = await self._accounts.has_one(connection, subject, since=since)
         return found
 
     async def _from_our_tables(

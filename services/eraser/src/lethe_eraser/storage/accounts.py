@@ -1,5 +1,7 @@
 """Whether a person is a customer of the product, asked where the catalog says it can be known."""
 
+from datetime import datetime
+
 from sqlalchemy import ARRAY, DateTime, Text, TextClause, bindparam, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,9 +40,15 @@ class Accounts:
             UndecryptableError: the key ring cannot open the subject.
         """
         subject = self._cipher.decrypt(job.subject or "", context=job.subject_ref).decode()
+        return await self.has_one(connection, subject, since=job.looked_at)
+
+    async def has_one(
+        self, connection: AsyncConnection, subject: str, *, since: datetime | None
+    ) -> bool:
+        """Say whether an account of `subject` is active, or was opened after `since`, if given."""
         found = await connection.execute(
             _statement(self._account),
-            {"lethe_subject": subject, "lethe_since": job.looked_at, **_values(self._account)},
+            {"lethe_subject": subject, "lethe_since": since, **_values(self._account)},
         )
         return bool(found.scalar_one())
 
