@@ -118,10 +118,7 @@ def overview(stands: Mapping[Name, Stand]) -> Table:
 def refused_table(name: Name, rows: Iterable[RefusedRow], width: int) -> Table:
     """Show the refused rows of an outbox on a terminal of this width."""
     columns: _Columns[RefusedRow] = {
-        "id": lambda row: str(row.id),
-        "event": lambda row: str(row.event_id),
-        "topic": lambda row: _plain(row.topic),
-        "status": lambda row: row.status.name,
+        **_OF_ANY,
         "reason": lambda row: _plain(row.reason),
         "key": lambda row: _held(row.status, held=row.held),
         "refused at": lambda row: _moment(row.died_at),
@@ -132,10 +129,7 @@ def refused_table(name: Name, rows: Iterable[RefusedRow], width: int) -> Table:
 def rows_table(name: Name, rows: Iterable[OutboxRow], width: int) -> Table:
     """Show rows of an outbox on a terminal of this width."""
     columns: _Columns[OutboxRow] = {
-        "id": lambda row: str(row.id),
-        "event": lambda row: str(row.event_id),
-        "topic": lambda row: _plain(row.topic),
-        "status": lambda row: row.status.name,
+        **_OF_ANY,
         "reason": lambda row: _plain(row.reason or "-"),
         "key": lambda row: _held(row.status, held=row.held),
         "bytes": lambda row: str(row.bytes),
@@ -202,3 +196,12 @@ def _moment(moment: datetime | None) -> str:
 
 def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
+
+
+_OF_ANY: Final[_Columns[RefusedRow | OutboxRow]] = {
+    "id": lambda row: str(row.id),
+    "event": lambda row: str(row.event_id),
+    "topic": lambda row: _plain(row.topic),
+    "status": lambda row: row.status.name,
+}
+"""What is told of a row, whether it was refused or not."""
