@@ -12,7 +12,7 @@ from sqlalchemy import event
 from typer.testing import CliRunner, Result
 from uuid_utils.compat import uuid7
 
-from lethe_contracts.events import Held
+from lethe_contracts.events import CancelRequested, Held
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.subject import SubjectRefs
 from lethe_eraser.cli import app
@@ -242,9 +242,14 @@ async def test_it_says_whether_the_person_is_a_customer(world: World, tmp_path: 
     )
     await account(world, "closed", LATER)
     assert (await document())["is_customer"] is False
-    await world.accept(world.requested(ref=MINE), ref=MINE)
+    asked = world.requested(ref=MINE)
+    await world.accept(asked, ref=MINE)
     # Opened after the person asked, and closed again.
     assert (await document())["is_customer"] is True
+    # A job that has ended says nothing of who asks again.
+    await world.accept(CancelRequested(request_id=asked.request_id), ref=MINE)
+    assert (await document())["state"] == "cancelled"
+    assert (await document())["is_customer"] is False
 
 
 async def test_a_product_without_our_tables_can_be_looked_at(world: World) -> None:

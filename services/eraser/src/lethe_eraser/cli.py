@@ -157,9 +157,8 @@ def _table(found: Preview) -> str:
         counts = dict(_flat(document[name]))
         lines.append(f"{title}: {sum(counts.values())}")
         lines += [f"  {label:<44} {count:>10}" for label, count in counts.items()]
-    held = (
-        "no" if found.holds == 0 else f"by {found.holds} legal holds; nothing is erased meanwhile"
-    )
+    holds = "a legal hold" if found.holds == 1 else f"{found.holds} legal holds"
+    held = "no" if found.holds == 0 else f"by {holds}; nothing is erased meanwhile"
     seconds = found.expected_seconds
     unknown = found.holds is None
     job = "none" if found.job is None else _standing(found.job)

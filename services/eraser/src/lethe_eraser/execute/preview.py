@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from lethe_contracts.states import BlockReason
 from lethe_contracts.subject import SubjectRefs
 from lethe_eraser.catalog import Bucket, ClientTable
-from lethe_eraser.domain import Job, ObjectRef
+from lethe_eraser.domain import UNFINISHED, Job, ObjectRef
 from lethe_eraser.execute.collecting import Handlers
 from lethe_eraser.storage import forecast, operations
 from lethe_eraser.storage.accounts import Accounts
@@ -128,7 +128,9 @@ class Previewer:
             if await operations.are_laid(connection):
                 await self._from_our_tables(connection, found, subject)
             if self._accounts is not None:
-                since = None if found.job is None else found.job.looked_at
+                # A later request counts from its own day, not from a job that has ended.
+                job = found.job
+                since = job.looked_at if job is not None and job.state in UNFINISHED else None
                 found.is_customer = await self._accounts.has_one(connection, subject, since=since)
         return found
 
