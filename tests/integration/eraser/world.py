@@ -203,6 +203,7 @@ class World:
         accounts = Accounts.of(self.catalog.active_account, self.cipher)
         fence = Fence(announcer, CONTROL_FRESH, accounts)
         journal = Journal(self.cipher)
+        budget = budget or RowBudget()
         batches = Batches(
             engine=self.engine,
             sources=self.catalog.client_tables,

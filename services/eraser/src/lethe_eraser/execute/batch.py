@@ -64,8 +64,8 @@ class Batches:
         fence: lets something begin with a job.
         metrics: counts what was committed.
         batch_rows: client rows per batch.
-        references: tells which objects other rows still name.
         budget: how many rows of all persons are masked per second.
+        references: tells which objects other rows still name.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Batches:
         fence: Fence,
         metrics: EraserMetrics,
         batch_rows: int,
+        budget: RowBudget,
         references: References = NOBODY_ELSE,
-        budget: RowBudget | None = None,
     ) -> None:
         self._engine = engine
         self._handlers = handlers
@@ -91,7 +91,7 @@ class Batches:
         self._fence = fence
         self._metrics = metrics
         self._references = references
-        self.budget = budget or RowBudget()
+        self.budget = budget
         self._collector = Collector(
             engine=engine,
             sources=sources,

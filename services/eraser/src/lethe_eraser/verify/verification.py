@@ -77,8 +77,8 @@ class Verification:
         announcer: appends events.
         fence: lets something begin with a job.
         metrics: counts what was committed.
+        budget: how many rows of all persons are masked per second, with `execute/batch.py`.
         invalidator: tells the CDN; None if there is none.
-        budget: how many rows of all persons are masked per second.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Verification:
         announcer: Announcer,
         fence: Fence,
         metrics: EraserMetrics,
+        budget: RowBudget,
         invalidator: Invalidator | None = None,
-        budget: RowBudget | None = None,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -102,7 +102,7 @@ class Verification:
         self._fence = fence
         self._metrics = metrics
         self._invalidator = invalidator
-        self._budget = budget or RowBudget()
+        self._budget = budget
         self.client_rows = ClientRows(
             engine=engine,
             catalog=catalog,
