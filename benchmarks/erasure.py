@@ -40,6 +40,7 @@ NAIVE_PART = 20
 PATIENCE_SECONDS = 3600
 ALONE_SECONDS = 10
 _LOOK_SECONDS = 0.5
+"""How often a run is looked at; what is measured is dated by the product itself."""
 _ENDS = {"verified", "blocked", "failed"}
 _OPERATION = re.compile(r" s3_([A-Za-z]+) ")
 
@@ -272,6 +273,7 @@ def _lethe(bench: Bench) -> dict[str, float]:
     neighbour = Neighbour(bench.addresses)
     with running(bench) as lethe:
         with neighbour.at_work():
+            # The neighbour works meanwhile: a while of its own is what is measured.
             time.sleep(ALONE_SECONDS)
         alone_ms = neighbour.p99_ms
         with (

@@ -222,6 +222,7 @@ async def _until(bootstrap: str, name: str, rows: int) -> float:
                 first = time.perf_counter()
             if found >= rows and first is not None:
                 return first
+            # A look costs a request; 20 ms are little beside a drain of seconds.
             await asyncio.sleep(0.02)
     finally:
         await stopped(consumer)

@@ -175,3 +175,13 @@ async def _client_rows(world: World, subject: str, types: Sequence[str]) -> bool
             t=list(types),
         )
     )
+
+
+def of_sketches(requests: int) -> TypeTotals:
+    """What the erasure of so many requests says, each as `World.sketch` makes it."""
+    return TypeTotals(
+        feature_rows=requests,
+        task_rows=requests,
+        client_rows=requests,
+        objects_gone=2 * requests,
+    )

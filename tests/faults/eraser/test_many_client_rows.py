@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from lethe_contracts.events import Held, Released, TypeTotals
 from lethe_eraser.verify import client_rows, rows, verification
+from tests.faults.eraser.audit import of_sketches
 from tests.integration.eraser.test_settling import SETTLE
 from tests.integration.eraser.world import (
     NOTHING,
@@ -81,12 +82,7 @@ async def assert_erased_once(world: World) -> None:
     said = await world.said()
     assert said[-1].event.name == "verified"
     assert said[-1].event.totals == {
-        "sketch": TypeTotals(
-            feature_rows=REQUESTS,
-            task_rows=REQUESTS,
-            client_rows=REQUESTS,
-            objects_gone=2 * REQUESTS,
-        ),
+        "sketch": of_sketches(REQUESTS),
         "document": TypeTotals(feature_rows=1, client_rows=1, objects_gone=3),
     }
 
@@ -140,12 +136,7 @@ async def test_a_client_row_that_comes_meanwhile_goes_round_again(heavy: World) 
     assert await to_the_end(heavy, eraser) == "verified"
     assert await heavy.left_of(SUBJECT) == NOTHING
     assert await heavy.value("select round from lethe.job") == 2
-    assert (await heavy.said())[-1].event.totals["sketch"] == TypeTotals(
-        feature_rows=REQUESTS + 1,
-        task_rows=REQUESTS + 1,
-        client_rows=REQUESTS + 1,
-        objects_gone=2 * REQUESTS + 2,
-    )
+    assert (await heavy.said())[-1].event.totals["sketch"] == of_sketches(REQUESTS + 1)
 
 
 async def test_a_client_row_without_its_request_is_not_masked_before_a_round_saw_it(

@@ -21,6 +21,7 @@ from lethe_eraser.consumer import GROUP, TOPICS
 from lethe_outbox import ensure_topics
 from lethe_relay.topics import specs
 from lethe_sandbox.stack import S3Address
+from tests.faults.eraser.audit import of_sketches
 from tests.integration.eraser.world import NOTHING, OTHER, REF, SUBJECT, World, until_state
 from tests.support.topics import skip_to_end
 from tests.support.waiting import until
@@ -132,12 +133,7 @@ async def test_killed_at_any_moment_the_person_is_erased_once(
     batches_told = [one.event.batch for one in said if isinstance(one.event, BatchErased)]
     assert batches_told == sorted(set(batches_told))
     assert said[-1].event.totals == {
-        "sketch": TypeTotals(
-            feature_rows=REQUESTS,
-            task_rows=REQUESTS,
-            client_rows=REQUESTS,
-            objects_gone=2 * REQUESTS,
-        ),
+        "sketch": of_sketches(REQUESTS),
         "document": TypeTotals(feature_rows=1, client_rows=1, objects_gone=3),
     }
     text = log.read_text()

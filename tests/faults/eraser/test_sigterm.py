@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import text
 
-from lethe_contracts.events import BatchErased, TypeTotals
+from lethe_contracts.events import BatchErased
 from lethe_sandbox.stack import S3Address
 from tests.faults.eraser.audit import (
     Before,
@@ -19,6 +19,7 @@ from tests.faults.eraser.audit import (
     assert_traceable,
     assert_whole_rows,
     look,
+    of_sketches,
 )
 from tests.faults.eraser.test_process import environment, publish, running
 from tests.faults.eraser.test_two_processes import by, says
@@ -34,14 +35,7 @@ REQUESTS: Final = 300
 BATCH: Final = 25
 BATCHES: Final = REQUESTS // BATCH
 STOP_SECONDS: Final = 5
-EXPECTED: Final = {
-    "sketch": TypeTotals(
-        feature_rows=REQUESTS,
-        task_rows=REQUESTS,
-        client_rows=REQUESTS,
-        objects_gone=2 * REQUESTS,
-    )
-}
+EXPECTED: Final = {"sketch": of_sketches(REQUESTS)}
 
 
 async def heavy(world: World, s3: S3Address) -> Before:

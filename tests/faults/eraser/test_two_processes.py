@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from lethe_contracts.events import TypeTotals
 from lethe_sandbox.stack import S3Address
-from tests.faults.eraser.audit import Before, assert_erased_once, assert_traceable, look
+from tests.faults.eraser.audit import (
+    Before,
+    assert_erased_once,
+    assert_traceable,
+    look,
+    of_sketches,
+)
 from tests.faults.eraser.test_process import environment, lethe, publish, running
 from tests.integration.eraser.world import OTHER, SUBJECT, World, until_state
 from tests.support.tcp_proxy import TcpProxy
@@ -19,14 +24,7 @@ from tests.support.waiting import until
 __all__ = ["environment"]
 
 REQUESTS: Final = 6
-EXPECTED: Final = {
-    "sketch": TypeTotals(
-        feature_rows=REQUESTS,
-        task_rows=REQUESTS,
-        client_rows=REQUESTS,
-        objects_gone=2 * REQUESTS,
-    )
-}
+EXPECTED: Final = {"sketch": of_sketches(REQUESTS)}
 
 
 async def a_person(world: World, environment: Mapping[str, str]) -> Before:

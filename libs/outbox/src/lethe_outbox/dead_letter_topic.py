@@ -172,6 +172,7 @@ class DeadLetterProducer:
             try:
                 await producer.start()
             except BaseException:
+                # Cancelled, too, it leaves connections and tasks of its own.
                 await stopped(producer)
                 raise
             self._producer = producer

@@ -99,6 +99,7 @@ class OpenTelemetry:
             try:
                 yield
             except BaseException as error:
+                # A batch that was cancelled was not processed either.
                 span.set_attribute("error.type", type(error).__qualname__)
                 span.set_status(trace.StatusCode.ERROR)
                 raise

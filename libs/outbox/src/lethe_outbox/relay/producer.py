@@ -324,6 +324,7 @@ class Producers:
             await producer.abort()
             return None
         except BaseException:
+            # Cancelled, too, it leaves connections and tasks of its own.
             await producer.abort()
             raise
         if self._failures:

@@ -77,6 +77,7 @@ class Session:
             self.watcher = await self._connect("look")
             identities = {await self._identify(one) for one in self._open}
         except BaseException:
+            # Cancelled, too, it leaves open what it had opened.
             await self._close()
             raise
         if len(identities) != 1:

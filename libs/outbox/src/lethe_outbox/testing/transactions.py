@@ -44,6 +44,7 @@ class MemoryTransaction:
         try:
             yield self
         except BaseException:
+            # As a database does, whatever ended it.
             del self._effects[before:]
             raise
 
