@@ -1,15 +1,18 @@
 """Single calls to S3: which client serves which bucket, and what an error means."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.utils import parse_timestamp
 from pydantic import SecretStr
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
@@ -56,7 +59,20 @@ _MAKING: Final = Lock()
 @cache
 def _session() -> boto3.session.Session:
     """The session whose S3 model, half a second's reading, all clients share."""
-    return boto3.session.Session()
+    core = botocore.session.get_session()
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return boto3.session.Session(botocore_session=core)
+
+
+def _timestamp(value: str) -> datetime:
+    """Read a time as botocore does, without its guessing at the format for what a listing holds.
+
+    Guessing takes three quarters of the time that a page of a listing is parsed in.
+    """
+    if value.endswith("Z"):
+        with suppress(ValueError):
+            return datetime.fromisoformat(value)
+    return parse_timestamp(value)
 
 
 @dataclass(frozen=True, slots=True)
