@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.topics import PARTITIONS
 from lethe_eraser.domain import RUNNABLE
+from lethe_eraser.storage.arrays import one_of
 from lethe_eraser.storage.tables import job, quarantine, watermark
 
 HANDLED: Final = "handled"
@@ -118,7 +119,7 @@ async def release_handled(connection: AsyncConnection, event_ids: Collection[UUI
     """Let go of records whose events were handled now, in the transaction that handled them."""
     await connection.execute(
         update(quarantine)
-        .where(quarantine.c.event_id.in_(list(event_ids)), quarantine.c.released_at.is_(None))
+        .where(one_of(quarantine.c.event_id, event_ids), quarantine.c.released_at.is_(None))
         .values(released_at=func.now(), released_by=HANDLED)
     )
 

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.domain import ObjectRef
+from lethe_eraser.storage.arrays import one_of
 from lethe_eraser.storage.tables import counted_object
 
 MISSING_PERCENT: Final = 2
@@ -74,7 +75,7 @@ async def missing_too_often(
     by_digest = {digest_of(job_id, ref): ref for ref in {*refs, *missing}}
     rows = await connection.execute(
         select(counted_object.c.digest, counted_object.c.missing).where(
-            counted_object.c.job_id == job_id, counted_object.c.digest.in_(by_digest)
+            counted_object.c.job_id == job_id, one_of(counted_object.c.digest, by_digest)
         )
     )
     counted = {by_digest[digest]: was_missing for digest, was_missing in rows}
@@ -116,7 +117,7 @@ async def deleted_last(
         return frozenset()
     rows = await connection.execute(
         select(counted_object.c.digest).where(
-            counted_object.c.job_id == job_id, counted_object.c.digest.in_(by_digest)
+            counted_object.c.job_id == job_id, one_of(counted_object.c.digest, by_digest)
         )
     )
     return frozenset(by_digest[digest] for digest in rows.scalars())

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lethe_contracts.events import TypeTotals
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import RUNNABLE, UNFINISHED, JobState, done_rows
+from lethe_eraser.storage.arrays import one_of
 from lethe_eraser.storage.product import types_of
 from lethe_eraser.storage.tables import erasing_pace, job
 
@@ -50,7 +51,7 @@ async def uncounted(
     query = (
         select(job.c.job_id, job.c.subject_ref, job.c.subject_ciphertext)
         .where(
-            job.c.bucket.in_(sorted(buckets)),
+            one_of(job.c.bucket, buckets),
             job.c.state.in_(UNFINISHED),
             job.c.rows_expected.is_(None),
         )
@@ -80,7 +81,9 @@ async def open_jobs(connection: AsyncConnection, buckets: Collection[int]) -> li
     rows = await connection.execute(
         select(job.c.deadline, job.c.batches, job.c.state, job.c.totals, job.c.rows_expected)
         .where(
-            job.c.bucket.in_(sorted(buckets)), job.c.state.in_(RUNNABLE), job.c.paused.is_(False)
+            one_of(job.c.bucket, buckets),
+            job.c.state.in_(RUNNABLE),
+            job.c.paused.is_(False),
         )
         .order_by(job.c.created_at, job.c.job_id)
     )

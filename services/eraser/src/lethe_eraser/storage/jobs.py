@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lethe_contracts.events import TypeTotals
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import RUNNABLE, TURN_BATCHES, UNFINISHED, Job, JobState, Request
+from lethe_eraser.storage.arrays import one_of
 from lethe_eraser.storage.control import is_fresh
 from lethe_eraser.storage.tables import hold, job, job_request
 
@@ -96,13 +97,13 @@ def _runnable(
     return (
         select(job.c.job_id)
         .where(
-            job.c.bucket.in_(sorted(buckets)),
+            one_of(job.c.bucket, buckets),
             job.c.state.in_(RUNNABLE),
             due,
             ~job.c.paused,
             is_fresh(job.c.bucket, control_fresh),
             or_(job.c.retry_at.is_(None), job.c.retry_at <= func.now()),
-            job.c.job_id.not_in(list(without)),
+            ~one_of(job.c.job_id, without),
             ~exists().where(
                 earlier.c.subject_ref == job.c.subject_ref,
                 earlier.c.job_id != job.c.job_id,
@@ -225,7 +226,7 @@ async def of_people(
     rows = (
         await connection.execute(
             select(job)
-            .where(job.c.subject_ref.in_(subject_refs))
+            .where(one_of(job.c.subject_ref, subject_refs))
             .order_by(job.c.subject_ref, job.c.created_at, job.c.job_id)
             .with_for_update()
         )
@@ -240,7 +241,8 @@ async def of_people(
 
 async def of_ids(connection: AsyncConnection, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
     """Read jobs, without a lock."""
-    rows = (await connection.execute(select(job).where(job.c.job_id.in_(job_ids)))).mappings().all()
+    found = await connection.execute(select(job).where(one_of(job.c.job_id, job_ids)))
+    rows = found.mappings().all()
     requests = await _requests(connection, job_ids)
     return {row["job_id"]: _job(row, requests[row["job_id"]]) for row in rows}
 
@@ -298,7 +300,7 @@ async def _with_requests(connection: AsyncConnection, row: RowMapping) -> Job:
 async def _requests(
     connection: AsyncConnection, job_ids: Sequence[UUID]
 ) -> defaultdict[UUID, dict[UUID, Request]]:
-    named: ColumnElement[bool] = job_request.c.job_id.in_(job_ids)
+    named: ColumnElement[bool] = one_of(job_request.c.job_id, job_ids)
     requests: defaultdict[UUID, dict[UUID, Request]] = defaultdict(dict)
     if not job_ids:
         return requests

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import UNFINISHED, Job, JobState, say
 from lethe_eraser.storage import jobs, people, progress
+from lethe_eraser.storage.arrays import one_of
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.tables import hold, job, watermark
 
@@ -109,7 +110,7 @@ async def newest_of(connection: AsyncConnection, refs: Sequence[str]) -> Job | N
     """Find the newest job of a person, who may have been kept under several references."""
     newest = (
         select(job.c.job_id)
-        .where(job.c.subject_ref.in_(refs))
+        .where(one_of(job.c.subject_ref, refs))
         .order_by(job.c.created_at.desc(), job.c.job_id.desc())
         .limit(1)
     )
@@ -119,7 +120,7 @@ async def newest_of(connection: AsyncConnection, refs: Sequence[str]) -> Job | N
 
 async def count_holds(connection: AsyncConnection, refs: Sequence[str]) -> int:
     """Count the legal holds on a person, under any of these references."""
-    count = select(func.count()).where(hold.c.subject_ref.in_(refs))
+    count = select(func.count()).where(one_of(hold.c.subject_ref, refs))
     return int((await connection.execute(count)).scalar_one())
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.domain import Job, Person, Request
 from lethe_eraser.storage import jobs
+from lethe_eraser.storage.arrays import one_of
 from lethe_eraser.storage.tables import hold, job, job_request, tombstone
 
 _LOCK_CLASS: Final = 0x4C455448
@@ -46,7 +47,7 @@ async def others_requests(
     rows = await connection.execute(
         select(job_request.c.request_id, job.c.subject_ref)
         .join(job, job.c.job_id == job_request.c.job_id)
-        .where(job_request.c.request_id.in_(sorted(requests)))
+        .where(one_of(job_request.c.request_id, sorted(requests)))
     )
     return frozenset(request_id for request_id, ref in rows if requests[request_id] != ref)
 
@@ -85,7 +86,7 @@ async def lock(connection: AsyncConnection, subject_refs: Sequence[str]) -> None
 async def _holds(connection: AsyncConnection, refs: Sequence[str]) -> defaultdict[str, set[UUID]]:
     found: defaultdict[str, set[UUID]] = defaultdict(set)
     rows = await connection.execute(
-        select(hold.c.subject_ref, hold.c.hold_id).where(hold.c.subject_ref.in_(refs))
+        select(hold.c.subject_ref, hold.c.hold_id).where(one_of(hold.c.subject_ref, refs))
     )
     for ref, hold_id in rows:
         found[ref].add(hold_id)
@@ -98,7 +99,7 @@ async def _tombstones(
     found: defaultdict[tuple[str, str], set[UUID]] = defaultdict(set)
     rows = await connection.execute(
         select(tombstone.c.subject_ref, tombstone.c.kind, tombstone.c.id).where(
-            tombstone.c.subject_ref.in_(refs)
+            one_of(tombstone.c.subject_ref, refs)
         )
     )
     for ref, kind, id_ in rows:
@@ -121,7 +122,7 @@ async def _save_holds(connection: AsyncConnection, before: Person, after: Person
     if ended:
         await connection.execute(
             delete(hold).where(
-                hold.c.subject_ref == after.subject_ref, hold.c.hold_id.in_(sorted(ended))
+                hold.c.subject_ref == after.subject_ref, one_of(hold.c.hold_id, ended)
             )
         )
 
