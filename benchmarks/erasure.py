@@ -25,7 +25,7 @@ from psycopg import sql
 
 from benchmarks.harness.model import Bench, Case, Figure, Options, Row, Sample, at_most
 from benchmarks.neighbour import Neighbour
-from benchmarks.product import peak_mb, running, seed
+from benchmarks.product import clear, peak_mb, running, seed
 from lethe_sandbox.ground_truth import GroundTruth
 from lethe_sandbox.seed import HEAVY
 from lethe_sandbox.services import CATALOG
@@ -118,6 +118,7 @@ def _heavy(bench: Bench, store: Store) -> Sample:
     """Measure the naive eraser and the floor, seed again for each, and measure Lethe."""
     bench = replace(bench, addresses=replace(bench.addresses, s3=store.address))
     addresses, scale = bench.addresses, bench.options.scale
+    clear(addresses)
     with tempfile.TemporaryDirectory() as folder:
 
         def seeded() -> GroundTruth:
@@ -153,8 +154,11 @@ def _queue(bench: Bench, *, concurrency: int) -> Sample:
     """Ask for every ordinary person who may be erased, and see when the last one has ended."""
     with _versitygw() as store, tempfile.TemporaryDirectory() as folder:
         bench = replace(bench, addresses=replace(bench.addresses, s3=store.address))
+        clear(bench.addresses)
         truth = seed(bench, Path(folder), bench.options.scale, store.bucket_folder)
         people = [key for key, person in truth.persons.items() if person.role == "ordinary"]
+        if not people:
+            raise ValueError("there are no ordinary people at this scale: ask for a larger one")
         with running(bench, concurrency=concurrency) as lethe:
             for person in people:
                 lethe.clients.submit(person, f"bench-{person}")

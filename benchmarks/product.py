@@ -5,11 +5,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+from psycopg import sql
+
 from benchmarks.harness.model import Bench
+from benchmarks.harness.topics import delete_all
 from lethe_sandbox.clients import Clients
 from lethe_sandbox.ground_truth import GroundTruth
 from lethe_sandbox.seed import seed_sample
-from lethe_sandbox.services import ApiKeys, create_databases, create_keys, migrate, services
+from lethe_sandbox.services import (
+    DATABASES,
+    ApiKeys,
+    create_databases,
+    create_keys,
+    migrate,
+    services,
+)
 from lethe_sandbox.stack import Addresses, Folders, Instance
 from lethe_sandbox.supervisor import Supervisor
 
@@ -25,12 +36,21 @@ class Running:
     clients: Clients
 
 
+def clear(addresses: Addresses) -> None:
+    """Begin anew: empty databases, and no topic. An earlier case's events are not this one's."""
+    delete_all(addresses.kafka)
+    with psycopg.connect(addresses.database_url("postgres", driver=""), autocommit=True) as admin:
+        for name in DATABASES:
+            drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+            admin.execute(drop.format(sql.Identifier(name)))
+    create_databases(addresses)
+
+
 def seed(
     bench: Bench, folder: Path, scale: float, bucket_folder: Path | None = None
 ) -> GroundTruth:
     """Seed the sample product in place of an earlier one; `bucket_folder` as `seed_sample` has."""
     addresses = bench.addresses
-    create_databases(addresses)
     bench.say(f"Seeding the sample product at scale {scale}")
     return seed_sample(
         addresses.database_url("product"),
@@ -56,7 +76,6 @@ def running(
         concurrency: people the eraser erases at once.
     """
     addresses = bench.addresses
-    create_databases(addresses)
     before(addresses)
     everyone = services(addresses, batch_rows=BATCH_ROWS, concurrency=concurrency)
     instance = Instance.claim_any(Folders.of_checkout(), "bench-services")

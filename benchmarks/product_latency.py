@@ -14,7 +14,7 @@ import httpx
 import psycopg
 
 from benchmarks.harness.model import Bench, Case, Figure, Options, Row, Sample
-from benchmarks.product import Running, running
+from benchmarks.product import Running, clear, running
 from lethe_sandbox import product
 from lethe_sandbox.stack import Addresses
 
@@ -33,6 +33,7 @@ def figure(options: Options) -> Figure:
 
 
 def _run(bench: Bench) -> Sample:
+    clear(bench.addresses)
     with running(bench, before=_empty_product) as lethe:
         took = asyncio.run(_measure(lethe, bench.addresses, int(RATE * bench.options.seconds)))
     quantiles = statistics.quantiles(took, n=100, method="inclusive")

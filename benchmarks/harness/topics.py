@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -30,11 +30,29 @@ def topic(bootstrap: str, *, dead_letters: bool = False) -> Iterator[str]:
         asyncio.run(_delete(bootstrap, names))
 
 
+def delete_all(bootstrap: str) -> None:
+    """Delete every topic but Kafka's own, and with them what consumer groups have read of them."""
+
+    async def delete() -> None:
+        async with _admin(bootstrap) as admin:
+            names = [name for name in await admin.list_topics() if not name.startswith("__")]
+            if names:
+                await admin.delete_topics(names)
+
+    asyncio.run(delete())
+
+
 async def _delete(bootstrap: str, names: list[str]) -> None:
+    async with _admin(bootstrap) as admin:
+        await admin.delete_topics(names)
+
+
+@contextlib.asynccontextmanager
+async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        await admin.delete_topics(names)
+        yield admin
     finally:
         await admin.close()
 
