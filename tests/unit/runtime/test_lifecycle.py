@@ -1,8 +1,9 @@
 import asyncio
+import gc
 
 import pytest
 
-from lethe_runtime.lifecycle import run_loops
+from lethe_runtime.lifecycle import run, run_loops
 
 
 async def _until_stopped(stop: asyncio.Event) -> None:
@@ -97,3 +98,15 @@ async def test_a_loop_that_does_not_finish_in_time_is_cut_off() -> None:
 
     assert code == 1
     assert cancelled == [True]
+
+
+def test_the_collector_is_spared_what_was_loaded_before_the_loops() -> None:
+    spared: list[int] = []
+
+    async def loop(_: asyncio.Event) -> None:
+        spared.append(gc.get_freeze_count())
+
+    assert gc.get_freeze_count() == 0
+    assert run("test", {"loop": loop}, drain_seconds=1) == 1
+    assert spared[0] > 0
+    assert gc.get_freeze_count() == 0

@@ -6,10 +6,11 @@ because everything in Lethe may be killed at any line.
 """
 
 import asyncio
+import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 
 import structlog
 
@@ -52,7 +53,8 @@ def run(
         async with AsyncExitStack() as stack:
             for resource in resources:
                 await stack.enter_async_context(resource)
-            return await run_loops(service, loops, stop=stop, drain_seconds=drain_seconds)
+            with _what_is_loaded_left_alone():
+                return await run_loops(service, loops, stop=stop, drain_seconds=drain_seconds)
 
     return asyncio.run(main())
 
@@ -89,6 +91,21 @@ async def run_loops(
     failed = failed or bool(unfinished)
     _log.info("stopped", program=service, exit_code=int(failed))
     return int(failed)
+
+
+@contextmanager
+def _what_is_loaded_left_alone() -> Iterator[None]:
+    """Spare the garbage collector what was imported and made before: it stays to the end.
+
+    Every full collection would look through hundreds of thousands of objects of libraries, which
+    was a fifth of a busy service's CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 async def _awaited(loop: Loop, stop: asyncio.Event) -> None:

@@ -11,7 +11,18 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    DateTime,
+    and_,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -84,7 +95,18 @@ async def save_watermarks(
             newest[bucket] = max(moment, newest.get(bucket, moment))
     if not newest:
         return
-    new = insert(watermark)
+    buckets = sorted(newest)
+    given = (
+        func.unnest(
+            literal(buckets, ARRAY(watermark.c.bucket.type)),
+            literal([newest[bucket] for bucket in buckets], ARRAY(DateTime(timezone=True))),
+        )
+        .table_valued("bucket", "settled_until")
+        .render_derived()
+    )
+    new = insert(watermark).from_select(
+        ["bucket", "settled_until"], select(given.c.bucket, given.c.settled_until)
+    )
     await connection.execute(
         new.on_conflict_do_update(
             index_elements=[watermark.c.bucket],
@@ -94,8 +116,7 @@ async def save_watermarks(
                 ),
                 "received_at": func.now(),
             },
-        ),
-        [{"bucket": bucket, "settled_until": at} for bucket, at in sorted(newest.items())],
+        )
     )
 
 
