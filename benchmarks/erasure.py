@@ -66,13 +66,13 @@ def figure(options: Options) -> Figure:
     """Erase one heavy person on either server, and a queue of ordinary ones."""
     work = f"one person at scale {options.scale:g}"
     name, moto = "erasure", "erasure on moto"
-    queues = {n: f"queue of ordinary people, {n} at once" for n in (1, 4)}
+    queues = {1: "queue of ordinary people, one eraser", 4: "queue of ordinary people, 4 erasers"}
     return Figure(
         name,
         (
             Case(name, _on_versitygw, 1),
             Case(moto, _on_moto, 1),
-            *(Case(queue, partial(_queue, concurrency=n), 1) for n, queue in queues.items()),
+            *(Case(queue, partial(_queue, erasers=n), 1) for n, queue in queues.items()),
         ),
         (
             Row(work, name, "erased_s", "s", name, "floor_s", at_most(1.25, on="ratio")),
@@ -150,7 +150,7 @@ def _heavy(bench: Bench, store: Store) -> Sample:
     return Sample(values, details=details)
 
 
-def _queue(bench: Bench, *, concurrency: int) -> Sample:
+def _queue(bench: Bench, *, erasers: int) -> Sample:
     """Ask for every ordinary person who may be erased, and see when the last one has ended."""
     with _versitygw() as store, tempfile.TemporaryDirectory() as folder:
         bench = replace(bench, addresses=replace(bench.addresses, s3=store.address))
@@ -159,7 +159,7 @@ def _queue(bench: Bench, *, concurrency: int) -> Sample:
         people = [key for key, person in truth.persons.items() if person.role == "ordinary"]
         if not people:
             raise ValueError("there are no ordinary people at this scale: ask for a larger one")
-        with running(bench, concurrency=concurrency) as lethe:
+        with running(bench, erasers=erasers) as lethe:
             for person in people:
                 lethe.clients.submit(person, f"bench-{person}")
             query = (

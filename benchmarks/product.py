@@ -66,18 +66,22 @@ def running(
     bench: Bench,
     *,
     before: Callable[[Addresses], None] = lambda _: None,
-    concurrency: int = 2,
+    erasers: int = 1,
 ) -> Iterator[Running]:
     """Migrate and start the services, and stop them at the end.
 
     Args:
         bench: whose servers they run on.
         before: called when the databases are there, before anything starts.
-        concurrency: people the eraser erases at once.
+        erasers: how many share the people.
     """
     addresses = bench.addresses
     before(addresses)
-    everyone = services(addresses, batch_rows=BATCH_ROWS, concurrency=concurrency)
+    everyone = tuple(
+        one
+        for service in services(addresses, batch_rows=BATCH_ROWS)
+        for one in service.several(erasers if service.name == "eraser" else 1)
+    )
     instance = Instance.claim_any(Folders.of_checkout(), "bench-services")
     with Supervisor(instance, everyone) as supervisor:
         migrate(supervisor, everyone)

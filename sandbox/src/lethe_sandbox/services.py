@@ -36,13 +36,12 @@ def create_databases(addresses: Addresses) -> None:
                 admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
 
-def services(addresses: Addresses, *, batch_rows: int, concurrency: int = 2) -> tuple[Service, ...]:
+def services(addresses: Addresses, *, batch_rows: int) -> tuple[Service, ...]:
     """Give the four services an environment each, with fresh keys; the window is always open.
 
     Args:
         addresses: where the servers answer.
         batch_rows: client rows per batch of the eraser.
-        concurrency: people it erases at once.
     """
     refs, cipher = _key_ring(), _key_ring()
     common = {"KAFKA_BOOTSTRAP": addresses.kafka}
@@ -82,7 +81,6 @@ def services(addresses: Addresses, *, batch_rows: int, concurrency: int = 2) -> 
                 "S3_ACCESS_KEY_ID": addresses.s3.access_key_id,
                 "S3_SECRET_ACCESS_KEY": addresses.s3.secret_access_key,
                 "BATCH_ROWS": str(batch_rows),
-                "CONCURRENCY": str(concurrency),
             },
         ),
         _service(

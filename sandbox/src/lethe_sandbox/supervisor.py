@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -37,13 +37,23 @@ class Service:
     environment: Mapping[str, str]
     port_variable: str
     """The environment variable that gives it its HTTP port."""
+    program: str = ""
+    """Of `lethe <program> run`; its name, unless several of one run."""
+
+    def several(self, count: int) -> "tuple[Service, ...]":
+        """Give `count` of it that share their work; the first one keeps its name."""
+        program = self.program or self.name
+        more = (
+            replace(self, name=f"{self.name}-{n}", program=program) for n in range(2, count + 1)
+        )
+        return (self, *more)
 
 
 class Supervisor:
     """Starts services of one instance and stops them at its end, however it ends.
 
-    Every service is `lethe <name> run` with an environment of its own and nothing else; its output
-    goes to `<name>.log` in the instance's log folder. A restarted service keeps its port.
+    Every service is `lethe <program> run` with an environment of its own and nothing else; its
+    output goes to `<name>.log` in the instance's log folder. A restarted service keeps its port.
     """
 
     def __init__(self, instance: Instance, services: Sequence[Service]) -> None:
@@ -146,7 +156,9 @@ class Supervisor:
         """Start once; False when somebody else was faster to take the port."""
         service = self._services[name]
         process = self._spawn(
-            name, [name, "run"], {**service.environment, service.port_variable: str(port)}
+            name,
+            [service.program or name, "run"],
+            {**service.environment, service.port_variable: str(port)},
         )
         self._processes[name] = process
         self._instance.record(name, process)
