@@ -5,10 +5,12 @@ the entries mean together (names that must exist, tables claimed twice) is `cata
 """
 
 import json
+import re
 import sys
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,7 +26,24 @@ OWNERSHIP_HELP = (
 )
 MASK_HELP = "a mask is null, {}, [], or a constant (text, whole number, true or false)"
 
-Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$", max_length=63)]
+DECIDE: Final = "DECIDE"
+"""What `lethe catalog scaffold` writes where only a person knows; nothing takes it as a value."""
+
+_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_$]*$"
+
+
+def is_a_name(name: str) -> bool:
+    """Whether a catalog can name a table or column that is called so."""
+    return re.fullmatch(_NAME, name) is not None
+
+
+def _decided(value: str) -> str:
+    if value == DECIDE:
+        raise ValueError(f"{DECIDE} is yours to replace: name the column")
+    return value
+
+
+Column = Annotated[str, Field(pattern=_NAME, max_length=63), AfterValidator(_decided)]
 TablePath = Annotated[
     str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_$]*\.)?[A-Za-z_][A-Za-z0-9_$]*$", max_length=127)
 ]
@@ -33,6 +52,8 @@ HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", 
 
 
 def _mask(value: object) -> object:
+    if value == DECIDE:
+        raise ValueError(f"{DECIDE} is yours to replace: {MASK_HELP}")
     if value is None or isinstance(value, str | bool | int) or value in ({}, []):
         return value
     raise ValueError(MASK_HELP)

@@ -43,15 +43,17 @@ async def check_rows(
     for feature in catalog.features.values():
         for table in feature.tables:
             kept = sorted(table.keep - {table.primary_key, table.request_id})
+            unread = sorted(set(table.masks) - set(table.references))
             rows = await newest_and_random(
                 connection,
                 table.table,
-                [*sorted(table.references), *kept],
+                [*sorted(table.references), *kept, *unread],
                 order_by=[table.primary_key],
                 limit=limit,
             )
             findings += _of_references(reader, table, rows)
             findings += _of_kept(reader, table, kept, rows)
+            findings += _of_unread(reader, table, unread, rows)
     return tuple(findings)
 
 
@@ -83,6 +85,26 @@ def _of_kept(
         if naming:
             says = f"{naming} of {len(rows)} sampled rows name objects, and it is kept; mask it"
             yield Finding("reference", f"{table.table}.{column}", says)
+
+
+def _of_unread(
+    reader: RowReader, table: ProductTable, unread: Iterable[str], rows: Sequence[SampledRow]
+) -> Iterator[Finding]:
+    """A masked column that no rule reads must not be what names objects: nobody finds them then."""
+    for column in unread:
+        texts = [text for row in rows if (text := row.values[column])]
+        naming = sum(1 for text in texts if _is_reference(reader, text))
+        if naming:
+            says = (
+                f"{naming} of {len(rows)} sampled rows name objects, and no rule reads them; add"
+                f" `references: {{{column}: ...}}`, or keep arrays of them as JSON"
+            )
+            yield Finding("reference", f"{table.table}.{column}", says)
+
+
+def _is_reference(reader: RowReader, text: str) -> bool:
+    """Whether a value is a reference or an array of them, rather than words around a URL."""
+    return reader.is_ours(text) and (reader.refers(text) or text.startswith("{"))
 
 
 def _hosts(reader: RowReader, texts: Iterable[str]) -> list[str]:

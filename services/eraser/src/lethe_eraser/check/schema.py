@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import ActiveAccount, Catalog, CatalogError, Mask, TableName, did_you_mean
+from lethe_eraser.check.fit import misfits
+from lethe_eraser.check.relations import no_tables
 from lethe_eraser.storage.accounts import asked_by_index
 from lethe_eraser.storage.look_ups import unproven
 from lethe_eraser.storage.product_sample import breaks_check
@@ -32,16 +34,19 @@ async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[s
 
     Raises:
         CatalogError: A claimed table or column is missing, a mask does not fit its column, a CHECK
-            or a unique index would refuse it, or no index serves a look-up or the question for an
-            active account.
+            a unique index or a foreign key would refuse it, the key of a client table does not tell
+            its rows apart, or no index serves a look-up or the question for an active account.
     """
     claimed = _claims(catalog)
     live = await describe(connection, {(t.schema, t.name) for t, _, _ in claimed})
-    problems: list[str] = []
+    not_ours = await no_tables(connection, {t for t, _, _ in claimed})
+    problems: list[str] = list(not_ours.values())
     unclaimed: list[str] = []
     texts: list[tuple[str, str, str]] = []
     for table, columns, masks in claimed:
         found = live.get((table.schema, table.name))
+        if table in not_ours:
+            continue
         if found is None:
             problems.append(f"{table}: the catalog claims this table and the database has none")
             continue
@@ -58,6 +63,7 @@ async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[s
     ]
     if not problems:
         # Only what exists and takes its masks can be tried.
+        problems += await misfits(connection, catalog, live)
         problems += await _refusals(connection, claimed, live)
         problems += [
             f"{look_up.at}: {why}"

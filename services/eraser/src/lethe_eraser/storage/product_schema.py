@@ -10,11 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 _COLUMNS = text(
     """
     select n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod) as type_name,
-           a.attnotnull, a.attgenerated <> '' as generated
+           a.attnotnull, a.attgenerated <> '' as generated,
+           format_type(base.oid, null) as base_type, base.typcategory
     from unnest(:schemas, :names) as wanted(schema_name, table_name)
     join pg_namespace n on n.nspname = wanted.schema_name
     join pg_class c on c.relnamespace = n.oid and c.relname = wanted.table_name
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    join pg_type base on base.oid = pg_basetype(a.atttypid)
     where c.relkind in ('r', 'p')
     order by a.attnum
     """
@@ -106,6 +108,10 @@ class LiveColumn:
     type_name: str
     not_null: bool
     generated: bool
+    base_type: str
+    """The type without its modifier, a domain's being that which it is made of."""
+    category: str
+    """PostgreSQL's category of the base type: `A` array, `S` string, `N` number and so on."""
 
 
 TableColumns = Mapping[str, LiveColumn]
@@ -175,8 +181,8 @@ async def describe(
         _COLUMNS, {"schemas": [s for s, _ in wanted], "names": [n for _, n in wanted]}
     )
     found: dict[tuple[str, str], dict[str, LiveColumn]] = {}
-    for schema, name, column, type_name, not_null, generated in rows:
-        found.setdefault((schema, name), {})[column] = LiveColumn(type_name, not_null, generated)
+    for schema, name, column, *properties in rows:
+        found.setdefault((schema, name), {})[column] = LiveColumn(*properties)
     return found
 
 
@@ -212,3 +218,29 @@ async def rejected_masks(
         _REJECTED, {"texts": [t for _, t, _ in masks], "types": [t for _, _, t in masks]}
     )
     return [masks[index] for (index,) in rows]
+
+
+async def rewritten_masks(
+    connection: AsyncConnection, masks: Sequence[tuple[str, str, str]]
+) -> list[tuple[str, str, str]]:
+    """Give (column, text, text as stored) of those of `masks` that are stored as another text.
+
+    Each is (column, text, type), its text a value of the type.
+    """
+    kinds = sorted({(mask, type_name) for _, mask, type_name in masks})
+    if not kinds:
+        return []
+    # Types are the database's own words.
+    stored = ", ".join(
+        f"cast(cast(:m{i} as {type_name}) as text)" for i, (_, type_name) in enumerate(kinds)
+    )
+    row = await connection.execute(
+        text(f"select {stored}"),
+        {f"m{i}": mask for i, (mask, _) in enumerate(kinds)},
+    )
+    becomes = dict(zip(kinds, row.one(), strict=True))
+    return [
+        (column, mask, becomes[mask, type_name])
+        for column, mask, type_name in masks
+        if becomes[mask, type_name] != mask
+    ]

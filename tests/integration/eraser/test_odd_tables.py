@@ -1,0 +1,233 @@
+"""Tables as products have them: what `scaffold` prints of each loads and fits, or is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lethe_eraser.catalog import Catalog, CatalogError, load
+from lethe_eraser.check import check
+from lethe_eraser.check.scaffold import scaffold
+from tests.integration.eraser.world import World, make_catalog
+
+ODD = """
+create schema "Shop";
+create table "Shop"."DreamOrder" (
+    "Id" bigint generated always as identity primary key, "clientNote" text not null, "Wish" jsonb);
+create table dream_task (
+    id bigint generated always as identity, feature_id bigint not null, made_at timestamptz,
+    tags text[] not null, notes text[], code varchar(3) not null, seen inet, drawing jsonb[],
+    shots json, words text not null, twice text generated always as (words || words) stored,
+    primary key (id, made_at)) partition by range (made_at);
+create table dream_task_default partition of dream_task default;
+create table style (code text primary key, label text unique);
+create table dream (
+    id bigint primary key, style text not null references style, label text references style (label),
+    pictures text[], said text, mood text);
+create table client_keyed (
+    client_key varchar(4) not null, nr int not null, type text, feature_id bigint,
+    primary key (nr, client_key));
+create table nothing_tells (words text);
+create table by_text (id text primary key, words text);
+create table "odd name" (id bigint primary key);
+create view v_client as select * from client;
+create materialized view m_client as select * from client;
+"""  # noqa: E501 - as one would write it
+
+
+@pytest.fixture
+async def odd(world: World) -> World:
+    """The world with these tables beside its own."""
+    for statement in ODD.split(";"):
+        if statement.strip():
+            await world.write(f"set local search_path to public; {statement}")
+    return world
+
+
+async def printed(world: World, table: str) -> str:
+    async with world.engine.connect() as connection:
+        return await scaffold(connection, world.catalog, table)
+
+
+async def problems(world: World, folder: Path, entry: str) -> str:
+    """What is wrong with the catalog once `entry` stands in it, as one would paste it there."""
+    path = folder / "catalog.yaml"
+    make_catalog(folder, world.buckets)
+    whole = yaml.safe_load(path.read_text())
+    for group, entries in yaml.safe_load(entry).items():
+        whole[group] |= entries
+    # Those with a client key are told of as long as nobody claims them.
+    whole["ignored_tables"] = {
+        name: "not of this test"
+        for name in ("client_keyed", "m_client")
+        if name not in whole["client_tables"]
+    }
+    path.write_text(yaml.safe_dump(whole, sort_keys=False))
+    try:
+        async with world.engine.connect() as connection:
+            findings = await check(connection, load(path))
+    except CatalogError as error:
+        return str(error)
+    return "\n".join(f"{one.where}: {one.says}" for one in findings)
+
+
+async def test_what_is_printed_loads_and_fits_once_everything_is_decided(
+    odd: World, tmp_path: Path
+) -> None:
+    await odd.write(
+        """insert into "Shop"."DreamOrder" ("clientNote", "Wish")"""
+        """ values ('a', '{"url": "https://cdn.test.example/a.png"}')"""
+    )
+    await odd.write(
+        "insert into dream_task (feature_id, made_at, tags, notes, code, shots, words) values"
+        """ (1, now(), '{a}', '{b}', 'abc', '[{"url": "https://cdn.test.example/b.png"}]', 'hm')"""
+    )
+    order = await printed(odd, '"Shop"."DreamOrder"')
+    assert order == await printed(odd, "Shop.DreamOrder")
+    assert "DECIDE is yours to replace" not in await problems(odd, tmp_path, order)
+    assert "unknown ownership" in await problems(odd, tmp_path, order)
+    [entry] = yaml.safe_load(order)["features"].values()
+    assert entry["feature"]["primary_key"] == "Id"
+    assert await problems(odd, tmp_path, order.replace("DECIDE", "owned")) == ""
+
+    task = yaml.safe_load(await printed(odd, "dream_task"))["features"]["dream"]["task"]
+    assert task["mask"] == {
+        "tags": "{}",
+        "notes": None,
+        "code": "era",
+        "seen": None,
+        "drawing": None,
+        "shots": [],
+        "words": "erased",
+    }
+    assert task["keep"] == ["id", "feature_id", "made_at", "twice"]
+    assert "primary_key" not in task  # `id` is numbered: unique, though the key has two columns
+    # A task stands beside the feature of its type.
+    whole = yaml.safe_load(order)
+    next(iter(whole["features"].values()))["task"] = task
+    both = yaml.safe_dump(whole).replace("DECIDE", "owned")
+    assert await problems(odd, tmp_path, both) == ""
+
+    keyed = await printed(odd, "client_keyed")
+    # What finds a row cannot be masked: the loader says so of a key that holds the person's.
+    assert "column client_key is needed to find the row" in await problems(odd, tmp_path, keyed)
+
+
+async def test_the_key_that_is_printed_is_the_tables_own(world: World) -> None:
+    entry = await printed(world, "client")
+    assert entry.startswith("# The catalog has this table: client_tables.client.\n")
+    assert yaml.safe_load(entry)["client_tables"]["client"] == {
+        "table": "public.client",
+        "primary_key": ["id", "created_at"],
+        "client_key": "client_key",
+        "request_type": "request_type",
+        "request_id": "request_id",
+        "created_at": "created_at",
+        "mask": {"client_key": "erased"},
+    }
+
+
+async def test_what_only_a_person_can_decide_is_said_and_taken_by_nothing(
+    odd: World, tmp_path: Path
+) -> None:
+    await odd.write("insert into style values ('s', 'l')")
+    await odd.write(
+        "insert into dream values (1, 's', 'l', '{https://cdn.test.example/c.png}', 'a wish', 'ok')"
+    )
+    text = await printed(odd, "dream")
+    assert "# style refers to public.style: " in text
+    assert "# pictures is an array that names objects, and no rule reads arrays" in text
+    assert yaml.safe_load(text)["features"]["dream"]["feature"]["mask"] == {
+        "style": "DECIDE",
+        "label": None,
+        "pictures": "DECIDE",
+        "said": None,
+        "mood": None,
+    }
+    said = await problems(odd, tmp_path, text)
+    assert said.count("DECIDE is yours to replace: a mask is null") == 2
+    # Whoever decides wrongly is told by the check, not by an erasure that fails.
+    said = await problems(odd, tmp_path, text.replace("DECIDE", "'{}'"))
+    assert "public.dream.style: is a foreign key to public.style; mask it to null" in said
+    wrong = text.replace("style: DECIDE", "").replace("pictures: DECIDE", "pictures: null")
+    wrong = wrong.replace("mask: {,", "mask: {").replace("keep: [id]", "keep: [id, style]")
+    said = await problems(odd, tmp_path, wrong)
+    assert said.startswith("public.dream.pictures: 1 of 1 sampled rows name objects, and no rule")
+
+    assert "label is referred to by public.dream" in await printed(odd, "style")
+    for table in ("nothing_tells", "by_text"):
+        text = await printed(odd, table)
+        assert text.count("# ") > 0
+        assert await problems(odd, tmp_path, text)
+
+
+REFUSED = {
+    "lethe.job": "lethe.job: is Lethe's own; a catalog names tables of the product alone",
+    "pg_catalog.pg_class": "pg_catalog.pg_class: is PostgreSQL's own; a catalog names",
+    "information_schema.tables": "information_schema.tables: is PostgreSQL's own",
+    "client_default": "is a partition; `lethe catalog scaffold public.client` prints",
+    "v_client": "is a view, which holds no rows of its own; name the table that it reads",
+    "m_client": "is a materialized view: refresh it once its tables are erased",
+    "odd name": "a catalog takes letters, digits, _ and $ in names; rename the table",
+    "clint": "there is no such table; did you mean client",
+    "Shop.dreamorder": "there is no such table; did you mean DreamOrder?",
+    "": "a table has a name",
+}
+
+
+async def test_what_is_no_table_of_the_product_is_refused_by_name(odd: World) -> None:
+    for table, says in REFUSED.items():
+        with pytest.raises(CatalogError) as caught:
+            await printed(odd, table)
+        assert says in str(caught.value)
+
+
+async def test_what_erasing_would_fail_at_or_do_to_others_refuses(
+    odd: World, tmp_path: Path
+) -> None:
+    catalog = make_catalog(
+        tmp_path,
+        odd.buckets,
+        {"table: document\n": "table: lethe.job\n", "table: sketch_task\n": "table: v_client\n"},
+    )
+    assert await refused(odd, catalog) == [
+        "lethe.job: is Lethe's own; a catalog names tables of the product alone",
+        "public.v_client: is a view, which holds no rows of its own; name the table that it reads",
+    ]
+    for change in (
+        "alter table public.document add level numeric(4, 2)",
+        "alter table public.document add unique (title)",
+        "create table public.paper (title text references public.document (title))",
+        "alter table public.client_old alter feature_id type text",
+    ):
+        await odd.write(change)
+    catalog = make_catalog(
+        tmp_path,
+        odd.buckets,
+        {
+            "primary_key: [id, created_at]": "primary_key: [id]",
+            "title: null}": "title: null, level: 0}",
+        },
+    )
+    assert await refused(odd, catalog) == [
+        (
+            "public.client: two rows may have the same [id], and one would be masked for the other;"
+            " write [id, created_at]"
+        ),
+        (
+            "public.client_old.feature_id: is text; the id of a request is a whole number (smallint,"
+            " integer or bigint)"
+        ),
+        (
+            "public.document.level: PostgreSQL writes the mask '0' as '0.00'; write it so, or a masked"
+            " row is never seen as one"
+        ),
+        "public.document.title: public.paper refers to it by a foreign key; keep it",
+    ]
+
+
+async def refused(world: World, catalog: Catalog) -> list[str]:
+    async with world.engine.connect() as connection:
+        with pytest.raises(CatalogError) as caught:
+            await check(connection, catalog)
+    return sorted(caught.value.problems)
