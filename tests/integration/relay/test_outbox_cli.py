@@ -87,11 +87,32 @@ async def test_requeue_brings_back_what_failed_for_good_unless_told_which(
     three_rows: AsyncEngine,
 ) -> None:
     shown = await lethe_outbox("requeue", "--outbox", "intake")
-    assert shown.output == "1 rows of intake are pending again\n"
+    assert shown.output == "1 row of intake is pending again\n"
     assert await statuses(three_rows) == [Status.PENDING, Status.DEAD_LETTERED, Status.PENDING]
-    shown = await lethe_outbox("requeue", "--outbox", "intake", "--id", "2", "--id", "99")
-    assert shown.output == "1 rows of intake are pending again\n"
+    shown = await lethe_outbox("requeue", "--outbox", "intake", "--id", "2")
+    assert shown.output == "1 row of intake is pending again\n"
     assert await statuses(three_rows) == [Status.PENDING] * 3
+    shown = await lethe_outbox("requeue", "--outbox", "intake")
+    assert (shown.exit_code, shown.output) == (0, "0 rows of intake are pending again\n")
+
+
+async def test_requeue_says_which_of_the_named_rows_it_left_and_why(
+    three_rows: AsyncEngine,
+) -> None:
+    named = ("--id", "1", "--id", "2", "--id", "99", "--id", "98")
+    for option in ("--dry-run", "--json"):
+        shown = await lethe_outbox("requeue", "--outbox", "intake", *named, option)
+        assert shown.exit_code == 1
+        if option == "--dry-run":
+            assert shown.stdout == "1 row of intake would be pending again\n"
+            assert shown.stderr == (
+                "lethe: 1 of the named rows (1) is not refused, so nothing is to be brought back;"
+                " 2 of the named rows (98, 99) are not there (any more); see lethe outbox show\n"
+            )
+    assert json.loads(shown.stdout) == {
+        "intake": {"requeued": 1, "dry_run": False, "not_refused": [1], "not_there": [98, 99]}
+    }
+    assert await statuses(three_rows) == [Status.PENDING, Status.PENDING, Status.DLT_FAILED]
 
 
 async def test_what_cannot_be_asked_is_one_sentence(
@@ -210,10 +231,12 @@ async def test_show_keeps_what_was_written_from_being_read_as_markup(
 
 async def test_requeue_can_be_tried_first(three_rows: AsyncEngine) -> None:
     shown = await lethe_outbox("requeue", "--outbox", "intake", "--dry-run")
-    assert shown.output == "1 rows of intake would be pending again\n"
+    assert shown.output == "1 row of intake would be pending again\n"
     assert (await statuses(three_rows)).count(Status.PENDING) == 1
     shown = await lethe_outbox("requeue", "--outbox", "intake", "--json")
-    assert json.loads(shown.stdout) == {"intake": {"requeued": 1, "dry_run": False}}
+    assert json.loads(shown.stdout) == {
+        "intake": {"requeued": 1, "dry_run": False, "not_refused": [], "not_there": []}
+    }
 
 
 async def test_requeue_reads_page_by_page_and_ends_although_rows_fail_again(
@@ -362,7 +385,7 @@ async def test_without_a_name_it_is_about_every_outbox(
     assert (await lethe_outbox("show", "99")).exit_code == 1
     shown = await lethe_outbox("requeue")
     assert shown.output == (
-        "1 rows of intake are pending again\n0 rows of product are pending again\n"
+        "1 row of intake is pending again\n0 rows of product are pending again\n"
     )
     await age_the_dead(three_rows, 2)
     purge = ("purge", "--older-than", "7d", "--approve-by", "Kim", "--confirm")

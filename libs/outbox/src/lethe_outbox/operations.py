@@ -87,6 +87,19 @@ class RefusedRow:
     died_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class NotRequeued:
+    """Named rows that `requeue` leaves as they are.
+
+    Attributes:
+        not_refused: rows that wait or were sent.
+        not_there: ids of no row (any more).
+    """
+
+    not_refused: tuple[int, ...] = ()
+    not_there: tuple[int, ...] = ()
+
+
 async def status(engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA) -> OutboxStatus:
     """Say how the outbox stands now."""
     tables = OutboxTables(schema)
@@ -147,6 +160,27 @@ async def failed_pages(
         after = ids[-1]
 
 
+async def not_to_requeue(
+    connection: AsyncConnection, ids: Collection[int], schema: str | None = DEFAULT_SCHEMA
+) -> NotRequeued:
+    """Say which of `ids` `requeue` leaves, if it comes next in the caller's transaction."""
+    tables = OutboxTables(schema)
+    outbox, dead = tables.outbox, tables.dead
+    # Locked, in `requeue`'s order: nobody else brings them back in between.
+    refused_rows = await connection.execute(
+        select(dead.c.id)
+        .where(dead.c.id.in_(ids))
+        .order_by(dead.c.bucket, dead.c.id)
+        .with_for_update()
+    )
+    left = set(ids) - set(refused_rows.scalars())
+    if not left:
+        return NotRequeued()
+    rows = await connection.execute(select(outbox.c.id).where(outbox.c.id.in_(left)))
+    there = set(rows.scalars())
+    return NotRequeued(tuple(sorted(there)), tuple(sorted(left - there)))
+
+
 async def requeue(
     connection: AsyncConnection,
     ids: Collection[int] | None = None,
@@ -159,7 +193,7 @@ async def requeue(
     Args:
         connection: in a transaction that the caller commits.
         ids: rows to bring back, dead-lettered ones too; None for every DLT_FAILED row. Ids that are
-            not refused rows are ignored.
+            not refused rows are ignored; `not_to_requeue` says which.
         accept_reorder: bring back rows although later events of their key were, or may just be,
             published before them.
         schema: of the outbox.

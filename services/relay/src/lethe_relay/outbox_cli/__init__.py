@@ -18,7 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.listing import UNSENT, Wanted, WholeRow, row, rows
 from lethe_outbox.measuring import figures
-from lethe_outbox.operations import count_failed, failed_pages, refused, requeue, status
+from lethe_outbox.operations import (
+    count_failed,
+    failed_pages,
+    not_to_requeue,
+    refused,
+    requeue,
+    status,
+)
 from lethe_outbox.plain_sql import ALL_PARTS, schema_sql
 from lethe_outbox.purging import Approval, purge, purgeable
 from lethe_outbox.schema import Status
@@ -33,6 +40,7 @@ from lethe_relay.outbox_cli.asking import (
     progress,
     settings,
 )
+from lethe_relay.outbox_cli.requeued import Requeued
 from lethe_relay.outbox_cli.shown import (
     Stand,
     overview,
@@ -175,34 +183,41 @@ def bring_back(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make refused rows pending again, so that the relay publishes them."""
+    """Make refused rows pending again, so that the relay publishes them.
+
+    Exit code 1: a named row was left, because it was not refused or is not there.
+    """
     if ids is not None and outbox is None:
         raise typer.BadParameter("an id is a row of one outbox; name it (--outbox)")
 
-    async def again(engine: AsyncEngine) -> int:
+    async def again(engine: AsyncEngine) -> Requeued:
         chosen = None if ids is None else sorted(set(ids))
         total = await count_failed(engine, SCHEMA) if chosen is None else len(chosen)
-        count = 0
+        done = Requeued()
         with progress() as shown:
             task = shown.add_task("requeue", total=total)
             async for some in _pages(engine, chosen):
                 async with engine.begin() as connection:
-                    count += await requeue(
+                    if chosen is not None:
+                        done.left(await not_to_requeue(connection, some, SCHEMA))
+                    done.rows += await requeue(
                         connection, some, accept_reorder=accept_reorder, schema=SCHEMA
                     )
                     if dry_run:
                         await connection.rollback()
                 shown.advance(task, len(some))
-        return count
+        return done
 
-    counts = {name: ask(name, again) for name in asked_of(outbox)}
+    found = {name: ask(name, again) for name in asked_of(outbox)}
     if as_json:
-        told = "would_requeue" if dry_run else "requeued"
-        _print({name: {told: count, "dry_run": dry_run} for name, count in counts.items()})
-        return
-    for name, count in counts.items():
-        are = "would be" if dry_run else "are"
-        typer.echo(f"{count} rows of {name} {are} pending again")
+        _print({name: done.document(dry_run=dry_run) for name, done in found.items()})
+    else:
+        for name, done in found.items():
+            typer.echo(done.told(name, dry_run=dry_run))
+            if done.whats_left:
+                typer.echo(f"lethe: {done.whats_left}", err=True)
+    if any(done.whats_left for done in found.values()):
+        raise typer.Exit(1)
 
 
 @app.command("purge")
