@@ -271,7 +271,10 @@ async def test_a_database_that_is_away_is_one_line(
 ) -> None:
     away = "postgresql+psycopg://nobody:secret@127.0.0.1:1/product"
     answer = await run_lethe(lethe, *command, LETHE_ERASER_DATABASE_URL=away)
-    said = "lethe: the product's database does not answer (OperationalError)\n"
+    said = (
+        "lethe: the product's database does not answer, nobody listens there: is it running?"
+        " Look at host and port too (refused)\n"
+    )
     assert (answer.exit_code, answer.output) == (code, said)
 
 

@@ -290,5 +290,8 @@ async def test_what_keeps_it_from_counting_is_one_line_with_what_to_do_next(
         "LETHE_ERASER_DATABASE_URL", "postgresql+psycopg://nobody:secret@127.0.0.1:1/product"
     )
     away = await previewed(SUBJECT)
-    why = "the product's database does not answer (OperationalError)\n"
+    why = (
+        "the product's database does not answer, nobody listens there: is it running?"
+        " Look at host and port too (refused)\n"
+    )
     assert (away.exit_code, away.output) == (1, nothing + why)

@@ -1,18 +1,21 @@
 import asyncio
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from lethe_runtime import database
 from lethe_runtime.database import (
+    TRANSIENT,
     DatabaseAwayError,
     DatabaseProbe,
     NotMigratedError,
     create_engine,
     disposing,
 )
+from lethe_runtime.database_away import Away, why_away
 
 FIRST = '''
 """Things."""
@@ -94,8 +97,44 @@ def test_a_command_gives_up_waiting(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         raise AssertionError("nobody is there")
 
-    assert str(caught.value) == "the database did not answer for 0.1 s (OperationalError)"
+    said = "waited for 0.1 s in vain: the database does not answer, nobody listens there"
+    assert str(caught.value).startswith(said)
     assert "s3cret" not in str(caught.value) + capsys.readouterr().out
+
+
+async def test_it_is_told_why_the_database_lets_nobody_in(database_url: str) -> None:
+    url = make_url(database_url)
+    role = f"role_{uuid4().hex}"
+    engine = create_engine(database_url, application_name="test")
+    async with disposing(engine):
+        async with engine.begin() as connection:
+            await connection.execute(
+                text(f"create role {role} login password 's3cret' connection limit 0")
+            )
+        refused = {
+            "28P01": url.set(password="wr0ng"),
+            "3D000": url.set(database="no_such_database"),
+            "tls": url.update_query_dict({"sslmode": "require"}),
+            "refused": url.set(port=1),
+            "53300": url.set(username=role, password="s3cret"),
+        }
+        try:
+            for reason, wrong in refused.items():
+                away = await why(wrong)
+                assert away.reason == reason
+                for secret in ("s3cret", "wr0ng", role, "no_such_database", str(url.port)):
+                    assert secret not in str(away)
+        finally:
+            async with engine.begin() as connection:
+                await connection.execute(text(f"drop role {role}"))
+
+
+async def why(url: URL) -> Away:
+    engine = create_engine(url.render_as_string(hide_password=False), application_name="test")
+    async with disposing(engine):
+        with pytest.raises(TRANSIENT) as caught:
+            await database.ping(engine)
+    return why_away(caught.value)
 
 
 async def test_a_statement_is_cut_off_in_time(database_url: str) -> None:

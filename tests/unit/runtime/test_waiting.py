@@ -1,8 +1,11 @@
 import asyncio
 
+import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from lethe_runtime import waiting
+from lethe_runtime.database import TRANSIENT
 from lethe_runtime.health import Readiness
 from lethe_runtime.waiting import Gate, Gated, StoppedError, Watch, until_available
 
@@ -47,6 +50,23 @@ async def test_waits_until_it_answers_and_keeps_readiness_true() -> None:
     assert answer == "answer"
     assert server.seen == ["unknown", "away", "away"]
     assert readiness.report().ready
+
+
+async def test_why_a_database_is_away_stands_in_the_readiness() -> None:
+    readiness = Readiness(["database"])
+    seen: list[str | None] = []
+
+    async def ask() -> None:
+        seen.append(readiness.report().dependencies["database"].error_class)
+        if len(seen) == 1:
+            refused = 'FATAL:  password authentication failed for user "kim"'
+            raise OperationalError(None, None, psycopg.OperationalError(refused))
+
+    await until_available(
+        "database", ask, readiness=readiness, stop=asyncio.Event(), transient=TRANSIENT
+    )
+
+    assert seen == [None, "OperationalError 28P01"]
 
 
 async def test_another_error_is_raised_at_once() -> None:

@@ -25,8 +25,8 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_exponential, wait_random
 
+from lethe_runtime.database_away import reason_of, why_away
 from lethe_runtime.errors import LetheRuntimeError
-from lethe_runtime.logging import error_class
 
 SCHEMA: Final = "lethe"
 """Where every table of ours lives, beside whatever else the database holds."""
@@ -53,7 +53,7 @@ class NotMigratedError(LetheRuntimeError):
 
 
 class DatabaseAwayError(LetheRuntimeError):
-    """A command gave up waiting for the database."""
+    """The database does not answer, or lets nobody in; a command gave up waiting for it."""
 
 
 def create_engine(
@@ -178,9 +178,9 @@ def connected(
         # Only reaching the database is repeated: what a command does there may not be done twice.
         connection = retrying(engine.connect)
     except RetryError as gave_up:
-        name = error_class(gave_up.last_attempt.exception() or gave_up)
+        why = why_away(gave_up.last_attempt.exception() or gave_up)
         raise DatabaseAwayError(
-            f"the database did not answer for {give_up_seconds:g} s ({name})"
+            f"waited for {give_up_seconds:g} s in vain: the database {why}"
         ) from None
     with connection, connection.begin():
         yield connection
@@ -191,7 +191,7 @@ def _tell(state: RetryCallState) -> None:
     _log.warning(
         "dependency away",
         dependency="database",
-        error_class=error_class(error) if error else "unknown",
+        error_class=reason_of(error) if error else "unknown",
         attempt=state.attempt_number,
         retry_in_seconds=round(state.next_action.sleep, 2) if state.next_action else 0,
     )

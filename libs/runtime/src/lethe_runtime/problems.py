@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lethe_runtime.database_away import reason_of
 from lethe_runtime.logging import error_class, places
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -183,7 +184,7 @@ async def _on_http(_request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> JSONResponse:
-    _log.warning("request not served", error_class=error_class(error))
+    _log.warning("request not served", error_class=reason_of(error))
     return Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "unavailable",

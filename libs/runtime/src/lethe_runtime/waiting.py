@@ -9,9 +9,9 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
+from lethe_runtime.database_away import reason_of
 from lethe_runtime.errors import LetheRuntimeError
 from lethe_runtime.health import Readiness
-from lethe_runtime.logging import error_class
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 30.0
@@ -56,7 +56,7 @@ async def until_available(
 
     def tell(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        name = error_class(error) if error else "unknown"
+        name = reason_of(error) if error else "unknown"
         readiness.away(dependency, name)
         pause_seconds = state.next_action.sleep if state.next_action else 0.0
         _log.warning(

@@ -19,6 +19,7 @@ from lethe_eraser.objects import ObjectStoreUnavailableError
 from lethe_eraser.settings import EraserSettings
 from lethe_eraser.storage.product_schema import describe
 from lethe_runtime import database, logging
+from lethe_runtime.database_away import why_away
 from lethe_runtime.settings import load
 
 UNCOVERED = 1
@@ -148,7 +149,7 @@ def _ask(
     try:
         return asyncio.run(ask())
     except database.TRANSIENT as error:
-        _refuse(f"the product's database does not answer ({logging.error_class(error)})", away)
+        _refuse(f"the product's database {why_away(error)}", away)
     except ObjectStoreUnavailableError as error:
         _refuse(f"S3 does not answer ({error.code})", away)
 

@@ -22,6 +22,7 @@ from lethe_eraser.settings import EraserSettings
 from lethe_eraser.storage.tables import MIGRATIONS, VERSION_TABLE
 from lethe_outbox import initialise_group
 from lethe_runtime import database, lifecycle, logging, sentry
+from lethe_runtime.database_away import why_away
 from lethe_runtime.settings import load
 
 _UNCOUNTED: Final[tuple[type[Exception], ...]] = (
@@ -135,7 +136,7 @@ def _why(error: Exception) -> str:
         case ObjectStoreError():
             return f"S3 refused ({logging.error_class(error)}); lethe catalog check says more"
         case _:
-            return f"the product's database does not answer ({logging.error_class(error)})"
+            return f"the product's database {why_away(error)}"
 
 
 def _refuse(what: str, code: int = _USAGE) -> NoReturn:

@@ -27,6 +27,7 @@ from lethe_runtime.database import (
     create_engine,
     disposing,
 )
+from lethe_runtime.database_away import why_away
 from lethe_runtime.settings import load
 
 _T = TypeVar("_T")
@@ -191,8 +192,7 @@ def _ask(question: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
                 async with engine.begin() as connection:
                     return await question(connection)
             except TRANSIENT as error:
-                name = type(error).__name__
-                raise DatabaseAwayError(f"the database does not answer ({name})") from None
+                raise DatabaseAwayError(f"the database {why_away(error)}") from None
             except ProgrammingError:
                 raise NotMigratedError(
                     "the database has no jobs of this version; lethe migrate lays them"

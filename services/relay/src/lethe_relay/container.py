@@ -16,6 +16,7 @@ from lethe_outbox.relay import RelaySettings as LibrarySettings
 from lethe_relay.settings import RelaySettings
 from lethe_relay.topics import AGREED
 from lethe_runtime.database import SCHEMA
+from lethe_runtime.database_away import reason_of
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer, ops_app
 from lethe_runtime.waiting import Watch
@@ -56,6 +57,7 @@ def _relay(
             months_ahead=settings.months_ahead,
         ),
         on_state=on_state,
+        name_error=reason_of,
     )
 
 

@@ -61,6 +61,8 @@ class Relay:
         settings: see there.
         metrics: on the caller's registry.
         on_state: told when the database or the broker comes or goes.
+        name_error: says what a database's error is called in `on_state` and the log: its class,
+            unless somebody can tell more without quoting it.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Relay:
         schema: str | None = DEFAULT_SCHEMA,
         settings: RelaySettings | None = None,
         on_state: OnState | None = None,
+        name_error: Callable[[BaseException], str] | None = None,
     ) -> None:
         self._name = name
         self._dsn = dsn
@@ -81,6 +84,7 @@ class Relay:
         self._settings = settings or RelaySettings()
         self._metrics = metrics
         self._on_state = on_state or _ignore
+        self._name_error = name_error or _class_name
         self._id = uuid7()
         self._hint: asyncio.Event | None = None
 
@@ -118,7 +122,7 @@ class Relay:
                     await self._work(outlet, storage, stop)
             except _AWAY as error:
                 failures += 1
-                await self._pause(failures, type(error).__name__, stop)
+                await self._pause(failures, self._name_error(error), stop)
 
     async def _work(self, outlet: Outlet, storage: RelayStorage, stop: asyncio.Event) -> None:
         settings = self._settings
@@ -239,6 +243,10 @@ async def _cancelled(work: Iterable["asyncio.Future[None]"]) -> None:
     for one in work:
         one.cancel()
     await asyncio.gather(*work, return_exceptions=True)
+
+
+def _class_name(error: BaseException) -> str:
+    return type(error).__name__
 
 
 def _ignore(dependency: str, state: str, error_class: str) -> None:

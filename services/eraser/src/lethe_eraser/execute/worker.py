@@ -26,6 +26,7 @@ from lethe_eraser.storage.jobs import TakenOverError
 from lethe_eraser.window import Window
 from lethe_outbox import BUCKETS
 from lethe_runtime.database import TRANSIENT
+from lethe_runtime.database_away import reason_of
 from lethe_runtime.health import Readiness
 from lethe_runtime.logging import error_class, places
 from lethe_runtime.waiting import pause
@@ -187,7 +188,7 @@ class Executor:
             try:
                 worked = await self.run_next(stop)
             except TRANSIENT as error:
-                backoff = await self._wait_for("database", error_class(error), backoff, stop)
+                backoff = await self._wait_for("database", reason_of(error), backoff, stop)
             except ObjectStoreUnavailableError as error:
                 backoff = await self._wait_for("s3", error.code, backoff, stop)
             else:

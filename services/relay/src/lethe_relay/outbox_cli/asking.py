@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_relay.settings import RelaySettings
 from lethe_runtime.database import TRANSIENT, DatabaseAwayError, NotMigratedError, create_engine
+from lethe_runtime.database_away import why_away
 from lethe_runtime.settings import load
 
 _STATEMENT_SECONDS: Final = 600
@@ -78,8 +79,7 @@ def ask(name: Name, question: Callable[[AsyncEngine], Awaitable[_T]]) -> _T:
         try:
             return await question(engine)
         except TRANSIENT as error:
-            kind = type(error).__name__
-            raise DatabaseAwayError(f"the database of {name} does not answer ({kind})") from None
+            raise DatabaseAwayError(f"the database of {name} {why_away(error)}") from None
         except ProgrammingError:
             raise NotMigratedError(
                 f"the database of {name} has no outbox, or an older one; lethe migrate lays it"

@@ -28,6 +28,7 @@ from lethe_reporting.dlt_cli.times import moment
 from lethe_reporting.settings import ReportingSettings
 from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS, DeadLetters, State, Wanted
 from lethe_runtime.database import SCHEMA, TRANSIENT, NotMigratedError, create_engine, disposing
+from lethe_runtime.database_away import why_away
 from lethe_runtime.settings import load
 
 _LARGEST_ID: Final = 2**63 - 1
@@ -316,9 +317,7 @@ def _told() -> Iterator[None]:
             "stays replayed, so say the same again later"
         ) from error
     except TRANSIENT as error:
-        raise DeadLetterCommandError(
-            f"a server does not answer ({type(error).__name__})"
-        ) from error
+        raise DeadLetterCommandError(f"reporting's database {why_away(error)}") from error
     except ProgrammingError:
         raise NotMigratedError(
             "the database has no dead letters of this version; lethe migrate --only reporting "
