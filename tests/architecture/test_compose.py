@@ -19,6 +19,7 @@ COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
 OURS = (*SERVICES, "migrate")
 ONCE = ("databases", "migrate")
+BY_HAND = ("preview",)
 INTERPOLATED = re.compile(r"(?<!\$)\$\{(\w+)(?::-([^}]*))?\}")
 HOST = re.compile(r"^[\w-]+(\.[\w-]+)+(:\d+)?/|^localhost[:/]")
 
@@ -31,6 +32,7 @@ def test_everything_that_belongs_to_lethe_is_there() -> None:
     assert set(services()) == {
         *("postgres", "kafka", "redis", "s3"),
         *ONCE,
+        *BY_HAND,
         *SERVICES,
         *("prometheus", "alertmanager", "grafana"),
     }
@@ -54,7 +56,7 @@ def test_the_servers_are_those_the_tests_run_on() -> None:
 @pytest.mark.parametrize("service", sorted(services()))
 def test_what_keeps_running_has_a_health_check_and_comes_back(service: str) -> None:
     definition = services()[service]
-    if service in ONCE:
+    if service in (*ONCE, *BY_HAND):
         assert definition["restart"] == "no"
         return
     assert definition["healthcheck"]["test"][0] == "CMD"
@@ -75,7 +77,25 @@ def test_services_start_after_the_migration_and_the_migration_after_the_servers(
     assert services()["databases"]["depends_on"].keys() == {"postgres"}
 
 
-@pytest.mark.parametrize("service", OURS)
+def test_only_who_must_can_tell_whose_reference_is_whose() -> None:
+    """The eraser that runs all day works by references; a preview, by hand, begins with a name."""
+    eraser, preview = services()["eraser"], services()["preview"]
+    holders = {
+        service
+        for service, definition in services().items()
+        if any(name.endswith("SUBJECT_REF_KEYS") for name in definition.get("environment", ()))
+    }
+    assert holders == {"intake", "migrate", "preview"}
+    added = preview["environment"].keys() - eraser["environment"].keys()
+    assert added == {"LETHE_ERASER_SUBJECT_REF_KEYS"}
+    assert eraser["environment"].items() <= preview["environment"].items()
+    assert preview["volumes"] == eraser["volumes"]
+    # `up` starts nothing that has a profile; `run` puts its arguments behind the entrypoint.
+    assert preview["profiles"]
+    assert preview["entrypoint"] == ["lethe", "eraser", "preview"]
+
+
+@pytest.mark.parametrize("service", [*OURS, *BY_HAND])
 def test_a_container_of_ours_may_do_as_little_as_possible(service: str) -> None:
     definition = services()[service]
     assert definition["read_only"] is True

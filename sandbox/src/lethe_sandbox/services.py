@@ -74,7 +74,6 @@ def services(addresses: Addresses, *, batch_rows: int) -> tuple[Service, ...]:
                 "REDIS_URL": f"{addresses.redis_url}/1",
                 "CATALOG": str(CATALOG),
                 "SUBJECT_CIPHER_KEYS": cipher,
-                "SUBJECT_REF_KEYS": refs,
                 "WINDOW": "always",
                 "S3_ENDPOINT_URL": addresses.s3.endpoint,
                 "S3_REGION": addresses.s3.region,
@@ -117,7 +116,10 @@ def create_keys(supervisor: Supervisor, everyone: tuple[Service, ...]) -> ApiKey
 def write_environment(path: Path, everyone: tuple[Service, ...], keys: ApiKeys) -> None:
     """Write every variable to a file for its owner alone, for a shell (`set -a; . FILE`)."""
     path.touch(mode=0o600)
-    lines = [f"{name}='{value}'" for name, value in _merged(everyone).items()]
+    values = _merged(everyone)
+    # An operator's previews need it; the eraser that runs does not, and has it not.
+    values["LETHE_ERASER_SUBJECT_REF_KEYS"] = values["LETHE_INTAKE_SUBJECT_REF_KEYS"]
+    lines = [f"{name}='{value}'" for name, value in values.items()]
     lines += [f"INTAKE_KEY='{keys.intake}'", f"REPORTING_KEY='{keys.reporting}'"]
     path.write_text("\n".join([*lines, ""]))
 

@@ -73,7 +73,7 @@ def test_what_nobody_can_tell_apart_is_told_by_its_class() -> None:
     foreign = refused("치명적오류: 사용자의 password 인증을 실패했습니다")
     assert str(why_away(foreign)) == "does not answer (OperationalError)"
     assert reason_of(foreign) == "OperationalError"
-    odd = OperationalError("select 1", {}, errors.IoError("kim"))
+    odd = OperationalError("select 1", {}, errors.IoError("connection refused"))
     assert str(why_away(odd)) == "does not answer (OperationalError 58030)"
     assert reason_of(odd) == "OperationalError 58030"
 
