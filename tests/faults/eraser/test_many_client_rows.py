@@ -5,6 +5,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +240,9 @@ async def test_the_client_rows_of_blocked_requests_stay_through_all_chunks(heavy
 async def test_a_request_that_stays_unfinished_is_blocked_and_keeps_its_client_row(
     heavy: World, tmp_path: Path
 ) -> None:
-    """It is blocked after the scan, so the scan covered its client row."""
+    """It is blocked after the scan, so the scan covered its client row, one of the first chunk."""
     heavy.catalog = make_catalog(tmp_path, heavy.buckets, SETTLE)
-    stuck = await heavy.value("select min(id) from sketch_feature where prompt is not null")
+    stuck = await heavy.value("select min(request_id) from client where request_type = 'sketch'")
     await heavy.write("update sketch_feature set status = 'running' where id = :i", i=stuck)
     async with asyncio.timeout(60):
         assert await to_the_end(heavy, heavy.eraser()) == "blocked"
@@ -252,6 +253,32 @@ async def test_a_request_that_stays_unfinished_is_blocked_and_keeps_its_client_r
     )
     assert [row.request_id for row in stay] == [stuck]
     assert await masked(heavy) == REQUESTS
+
+
+async def test_a_chunk_leaves_the_client_rows_of_requests_that_are_left(heavy: World) -> None:
+    """By type and id: a request of another type may have the same id, and is not left."""
+    eraser = heavy.eraser()
+    real = eraser.verification.client_rows.chunk
+    named = (
+        "select request_id from client where client_key = :s and request_type = 'sketch'"
+        " order by request_id limit 2"
+    )
+    of_chunk: list[int] = []
+    stayed: list[int] = []
+
+    async def chunk(job: Any, subject: str, page: Any, covered: Any, known: rows.Known) -> Any:
+        if stayed or (page.source, page.request_type) != ("client", "sketch"):
+            return await real(job, subject, page, covered, known)
+        of_chunk[:] = [row.request_id for row in await heavy.rows(named, s=SUBJECT)]
+        left_behind = frozenset({("sketch", of_chunk[0]), ("document", of_chunk[1])})
+        outcome = await real(job, subject, page, covered, replace(known, requests=left_behind))
+        stayed[:] = [row.request_id for row in await heavy.rows(named, s=SUBJECT)]
+        return outcome
+
+    put_in(eraser.verification.client_rows, "chunk", chunk)
+    assert await to_the_end(heavy, eraser) == "verified"
+    assert stayed[0] == of_chunk[0]
+    assert stayed[1] != of_chunk[1]
 
 
 async def test_the_end_of_the_window_stops_between_chunks(heavy: World) -> None:
