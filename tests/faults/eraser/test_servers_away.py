@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sqlalchemy import text
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 
 from lethe_contracts.events import Failed
 from lethe_eraser.domain import MAX_ATTEMPTS, ObjectRef
@@ -90,6 +92,30 @@ async def test_a_database_that_restarts_is_waited_for(world: World) -> None:
     assert cut
     assert await world.left_of(SUBJECT) == NOTHING
     assert (await world.said())[-1].event.totals["sketch"].objects_gone == 8
+
+
+async def test_a_connection_that_dies_while_rows_are_masked_is_no_attempt(world: World) -> None:
+    """Looked at before the next batch commits, which would forget an attempt."""
+    await world.sketch(1)
+    await world.accept(world.requested())
+    eraser = world.eraser()
+
+    def die(
+        _connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
+    ) -> tuple[str, Any]:
+        if statement.lower().startswith("update public.sketch_feature"):
+            return "select pg_terminate_backend(pg_backend_pid())", ()
+        return statement, parameters
+
+    engine = world.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", die, retval=True)
+    with pytest.raises(OperationalError):
+        await eraser.executor.run_next(asyncio.Event())
+    event.remove(engine, "before_cursor_execute", die)
+    [job] = await world.rows("select attempts, error, retry_at from lethe.job")
+    assert tuple(job) == (0, None, None)
+    assert await to_the_end(world, eraser) == "verified"
+    assert await world.left_of(SUBJECT) == NOTHING
 
 
 async def test_a_product_that_holds_a_row_lock_is_waited_for(world: World) -> None:
