@@ -170,3 +170,35 @@ def test_the_block_that_writes_the_environment_file_writes_what_is_asked_for(
             KeyRing.parse(value)
         else:
             assert re.fullmatch(r"[0-9a-f]{48}", value)
+
+
+EACH = ("LETHE_ERASER_ROWS_PER_SECOND", "LETHE_ERASER_S3_PREFIX_KEYS_PER_SECOND")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if re.search(r"start more erasers", page.read_text())],
+    ids=name,
+)
+def test_who_is_told_to_start_more_erasers_is_told_that_budgets_count_for_each(page: Path) -> None:
+    text = page.read_text()
+    assert all(budget in text for budget in EACH)
+    assert "divided by N" in text
+
+
+def test_the_budgets_of_several_erasers_stand_where_scaling_does() -> None:
+    scaling = OPERATIONS.read_text().partition("**Scaling.**")[2].partition("\n**")[0]
+    rows = {cells[0].strip("`"): cells[1:] for cells in _table_rows(scaling)}
+    for budget in EACH:
+        alone, of_four, _ = rows[budget]
+        assert int(of_four) * 4 == int(alone)
+        assert alone == str(installed()["eraser"].model_fields[_field(budget)].default)
+
+
+def _table_rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def _field(variable: str) -> str:
+    return variable.removeprefix("LETHE_ERASER_").lower()

@@ -68,14 +68,16 @@ class EraserSettings(ServiceSettings):
     s3_page_keys: Annotated[int, Field(ge=1, le=1000)] = 250
     """Keys per DeleteObjects; smaller pages are kinder to a busy prefix."""
     s3_prefix_keys_per_second: Annotated[int, Field(ge=1)] = 10_000
-    """The most keys a second that one prefix of a bucket is asked to delete."""
+    """The most keys a second that this process asks one prefix of a bucket to delete: with several
+    erasers, what the prefix may be asked for divided by their number."""
     cdn_endpoint_url: str | None = None
     """Another CloudFront than AWS's; the credentials are those of S3."""
     batch_rows: Annotated[int, Field(ge=1, le=10_000)] = 500
     """Client rows per batch."""
     rows_per_second: Annotated[int, Field(ge=1)] = ROWS_PER_SECOND
     """The most rows a second of the product's tables that this process masks, all persons together;
-    features, tasks and client rows count alike."""
+    features, tasks and client rows count alike. With several erasers, what the database may be
+    asked for divided by their number."""
     concurrency: Annotated[int, Field(ge=1, le=32)] = 2
     """People erased at once."""
 
