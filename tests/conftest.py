@@ -6,13 +6,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import psycopg
 import pytest
 import pytest_socket
 import redis
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from hypothesis import settings
-from psycopg import sql
 
 from lethe_sandbox.stack import (
     Addresses,
@@ -25,6 +23,7 @@ from lethe_sandbox.stack import (
     sweep,
 )
 from lethe_sandbox.stack.embedded import VersityGw, alone
+from tests.support.databases import EMPTY, own_database
 from tests.support.factories import BucketFactory, TopicFactory, make_buckets
 
 TESTS = Path(__file__).parent
@@ -118,15 +117,17 @@ def stack(running_stack: Stack) -> Addresses:
     return running_stack.addresses
 
 
+@pytest.fixture(scope="session")
+def database_template() -> str:
+    """What every `database_url` begins as: empty, unless a folder of tests lays its tables once."""
+    return EMPTY
+
+
 @pytest.fixture
-def database_url(stack: Addresses) -> Iterator[str]:
-    """The async SQLAlchemy URL of an empty database of this test's own."""
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    yield stack.database_url(name)
-    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+def database_url(stack: Addresses, database_template: str) -> Iterator[str]:
+    """The async SQLAlchemy URL of a database of this test's own, as fresh as its template."""
+    with own_database(stack, database_template) as url:
+        yield url
 
 
 @pytest.fixture

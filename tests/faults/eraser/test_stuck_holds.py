@@ -12,11 +12,9 @@ from datetime import timedelta
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
-import psycopg
 import pytest
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
-from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -44,6 +42,7 @@ from lethe_relay.topics import specs
 from lethe_runtime import database
 from lethe_sandbox.stack import Addresses
 from tests.integration.eraser.world import CONTROL_FRESH, OTHER, REF, SUBJECT, World, to_the_end
+from tests.support.databases import create, own_database
 from tests.support.outbox_world import QUICK, running, statuses
 from tests.support.topics import skip_to_end
 from tests.support.waiting import until
@@ -158,15 +157,18 @@ class Company:
         return bool(await self.world.value(query, ref=ref) == "verified")
 
 
+@pytest.fixture(scope="module")
+def intake_template(stack: Addresses) -> str:
+    name = create(stack)
+    url = stack.database_url(name)
+    database.migrate(url, intake_storage.MIGRATIONS, intake_storage.VERSION_TABLE)
+    return name
+
+
 @pytest.fixture
-def intake_url(stack: Addresses) -> Iterator[str]:
-    name = f"intake_{uuid4().hex}"
-    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        url = stack.database_url(name)
-        database.migrate(url, intake_storage.MIGRATIONS, intake_storage.VERSION_TABLE)
+def intake_url(stack: Addresses, intake_template: str) -> Iterator[str]:
+    with own_database(stack, intake_template) as url:
         yield url
-        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture

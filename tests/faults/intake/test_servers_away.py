@@ -5,11 +5,8 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
-import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import text
 
 from lethe_intake.api import READ, WRITE
@@ -17,6 +14,7 @@ from lethe_intake.storage import MIGRATIONS, VERSION_TABLE
 from lethe_runtime import database
 from lethe_runtime.api_keys import create_key
 from lethe_sandbox.stack import Addresses, Stack
+from tests.support.databases import own_database
 from tests.support.intake import PATIENCE, IntakeProcess, connected, environment, prepare_kafka
 from tests.support.waiting import until
 
@@ -44,12 +42,8 @@ class Database:
 @pytest.fixture
 def fresh(stack: Addresses) -> Iterator[Database]:
     """An empty database that outlives a restart of its server."""
-    name = f"intake_{uuid4().hex}"
-    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    yield Database(stack.database_url(name))
-    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with own_database(stack) as url:
+        yield Database(url)
 
 
 @pytest.fixture

@@ -3,11 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
-import psycopg
 import pytest
-from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -17,17 +14,15 @@ from lethe_eraser.objects import ObjectStore, S3Options
 from lethe_sandbox.ground_truth import GroundTruth
 from lethe_sandbox.seed import seed_sample
 from lethe_sandbox.stack import Addresses, S3Address
+from tests.support.databases import own_database
 
 SAMPLE = Path(lethe_sandbox.__file__).parent / "catalog.yaml"
 
 
 @pytest.fixture(scope="module")
 def sample_url(stack: Addresses) -> Iterator[str]:
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield stack.database_url(name)
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with own_database(stack) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,16 @@
 """The fixtures every other test stands on."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import redis
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from lethe_sandbox.stack import Addresses, S3Address
+from tests.support.databases import create, drop
 from tests.support.factories import BucketFactory, TopicFactory
+from tests.support.waiting import until_sync
 
 
 def test_a_database_of_its_own_is_empty(database_url: str) -> None:
@@ -15,6 +20,18 @@ def test_a_database_of_its_own_is_empty(database_url: str) -> None:
             " (SELECT count(*) FROM pg_tables WHERE schemaname = 'public')"
         ).fetchone()
     assert row == (18, 0)
+
+
+def test_a_database_goes_though_somebody_never_finished_logging_in(stack: Addresses) -> None:
+    name = create(stack)
+    at = (stack.postgres.host, stack.postgres.port)
+    with ThreadPoolExecutor(1) as pool, socket.create_connection(at) as client:
+        said = f"\0\3\0\0user\0{stack.postgres.user}\0database\0{name}\0\0".encode()
+        client.sendall((len(said) + 4).to_bytes(4, "big") + said)
+        assert client.recv(1) == b"R", "the server waits for the password"
+        dropping = pool.submit(drop, stack, name)
+        until_sync(dropping.done, what="the end of the database")
+    dropping.result()
 
 
 async def test_a_topic_of_its_own_has_the_partitions_of_the_contract(

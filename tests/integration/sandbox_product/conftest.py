@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from lethe_sandbox.audit import Report, audit
 from lethe_sandbox.ground_truth import GroundTruth
 from lethe_sandbox.stack import Addresses, S3Address
+from tests.support.databases import EMPTY, create, drop
 
 
 @dataclass(frozen=True)
@@ -30,24 +28,18 @@ class Sample:
 class Databases:
     """Databases of one module's own, gone when it ends."""
 
-    def __init__(self, addresses: Addresses, admin: psycopg.Connection) -> None:
+    def __init__(self, addresses: Addresses) -> None:
         self._addresses = addresses
-        self._admin = admin
         self._names: list[str] = []
 
-    def create(self, template: str = "template1") -> str:
+    def create(self, template: str = EMPTY) -> str:
         """Create a database, empty or as a copy of another; gives its name."""
-        name = f"test_{uuid4().hex}"
-        self._admin.execute(
-            sql.SQL("create database {} template {}").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
+        name = create(self._addresses, template)
         self._names.append(name)
         return name
 
     def drop(self, name: str) -> None:
-        self._admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        drop(self._addresses, name)
         self._names.remove(name)
 
     def drop_all(self) -> None:
@@ -60,7 +52,6 @@ class Databases:
 
 @pytest.fixture(scope="module")
 def databases(stack: Addresses) -> Iterator[Databases]:
-    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
-        made = Databases(stack, admin)
-        yield made
-        made.drop_all()
+    made = Databases(stack)
+    yield made
+    made.drop_all()
