@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from uuid import UUID
 
 import pytest
@@ -132,8 +133,14 @@ async def test_redis_knows_only_what_was_committed(
 
 
 async def test_a_dead_letter_topic_that_cannot_be_written_blocks_its_partition_only(
-    engine: AsyncEngine, kafka: str, topic: TopicFactory, publish: Publish
+    engine: AsyncEngine,
+    kafka: str,
+    topic: TopicFactory,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A producer waits so long for a topic that is not there before it gives up.
+    monkeypatch.setattr(import_module("lethe_outbox.dead_letter_topic"), "_DEADLINE_SECONDS", 2.0)
     name = await topic("orders", partitions=2)
     harness = Harness(engine, kafka, name)  # without its dead-letter topic
     await initialise_group(kafka, harness.group, [name])
