@@ -50,7 +50,7 @@ class Journey:
 def submit(clients: Clients, truth: GroundTruth) -> list[Journey]:
     """Ask for the erasure of everybody the ground truth wants erased."""
     return [
-        Journey(person, clients.submit(person.key, f"demo-{number}", _asked(person)))
+        Journey(person, clients.submit(person.key, f"demo-{truth.seed}-{number}", _asked(person)))
         for number, person in enumerate(truth.requested)
     ]
 
