@@ -1,21 +1,14 @@
 """A database with an outbox, and relay processes."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from tests.support.outbox_world import lay
+from tests.integration.relay.conftest import database_template, engine, laid
 from tests.support.relays import Relays
 
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    lay(database_url)
-    found = create_async_engine(database_url)
-    yield found
-    await found.dispose()
+__all__ = ["database_template", "engine", "laid"]
 
 
 @pytest.fixture
