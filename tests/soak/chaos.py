@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_sandbox.stack import Stack
 from tests.support import relay_process
-from tests.support.relay_process import ROOT
+from tests.support.forked import Forked
+
+ROOT: Final = Path(__file__).parents[2]
 
 SETTINGS: Final = {
     "lease_seconds": 5,
@@ -47,7 +49,7 @@ class Chaos:
     seed: int
     pause: float
     done: Counter[str] = field(default_factory=Counter)
-    relays: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    relays: list[Forked] = field(default_factory=list)
     consumer: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -119,13 +121,16 @@ class Chaos:
 
     def end(self) -> None:
         """Kill whoever runs."""
-        for process in [*self.relays, *([self.consumer] if self.consumer else [])]:
+        everybody: list[Forked | subprocess.Popen[bytes]] = [*self.relays]
+        if self.consumer is not None:
+            everybody.append(self.consumer)
+        for process in everybody:
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.kill()
             process.wait()
 
-    def _victim(self) -> subprocess.Popen[bytes]:
+    def _victim(self) -> Forked:
         return self._random.choice(self.relays)
 
     def _start_consumer(self) -> subprocess.Popen[bytes]:

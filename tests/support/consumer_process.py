@@ -1,13 +1,10 @@
-"""A consumer as a process: `python -m tests.support.consumer_process SETTINGS POINTS`."""
+"""A consumer as a process, to be killed and frozen."""
 
 import asyncio
-import json
 import logging
 import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +19,7 @@ from lethe_outbox.errors import PoisonError
 from lethe_outbox.quarantine import DeadRecord
 from lethe_outbox.redis_fast_path import RedisFastPath
 from tests.support.fail_points import FailPoint, arm
-
-ROOT = Path(__file__).parents[2]
+from tests.support.forked import Forked
 
 
 class Handler:
@@ -70,7 +66,18 @@ class Wanted:
     idle_transaction_seconds: int = 60
 
 
-async def main(wanted: Wanted) -> None:
+def start(wanted: Wanted, log: Path, points: Iterable[FailPoint] = ()) -> Forked:
+    """Start one; what it logs goes to `log`. At `points` it kills or freezes itself."""
+    return Forked(_run, wanted, tuple(points), out=log)
+
+
+def _run(wanted: Wanted, points: Iterable[FailPoint]) -> None:
+    for point in points:
+        arm(point, STEPS)
+    asyncio.run(_consumer(wanted))
+
+
+async def _consumer(wanted: Wanted) -> None:
     logging.basicConfig(level=logging.INFO)
     GROUP[0] = wanted.group
     stop = asyncio.Event()
@@ -99,21 +106,3 @@ async def main(wanted: Wanted) -> None:
     await runner.run(stop)
     await fast_path.close()
     await engine.dispose()
-
-
-def start(wanted: Wanted, log: Path, points: Iterable[FailPoint] = ()) -> subprocess.Popen[bytes]:
-    """Start one; what it logs goes to `log`. At `points` it kills or freezes itself."""
-    told = [json.dumps(asdict(wanted)), json.dumps([point.as_json() for point in points])]
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.support.consumer_process", *told],
-            cwd=ROOT,
-            stdout=output,
-            stderr=output,
-        )
-
-
-if __name__ == "__main__":
-    for each in json.loads(sys.argv[2]):
-        arm(FailPoint(**each), STEPS)
-    asyncio.run(main(Wanted(**json.loads(sys.argv[1]))))

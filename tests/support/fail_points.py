@@ -8,7 +8,7 @@ import inspect
 import os
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from lethe_outbox.relay.acknowledge import Acknowledger
@@ -43,10 +43,6 @@ class FailPoint:
     when: Side
     call: int = 1
     send: str = "SIGKILL"
-
-    def as_json(self) -> dict[str, Any]:
-        """For a process's arguments."""
-        return asdict(self)
 
 
 def arm(point: FailPoint, steps: Mapping[str, tuple[type, str]] = STEPS) -> None:

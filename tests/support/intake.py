@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from lethe_outbox import (
     initialise_group,
 )
 from lethe_relay.topics import specs
+from tests.support.forked import fork_lethe
 from tests.support.waiting import until
 
 GROUP = "lethe-intake"
@@ -67,13 +66,7 @@ class IntakeProcess:
 
     def __init__(self, variables: dict[str, str], log: Path) -> None:
         self._log = log
-        with log.open("wb") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "lethe_intake"],
-                env={**os.environ, **variables},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
+        self._process = fork_lethe({**os.environ, **variables}, "intake", "run", out=log)
 
     def lines(self) -> list[dict[str, Any]]:
         """What it logged so far, whole lines only."""
@@ -103,7 +96,7 @@ class IntakeProcess:
     async def ended(self, within: float = PATIENCE) -> int:
         """Wait for its end and give its exit code."""
         await until(lambda: self._process.poll() is not None, within=within, what="intake's end")
-        return self._process.returncode
+        return self._process.wait()
 
     def kill(self) -> None:
         """End it at once, if it still runs."""

@@ -1,29 +1,27 @@
-"""A janitor as a process, to be killed: `python -m tests.support.janitor_process URL`.
+"""A janitor as a process, to be killed.
 
 It waits for locks for a minute, so that a test that holds one knows where it stands.
 """
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lethe_outbox.upkeep import Upkeep, UpkeepRules
+from tests.support.forked import Forked
 
-ROOT = Path(__file__).parents[2]
+
+def start(url: str, log: Path) -> Forked:
+    """Start one; what it says goes to `log`."""
+    return Forked(_run, url, out=log)
 
 
-async def main(url: str) -> None:
+def _run(url: str) -> None:
+    asyncio.run(_janitor(url))
+
+
+async def _janitor(url: str) -> None:
     engine = create_async_engine(url)
     await Upkeep(engine, rules=UpkeepRules(lock_seconds=60)).run()
     await engine.dispose()
-
-
-def start(url: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "tests.support.janitor_process", url], cwd=ROOT)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))

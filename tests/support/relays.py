@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support import relay_process
 from tests.support.fail_points import FailPoint
+from tests.support.forked import Forked
 from tests.support.outbox_world import append_apart, events
 from tests.support.waiting import until
 
@@ -34,11 +34,9 @@ class Relays:
         self._url = url
         self._kafka = kafka
         self.log = log
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[Forked] = []
 
-    def start(
-        self, *points: FailPoint, settings: dict[str, Any] | None = None
-    ) -> subprocess.Popen[bytes]:
+    def start(self, *points: FailPoint, settings: dict[str, Any] | None = None) -> Forked:
         """Start one more, which kills or freezes itself at `points`."""
         told = {**SHORT, **(settings or {})}
         process = relay_process.start(self._url, self._kafka, self.log, told, points)
@@ -49,7 +47,7 @@ class Relays:
         """Start one and wait until it kills itself."""
         await self.died(self.start(*points))
 
-    async def died(self, process: subprocess.Popen[bytes]) -> None:
+    async def died(self, process: Forked) -> None:
         """Wait until a process has killed itself."""
         code = await until(process.poll, within=30, what="a relay that kills itself")
         assert code == -signal.SIGKILL, self.log.read_text()[-4000:]
@@ -62,7 +60,7 @@ class Relays:
             process.wait()
 
 
-async def froze(process: subprocess.Popen[bytes]) -> None:
+async def froze(process: Forked) -> None:
     """Wait until a process froze itself."""
     status = Path(f"/proc/{process.pid}/stat")
 

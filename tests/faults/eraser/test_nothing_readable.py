@@ -12,8 +12,9 @@ import httpx
 
 from lethe_contracts.topics import TOPICS, dead_letter_topic
 from lethe_sandbox.stack import S3Address
-from tests.faults.eraser.test_process import environment, lethe, publish, running
+from tests.faults.eraser.test_process import environment, publish, running
 from tests.integration.eraser.world import World, until_state
+from tests.support.forked import lethe
 from tests.support.outbox_world import drained, read_raw
 from tests.support.outbox_world import running as relaying
 from tests.support.traces import of_database, of_records, of_redis, traces

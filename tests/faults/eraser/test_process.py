@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +21,8 @@ from lethe_relay.topics import specs
 from lethe_sandbox.stack import S3Address
 from tests.faults.eraser.audit import of_sketches
 from tests.integration.eraser.world import NOTHING, OTHER, REF, SUBJECT, World, until_state
-from tests.support.topics import skip_to_end
+from tests.support.forked import Forked, fork_lethe, lethe
+from tests.support.topics import evict, skip_to_end
 from tests.support.waiting import until
 
 REQUESTS = 12
@@ -54,35 +53,21 @@ async def environment(
     return outside | {f"LETHE_ERASER_{name}": value for name, value in ours.items()}
 
 
-def lethe(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from lethe_runtime.cli import main; main()", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-
-
 @contextmanager
-def running(environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(environment: Mapping[str, str], log: Path) -> Iterator[Forked]:
     """An eraser process; killed at the end if it still runs.
 
     A failure in the block carries the end of the process's log, and whether it had ended by itself.
     """
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lethe_eraser"], env=environment, stdout=out, stderr=out
-        )
-        try:
-            yield process
-        except AssertionError as failure:
-            failure.add_note(f"the eraser (exit {process.poll()}) said last:\n{end_of(log)}")
-            raise
-        finally:
-            process.kill()
-            process.wait()
+    process = fork_lethe(environment, "eraser", "run", out=log)
+    try:
+        yield process
+    except AssertionError as failure:
+        failure.add_note(f"the eraser (exit {process.poll()}) said last:\n{end_of(log)}")
+        raise
+    finally:
+        process.kill()
+        process.wait()
 
 
 def end_of(log: Path) -> str:
@@ -121,6 +106,7 @@ async def test_killed_at_any_moment_the_person_is_erased_once(
             await until(condition, within=60, what=f"batch {batches}")
             process.send_signal(signal.SIGKILL)
             process.wait()
+        await evict(kafka, GROUP)
     with running(environment, log) as process:
         await until_state(world, "verified", within=60)
         process.send_signal(signal.SIGTERM)

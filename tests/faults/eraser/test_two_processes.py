@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from lethe_eraser.consumer import GROUP
 from lethe_sandbox.stack import S3Address
 from tests.faults.eraser.audit import (
     Before,
@@ -16,9 +17,11 @@ from tests.faults.eraser.audit import (
     look,
     of_sketches,
 )
-from tests.faults.eraser.test_process import environment, lethe, publish, running
+from tests.faults.eraser.test_process import environment, publish, running
 from tests.integration.eraser.world import OTHER, SUBJECT, World, until_state
+from tests.support.forked import lethe
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.topics import evict
 from tests.support.waiting import until
 
 __all__ = ["environment"]
@@ -75,6 +78,7 @@ async def test_killed_while_the_answer_of_s3_is_on_its_way(
             await amid_a_batch(world, proxy)
             process.send_signal(signal.SIGKILL)
             process.wait()
+    await evict(kafka, GROUP)
     assert await world.state() == "running"
     await assert_traceable(world, before, SUBJECT)
     with running(environment, log):

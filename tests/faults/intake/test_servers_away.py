@@ -38,6 +38,10 @@ class Database:
             query = text(f"select count(*) from lethe.{table}")  # noqa: S608 - a name of this file
             return int(connection.execute(query).scalar_one())
 
+    def told(self) -> int:
+        """Count the events of requests; a round of watermarks may be there as well."""
+        return self.count("outbox where key not like 'watermark-%'")
+
 
 @pytest.fixture
 def fresh(stack: Addresses) -> Iterator[Database]:
@@ -122,7 +126,7 @@ async def test_a_database_away_later(
 
     assert (first.status_code, again.status_code) == (202, 200)
     assert again.json()["id"] == first.json()["id"]
-    assert fresh.count("erasure_request") == fresh.count("outbox") == 1
+    assert fresh.count("erasure_request") == fresh.told() == 1
 
 
 async def test_a_broker_away_holds_no_submission_up(
@@ -186,7 +190,7 @@ async def test_a_kill_between_promises_loses_and_doubles_nothing(
                 assert promised.setdefault(subject, answer.json()["id"]) == answer.json()["id"]
     finally:
         second.kill()
-    events = fresh.count("outbox where key not like 'watermark-%'")
+    events = fresh.told()
     assert fresh.count("erasure_request") == events == len(subjects)
 
 

@@ -1,7 +1,6 @@
 """A database with an inbox, and consumer processes."""
 
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from lethe_outbox.migrations import create_inbox
 from tests.support import consumer_process
 from tests.support.consumer_process import Wanted
 from tests.support.fail_points import FailPoint
+from tests.support.forked import Forked
 
 PARTITIONS = 2
 
@@ -33,9 +33,9 @@ class Group:
     log: Path
     events: list[str] = field(default_factory=list)
     poison: list[str] = field(default_factory=list)
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Forked] = field(default_factory=list)
 
-    def start(self, *points: FailPoint) -> subprocess.Popen[bytes]:
+    def start(self, *points: FailPoint) -> Forked:
         process = consumer_process.start(self.wanted, self.log, points)
         self.processes.append(process)
         return process

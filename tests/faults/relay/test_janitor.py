@@ -5,6 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -178,7 +179,7 @@ BEFORE_THE_NOTE = "select * from lethe.outbox_upkeep for update"
     ids=["before-attaching", "before-looking", "before-dropping", "before-noting"],
 )
 async def test_a_janitor_killed_at_a_step_is_followed_by_one_that_finishes(
-    engine: AsyncEngine, database_url: str, obstacle: str, *, dropped: bool
+    engine: AsyncEngine, database_url: str, tmp_path: Path, obstacle: str, *, dropped: bool
 ) -> None:
     old = await a_month_that_is_over(engine)
     (dead,) = await put_old(engine, Message("t", "k", b"3"))
@@ -193,7 +194,7 @@ async def test_a_janitor_killed_at_a_step_is_followed_by_one_that_finishes(
     before = await stored(engine), await names(engine)
     async with engine.connect() as other:
         await hold(other, obstacle.format(old=old))
-        janitor = janitor_process.start(database_url)
+        janitor = janitor_process.start(database_url, tmp_path / "janitor.log")
         try:
             await until(lambda: waiting(engine), what="a janitor that waits")
         finally:

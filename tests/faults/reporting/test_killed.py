@@ -5,9 +5,11 @@ import signal
 import httpx
 import psycopg
 
+from lethe_reporting.consumer import DEAD_LETTER_GROUP, GROUP
 from tests.integration.reporting.process import Processes
 from tests.integration.reporting.running import a_client, make_key
 from tests.integration.reporting.story import Story
+from tests.support.topics import evict
 from tests.support.waiting import until
 
 
@@ -19,7 +21,7 @@ def counted(url: str, query: str) -> int:
 
 
 async def test_killed_amid_the_work_it_ends_with_every_event_once(
-    processes: Processes, reporting_url: str
+    processes: Processes, reporting_url: str, kafka: str
 ) -> None:
     stories = [Story() for _ in range(150)]
     lives = [story.life() for story in stories]
@@ -32,6 +34,8 @@ async def test_killed_amid_the_work_it_ends_with_every_event_once(
 
     await until(logged, what="the first batch", within=60)
     assert await processes.stop(process, signal.SIGKILL) == -signal.SIGKILL
+    for group in (GROUP, DEAD_LETTER_GROUP):
+        await evict(kafka, group)
 
     again = await processes.start()
     verified = "select count(*) from lethe.request where state = 'verified'"

@@ -2,26 +2,17 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 
 from tests.integration.intake.conftest import Intake
+from tests.support import forked
 from tests.support.intake import environment, prepare_kafka
-
-LETHE = [sys.executable, "-c", "from lethe_runtime.cli import main; main()"]
 
 
 def lethe(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
-    return subprocess.run(
-        [*LETHE, *arguments],
-        env={**kept, **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return forked.lethe({**kept, **variables}, *arguments)
 
 
 async def test_migrating_makes_tables_and_group_and_may_be_repeated(

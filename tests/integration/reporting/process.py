@@ -4,8 +4,8 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,16 +13,19 @@ from aiokafka import AIOKafkaProducer
 
 from lethe_contracts.codec import Envelope, encode
 from lethe_contracts.events import Event
+from tests.support.forked import Forked, fork_lethe
+from tests.support.waiting import until
 
 
 class Processes:
     """Starts the service and publishes for it; nothing is left running at the end."""
 
-    def __init__(self, environment: dict[str, str], bootstrap: str) -> None:
+    def __init__(self, environment: dict[str, str], bootstrap: str, folder: Path) -> None:
         outside = {name: value for name, value in os.environ.items() if "LETHE_" not in name}
         self._environment = {**outside, **environment}
         self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
-        self._started: list[asyncio.subprocess.Process] = []
+        self._folder = folder
+        self._started: dict[Forked, Path] = {}
 
     async def __aenter__(self) -> Self:
         await self._producer.start()
@@ -36,37 +39,34 @@ class Processes:
     ) -> None:
         await self._producer.stop()
         for process in self._started:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
+            process.kill()
+            await asyncio.to_thread(process.wait)
 
-    async def start(self) -> asyncio.subprocess.Process:
-        """Start the service; it logs to a pipe that `port` reads."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "lethe_reporting",
-            env=self._environment,
-            stdout=asyncio.subprocess.PIPE,
+    async def start(self) -> Forked:
+        """Start the service; it logs to a file that `port` reads."""
+        number = len(self._started)
+        log = self._folder / f"reporting-{number}.log"
+        process = fork_lethe(
+            self._environment, "reporting", "run", out=log, err=log.with_suffix(".err")
         )
-        self._started.append(process)
+        self._started[process] = log
         return process
 
-    async def port(self, process: asyncio.subprocess.Process) -> int:
+    async def port(self, process: Forked) -> int:
         """Wait until the service listens, and say where."""
-        assert process.stdout is not None
-        async for line in process.stdout:
-            said = json.loads(line)
-            if said["event"] == "listening":
-                return int(said["port"])
-        raise AssertionError("the service ended before it listened")
 
-    async def stop(self, process: asyncio.subprocess.Process, how: signal.Signals) -> int:
+        def listening() -> int | None:
+            whole = self._started[process].read_text().rpartition("\n")[0].splitlines()
+            lines = [line for line in map(json.loads, whole) if line["event"] == "listening"]
+            assert lines or process.poll() is None, "the service ended before it listened"
+            return int(lines[0]["port"]) if lines else None
+
+        return await until(listening, within=60, what="the service's port") or 0
+
+    async def stop(self, process: Forked, how: signal.Signals) -> int:
         """Send a signal and wait for the end: its exit code."""
         process.send_signal(how)
-        await process.communicate()
-        assert process.returncode is not None
-        return process.returncode
+        return await asyncio.to_thread(process.wait)
 
     async def publish(self, envelopes: Sequence[Envelope[Event]]) -> None:
         """Publish in order, and wait until Kafka has everything."""

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from lethe_reporting.api import READ
 from lethe_reporting.storage.projection import project
 from lethe_runtime import database
 from lethe_runtime.api_keys import create_key
+from tests.support.forked import lethe
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +109,9 @@ class Service:
 
     async def lethe(self, *arguments: str) -> tuple[int, str, str]:
         """Run `lethe` as an operator would: its exit code, output and errors."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            "from lethe_runtime.cli import main; main()",
-            *arguments,
-            env={**_own_environment(), **self.environment},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+        environment = {**_own_environment(), **self.environment}
+        done = await asyncio.to_thread(lethe, environment, *arguments)
+        return done.returncode, done.stdout, done.stderr
 
 
 def _own_environment() -> dict[str, str]:
