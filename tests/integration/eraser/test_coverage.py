@@ -294,7 +294,7 @@ async def test_the_command_explains_what_happens_to_each_column(world: World, le
     assert "public.sketch_task:" in plain.output
     assert "nobody is erased while" not in plain.output
     unknown = await run_lethe(lethe, "explain", "skech")
-    assert unknown.exit_code == 2
+    assert unknown.exit_code == 1
     assert "did you mean sketch?" in unknown.output
 
 
@@ -390,7 +390,7 @@ async def test_scaffold_writes_an_entry_for_a_client_table_and_names_no_person(
     }
     assert SUBJECT not in answer.output
     unknown = await run_lethe(lethe, "scaffold", "client_v3")
-    assert unknown.exit_code == 2
+    assert unknown.exit_code == 1
     assert "client_v2" in unknown.output
     elsewhere = await run_lethe(lethe, "scaffold", "nowhere.client")
     assert "nowhere.client: there is no such table; schema nowhere has none" in elsewhere.output

@@ -28,6 +28,8 @@ REFUSED = 2
 """Exit code: erasing by this catalog would fail, or it could not be checked."""
 AWAY = 1
 """Exit code of what only shows something: a server does not answer."""
+NO_SUCH_THING = 1
+"""Exit code of what only shows something: there is no such table or type, or no entry for it."""
 
 _T = TypeVar("_T")
 
@@ -78,12 +80,12 @@ def print_entry(
     table: Annotated[str, typer.Argument(help="With its schema, unless that is public.")],
 ) -> None:
     """Print the entry for a new table, from its columns and a sample of rows. Writes nothing."""
+    container = _usable()
+    catalog = container.catalog()
     try:
-        container = _container()
-        catalog = container.catalog()
         typer.echo(_ask(container, lambda asked: scaffold(asked, catalog, table)), nl=False)
     except CatalogError as error:
-        _refuse(str(error))
+        _refuse(str(error), NO_SUCH_THING)
 
 
 @app.command("explain")
@@ -91,14 +93,12 @@ def explain_type(
     request_type: Annotated[str, typer.Argument(metavar="TYPE")], *, as_json: AsJson = False
 ) -> None:
     """Say what happens to each column of a request type, and to the objects it names."""
-    try:
-        container = _container()
-    except CatalogError as error:
-        _refuse(str(error))
+    container = _usable()
     catalog = container.catalog()
     feature = catalog.features.get(request_type)
     if feature is None:
-        _refuse(f"unknown type {request_type}; {did_you_mean(request_type, catalog.features)}")
+        near = did_you_mean(request_type, catalog.features)
+        _refuse(f"unknown type {request_type}; {near}", NO_SUCH_THING)
     tables = {(t.table.schema, t.table.name) for t in feature.tables}
     fates = explain(feature, _ask(container, lambda asked: describe(asked, tables)))
     rule = account_rule(catalog.active_account)
@@ -124,6 +124,13 @@ def _container() -> EraserContainer:
     container = EraserContainer(settings=settings)
     container.handlers()  # their options are part of the catalog
     return container
+
+
+def _usable() -> EraserContainer:
+    try:
+        return _container()
+    except CatalogError as error:
+        _refuse(str(error))
 
 
 async def _checked(connection: AsyncConnection, container: EraserContainer) -> Sequence[Finding]:
