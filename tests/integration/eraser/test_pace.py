@@ -36,6 +36,12 @@ class Stages:
 
     def __init__(self, eraser: Eraser) -> None:
         self.ended: list[tuple[str, int]] = []
+        self.plans: list[Intent] = []
+        self._reads = 0
+        self._read: dict[int, asyncio.Event] = {}
+        self._before: dict[int, Callable[[], object]] = {}
+        self._collect = eraser.batches.collect
+        put_in(eraser.batches, "collect", self._reading)
         self._waits: dict[tuple[str, int], asyncio.Event] = {}
         self._reached: dict[tuple[str, int], asyncio.Event] = {}
         for name in ("delete", "mask"):
@@ -51,6 +57,21 @@ class Stages:
             self._reached.setdefault((step, batch), asyncio.Event()).wait(), timeout=30
         )
 
+    def before_reading(self, number: int, do: Callable[[], object]) -> None:
+        """Do something before so many batches are read, when those before it are not masked."""
+        self._before[number] = do
+
+    async def read(self, number: int) -> None:
+        """Wait until so many batches are read."""
+        await asyncio.wait_for(self._read.setdefault(number, asyncio.Event()).wait(), timeout=30)
+
+    async def _reading(self, *args: Any) -> Intent:
+        self._reads += 1
+        self._before.get(self._reads, _nothing)()
+        self.plans.append(await self._collect(*args))
+        self._read.setdefault(len(self.plans), asyncio.Event()).set()
+        return self.plans[-1]
+
     def _watched(self, name: str, step: Step) -> Step:
         async def run(*args: Any) -> Any:
             intent = next(one for one in args if isinstance(one, Intent))
@@ -63,6 +84,19 @@ class Stages:
             return done
 
         return run
+
+
+def _nothing() -> None:
+    """Do it."""
+
+
+async def sketched(world: World, sketches: int) -> tuple[Eraser, Stages]:
+    """Let a person with so many sketches be erased by batches of one client row."""
+    for number in range(sketches):
+        await world.sketch(number)
+    await world.accept(world.requested())
+    eraser = world.eraser(batch_rows=1)
+    return eraser, Stages(eraser)
 
 
 async def test_a_batch_spans_types_and_tables(world: World) -> None:
@@ -85,11 +119,7 @@ async def test_a_batch_spans_types_and_tables(world: World) -> None:
 
 
 async def test_rows_are_masked_while_the_next_batch_is_deleted(world: World) -> None:
-    for number in range(4):
-        await world.sketch(number)
-    await world.accept(world.requested())
-    eraser = world.eraser(batch_rows=1)
-    stages = Stages(eraser)
+    eraser, stages = await sketched(world, 4)
     mask = stages.hold_up("mask", 1)
     running = asyncio.create_task(eraser.until_idle())
     await stages.reached("mask", 1)
@@ -101,25 +131,10 @@ async def test_rows_are_masked_while_the_next_batch_is_deleted(world: World) -> 
 
 
 async def test_no_third_batch_begins_while_two_are_not_masked(world: World) -> None:
-    for number in range(4):
-        await world.sketch(number)
-    await world.accept(world.requested())
-    eraser = world.eraser(batch_rows=1)
-    stages = Stages(eraser)
+    eraser, stages = await sketched(world, 4)
     mask = stages.hold_up("mask", 1)
-    collect, read = eraser.batches.collect, asyncio.Event()
-    plans: list[Intent] = []
-
-    async def collected(*args: Any) -> Intent:
-        plan = await collect(*args)
-        plans.append(plan)
-        if len(plans) == 3:
-            read.set()
-        return plan
-
-    put_in(eraser.batches, "collect", collected)
     running = asyncio.create_task(eraser.until_idle())
-    await asyncio.wait_for(read.wait(), timeout=30)
+    await stages.read(3)
     # The third is found, and its intent waits: it would be the third to finish after a crash.
     await stages.reached("delete", 2)
     assert await world.value("select batches from lethe.job") == 2
@@ -130,11 +145,7 @@ async def test_no_third_batch_begins_while_two_are_not_masked(world: World) -> N
 
 
 async def test_masks_come_in_the_order_of_batches(world: World) -> None:
-    for number in range(3):
-        await world.sketch(number)
-    await world.accept(world.requested())
-    eraser = world.eraser(batch_rows=1)
-    stages = Stages(eraser)
+    eraser, stages = await sketched(world, 3)
     delete = stages.hold_up("delete", 1)
     running = asyncio.create_task(eraser.until_idle())
     await stages.reached("delete", 2)
@@ -186,44 +197,25 @@ async def test_a_request_of_two_client_rows_is_of_one_batch(world: World) -> Non
     eraser = world.eraser(batch_rows=1)
     stages = Stages(eraser)
     mask = stages.hold_up("mask", 1)
-    collect, read = eraser.batches.collect, asyncio.Event()
-    plans: list[Intent] = []
-
-    async def collected(*args: Any) -> Intent:
-        plans.append(await collect(*args))
-        if len(plans) == 2:
-            read.set()
-        return plans[-1]
-
-    put_in(eraser.batches, "collect", collected)
     running = asyncio.create_task(eraser.until_idle())
-    await asyncio.wait_for(read.wait(), timeout=30)
+    await stages.read(2)
     mask.set()
     await running
     assert await world.state() == "verified"
     assert await world.value("select round from lethe.job") == 1
-    assert [len(plan.rows) for plan in plans] == [2, 2]
+    assert [len(plan.rows) for plan in stages.plans] == [2, 2]
 
 
 async def test_an_error_in_the_next_batch_does_not_break_the_one_before(world: World) -> None:
-    for number in range(3):
-        await world.sketch(number)
-    await world.accept(world.requested())
-    eraser = world.eraser(batch_rows=1)
-    stages = Stages(eraser)
+    eraser, stages = await sketched(world, 3)
     delete = stages.hold_up("delete", 1)
-    collect = eraser.batches.collect
     failed = asyncio.Event()
-    plans: list[int] = []
 
-    async def breaks_once(*args: Any) -> Any:
-        plans.append(1)
-        if len(plans) == 2:
-            failed.set()
-            raise KeyError
-        return await collect(*args)
+    def breaks() -> None:
+        failed.set()
+        raise KeyError
 
-    put_in(eraser.batches, "collect", breaks_once)
+    stages.before_reading(2, breaks)
     running = asyncio.create_task(eraser.until_idle())
     await asyncio.wait_for(failed.wait(), timeout=30)
     delete.set()
@@ -246,25 +238,14 @@ async def test_a_manifest_that_the_batch_before_deleted_is_not_missed(world: Wor
     await world.accept(world.requested())
     eraser = world.eraser(batch_rows=1)
     stages = Stages(eraser)
-    collect = eraser.batches.collect
-    plans: list[int] = []
+    bucket, manifest = world.buckets["documents"], f"manifests/{SUBJECT}-1.json"
 
-    async def after_the_delete(*args: Any) -> Any:
-        plans.append(1)
-        if len(plans) == 2:
-            manifest = f"manifests/{SUBJECT}-1.json"
-            versions = world.s3.list_object_versions(
-                Bucket=world.buckets["documents"], Prefix=manifest
-            )["Versions"]
-            for version in versions:
-                world.s3.delete_object(
-                    Bucket=world.buckets["documents"],
-                    Key=manifest,
-                    VersionId=version["VersionId"],
-                )
-        return await collect(*args)
+    def delete() -> None:
+        versions = world.s3.list_object_versions(Bucket=bucket, Prefix=manifest)["Versions"]
+        for version in versions:
+            world.s3.delete_object(Bucket=bucket, Key=manifest, VersionId=version["VersionId"])
 
-    put_in(eraser.batches, "collect", after_the_delete)
+    stages.before_reading(2, delete)
     mask = stages.hold_up("mask", 1)
     running = asyncio.create_task(eraser.until_idle())
     await until_begun(world, 2)
@@ -288,16 +269,8 @@ async def test_an_object_that_the_batch_before_deleted_was_not_missing(
         eraser = world.eraser(batch_rows=1, objects=store)
         stages = Stages(eraser)
         mask = stages.hold_up("mask", 1)
-        collect = eraser.batches.collect
-        plans: list[int] = []
-
-        async def when_it_is_gone(*args: Any) -> Any:
-            plans.append(1)
-            if len(plans) == 2:
-                world.s3.delete_object(Bucket=results, Key=f"public/{SUBJECT}-1.png")
-            return await collect(*args)
-
-        put_in(eraser.batches, "collect", when_it_is_gone)
+        key = f"public/{SUBJECT}-1.png"
+        stages.before_reading(2, lambda: world.s3.delete_object(Bucket=results, Key=key))
         running = asyncio.create_task(eraser.until_idle())
         await until_begun(world, 2)
         mask.set()

@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from dependency_injector import providers
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -21,23 +23,18 @@ from lethe_contracts.events import Event, JobEvent, Requested
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.sources import INTAKE
 from lethe_contracts.topics import REQUESTS
-from lethe_eraser import handlers
 from lethe_eraser.catalog import Catalog
 from lethe_eraser.catalog import load as load_catalog
 from lethe_eraser.consumer import Acceptance
+from lethe_eraser.container import EraserContainer
 from lethe_eraser.execute.batch import Batches
 from lethe_eraser.execute.forecasting import Forecaster
-from lethe_eraser.execute.references import References
 from lethe_eraser.execute.rounds import Rounds
-from lethe_eraser.execute.stopwatch import Stopwatch
 from lethe_eraser.execute.worker import Assignment, Executor, MayBegin, at_any_time, utc_now
-from lethe_eraser.fence import Fence
-from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.objects import ObjectStore, S3Options
 from lethe_eraser.pace import RowBudget
-from lethe_eraser.storage.accounts import Accounts
+from lethe_eraser.settings import EraserSettings
 from lethe_eraser.storage.events import Announcer
-from lethe_eraser.storage.journal import Journal
 from lethe_eraser.verify import Verification
 from lethe_eraser.window import Window
 from lethe_outbox import Outbox, Record
@@ -195,86 +192,42 @@ class World:
         may_begin: MayBegin = at_any_time,
         budget: RowBudget | None = None,
     ) -> Eraser:
-        """Put an eraser together as the container does."""
-        registry = CollectorRegistry()
-        metrics = EraserMetrics(registry)
-        store = objects or self.store
-        announcer = Announcer(Outbox("lethe"))
-        accounts = Accounts.of(self.catalog.active_account, self.cipher)
-        fence = Fence(announcer, CONTROL_FRESH, accounts)
-        journal = Journal(self.cipher)
-        budget = budget or RowBudget()
-        batches = Batches(
-            engine=self.engine,
-            sources=self.catalog.client_tables,
-            handlers=handlers.build(self.catalog, store),
-            objects=store,
-            journal=journal,
-            announcer=announcer,
-            fence=fence,
-            metrics=metrics,
-            batch_rows=batch_rows,
-            references=References(self.catalog.look_ups),
-            budget=budget,
+        """Let the container put an eraser together, of this world's parts instead of servers."""
+        container = EraserContainer(settings=self._settings(batch_rows, concurrency))
+        ours = (
+            (container.engine, self.engine),
+            (container.catalog, self.catalog),
+            (container.cipher, self.cipher),
+            (container.window, self.window),
+            (container.clock, self.clock),
+            (container.objects, objects or self.store),
+            (container.budget, budget or RowBudget()),
+            (container.preflight, SimpleNamespace(may_begin=may_begin)),
+            (container.invalidator, None),
         )
-        verification = Verification(
-            engine=self.engine,
-            catalog=self.catalog,
-            objects=store,
-            journal=journal,
-            announcer=announcer,
-            fence=fence,
-            metrics=metrics,
-            budget=budget,
-        )
-        rounds = Rounds(
-            engine=self.engine,
-            sources=self.catalog.client_tables,
-            cipher=self.cipher,
-            batches=batches,
-            verification=verification,
-            journal=journal,
-            announcer=announcer,
-            fence=fence,
-        )
-        stopwatch = Stopwatch()
-        assignment = Assignment()
-        assignment.assign(range(16))
-        readiness = Readiness(["database", "kafka", "s3"])
-        executor = Executor(
-            engine=self.engine,
-            rounds=rounds,
-            announcer=announcer,
-            assignment=assignment,
-            window=self.window,
-            readiness=readiness,
-            concurrency=concurrency,
-            control_fresh=CONTROL_FRESH,
-            clock=self.clock,
-            may_begin=may_begin,
-            stopwatch=stopwatch,
-        )
-        forecaster = Forecaster(
-            engine=self.engine,
-            sources=self.catalog.client_tables,
-            cipher=self.cipher,
-            stopwatch=stopwatch,
-            assignment=assignment,
-            metrics=metrics,
-            window=self.window,
-            workers=concurrency,
-            batch_rows=batch_rows,
-            clock=self.clock,
-        )
+        for provider, part in ours:
+            provider.override(providers.Object(part))
+        container.assignment().assign(range(16))
         return Eraser(
-            executor,
-            batches,
-            rounds,
-            verification,
-            assignment,
-            registry,
-            readiness,
-            forecaster,
+            container.executor(),
+            container.batches(),
+            container.rounds(),
+            container.verification(),
+            container.assignment(),
+            container.registry(),
+            container.readiness(),
+            container.forecaster(),
+        )
+
+    def _settings(self, batch_rows: int, concurrency: int) -> EraserSettings:
+        return EraserSettings(
+            database_url=SecretStr("postgresql+psycopg://nobody@localhost:1/nowhere"),
+            kafka_bootstrap="localhost:1",
+            catalog=Path(__file__),
+            subject_cipher_keys=SecretStr(self.ring.render()),
+            control_fresh_seconds=CONTROL_FRESH.total_seconds(),
+            batch_rows=batch_rows,
+            concurrency=concurrency,
         )
 
     def requested(self, *, attempt: int = 1, request_id: UUID | None = None, days: int = 5,
