@@ -28,6 +28,8 @@ from lethe_outbox.topics import partition_counts
 
 _log: Final = logging.getLogger(__name__)
 
+_AWAY: Final = (KafkaError, OSError, TimeoutError)
+
 State = Literal["ok", "away"]
 OnState = Callable[[State, str], None]
 OnAssigned = Callable[[frozenset[int]], None]
@@ -168,7 +170,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
                 # The process stays, not ready, so that the gauge is seen and somebody comes.
                 await stop.wait()
                 raise lost from error
-            except (KafkaError, OSError, TimeoutError) as error:
+            except _AWAY as error:
                 failures += 1
                 name = type(error).__name__
                 self._tell("away", name)
@@ -203,7 +205,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
             self._heard = asyncio.get_running_loop().time()
             while not stop.is_set():
                 await self._poll(consumer)
-        except KafkaError as error:
+        except _AWAY as error:
             # Told before the stop, which may take its time.
             self._tell("away", type(error).__name__)
             raise

@@ -1,7 +1,7 @@
 """Creating topics as agreed, and refusing to work with others."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -70,18 +70,22 @@ async def ensure_topics(
     async for attempt in retrying:
         with attempt:
             created = await _create(bootstrap, wanted)
+    new = {spec.name: spec.partitions for spec in wanted if spec.name in created}
     async for attempt in retrying:
         with attempt:
-            await _wait_until_known(bootstrap, created)
+            await _wait_until_known(bootstrap, new)
     existing = {spec.name: spec.partitions for spec in wanted if spec.name not in created}
     if existing:
         await check_partitions(bootstrap, existing)
     return created
 
 
-async def _wait_until_known(bootstrap: str, created: Collection[str]) -> None:
-    """Fail as a broker that is not settled would, while it does not know what it just created."""
-    if created and len(await partition_counts(bootstrap, created)) < len(created):
+async def _wait_until_known(bootstrap: str, created: Mapping[str, int]) -> None:
+    """Fail as a broker that is not settled would, while it does not know what it just created.
+
+    Of a topic that was deleted a moment ago it may still know the partitions.
+    """
+    if created and await partition_counts(bootstrap, created) != created:
         raise UnknownTopicOrPartitionError
 
 
