@@ -15,11 +15,11 @@ from lethe_eraser.storage.journal import Journal
 from lethe_eraser.verify import Invalidator
 from lethe_outbox import Outbox
 from lethe_sandbox.stack import S3Address
-from tests.integration.eraser.conftest import world
+from tests.integration.eraser.conftest import database_template, world
 from tests.integration.eraser.world import CATALOG, CONTROL_FRESH, Eraser, World, open_store
 from tests.support.edges import Edges
 
-__all__ = ["world"]
+__all__ = ["database_template", "world"]
 
 MakeWorld = Callable[..., Awaitable[World]]
 

@@ -33,7 +33,7 @@ async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[s
         Columns (`schema.table.column`) of claimed tables that the catalog neither masks nor keeps.
 
     Raises:
-        CatalogError: A claimed table or column is missing, a mask does not fit its column, a CHECK
+        CatalogError: A claimed table or column is missing, a mask does not fit its column, a CHECK,
             a unique index or a foreign key would refuse it, the key of a client table does not tell
             its rows apart, or no index serves a look-up or the question for an active account.
     """
