@@ -110,6 +110,20 @@ async def test_the_keys_of_a_crowded_folder_are_found_however_many_are_asked_for
         assert await store.remaining(refs) == frozenset(refs) - frozenset(many)
 
 
+async def test_the_few_keys_of_many_small_folders_are_found_and_go(
+    store: ObjectStore, server: S3Address, versioned: str, plain: str
+) -> None:
+    wanted = [f"e/{number}/{page}.png" for number in range(1, 5) for page in range(1, 4)]
+    others = [*(f"{name}.bak" for name in wanted), *(f"e/1/{n}x.png" for n in range(60))]
+    for bucket in (plain, versioned):
+        refs, left = put(server, bucket, wanted), put(server, bucket, others)
+        absent = [ObjectRef(bucket, f"e/{number}/9.png") for number in range(1, 7)]
+        put(server, bucket, wanted[:2])  # a second version, where there are any
+        assert await store.remaining([*refs, *absent]) == frozenset(refs)
+        assert (await store.delete(refs)).gone == frozenset(refs)
+        assert await store.remaining([*refs, *left]) == frozenset(left)
+
+
 async def test_a_locked_version_is_refused_by_its_key_alone(
     server: S3Address, make_bucket: BucketFactory
 ) -> None:

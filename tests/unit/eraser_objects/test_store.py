@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from pydantic import SecretStr
@@ -204,6 +205,45 @@ async def test_a_throttled_prefix_is_slowed_down_and_told(store: ObjectStore) ->
         assert (await store.delete(plain("a/1", "a/2"))).gone == frozenset(plain("a/1", "a/2"))
     assert throttled == [("plain", 1)] * 3
     assert noted["SlowDown"] == 2
+
+
+async def test_the_few_keys_of_a_folder_are_listed_together_and_not_much_else(
+    store: ObjectStore,
+) -> None:
+    folders = {f"e/{number}/": [f"e/{number}/{page}.png" for page in "123"] for number in (4, 5)}
+    crowded, first, last = "r/", "r/a.png", "r/z.png"
+
+    def script(sent: Sent) -> tuple[int, str]:
+        if sent.operation == "GetBucketVersioning":
+            return versioning("Enabled")
+        prefix = parse_qs(sent.url.partition("?")[2])["prefix"][0]
+        if prefix in folders:
+            return listing(*(("Version", key, "1") for key in folders[prefix]))
+        if prefix == crowded:
+            status, body = listing(("Version", first, "1"), ("Version", "r/b.png", "1"))
+            return status, body.replace(
+                "<IsTruncated>false", "<NextKeyMarker>r/b.png</NextKeyMarker><IsTruncated>true"
+            )
+        assert prefix == last
+        return listing(("Version", last, "1"), ("Version", f"{last}.bak", "1"))
+
+    keys = [*(key for some in folders.values() for key in some), first, last, "alone.png", "top"]
+    listed = {*keys} - {"alone.png", "top"}
+
+    def answer(sent: Sent) -> tuple[int, str]:
+        if any(f"prefix={key}" in sent.url for key in ("alone.png", "top")):
+            return listing()
+        return script(sent)
+
+    with scripted(store, ["plain"], answer) as sent:
+        assert await store.remaining(plain(*keys)) == frozenset(plain(*listed))
+    asked = [parse_qs(one.url.partition("?")[2]) for one in sent[1:]]
+    sizes = {one["prefix"][0]: one.get("max-keys", ["1000"])[0] for one in asked}
+    assert len(asked) == len(sizes)
+    assert sizes == {
+        "e/4/": "48", "e/5/": "48", "r/": "32",
+        "r/z.png": "1000", "alone.png": "1000", "top": "1000",
+    }  # fmt: skip
 
 
 async def test_tags_are_added_to_what_is_there_version_by_version(store: ObjectStore) -> None:

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 SWEEP_FROM: Final = 8
-"""Keys from which on neighbours are listed together, and keys that each page must settle."""
+"""Keys from which on neighbours are listed by whole pages, and keys that each page must settle."""
 
 LEVELS: Final = 2
 """The level of `groups` at which keys stand alone."""
+
+ENTRIES_PER_KEY: Final = 16
+"""How much of a folder is listed for few keys: reading more costs more than asking for each."""
+
+_FOLDER_FROM: Final = 2
+"""Keys of one folder from which on it is listed: it is often of one request, and small."""
 
 _NOT_FOUND: Final = 404
 
@@ -46,20 +52,21 @@ def groups(keys: Iterable[str], level: int) -> list[list[str]]:
     """Group keys that are likely neighbours in a listing, each group in the order S3 lists it.
 
     At level 0 by the first folder of their path, at level 1 by the whole folder, then one by one;
-    groups too small to be worth a listing fall into single keys.
+    groups too small to be worth a listing fall into single keys. The bucket itself is no folder.
     """
     found: dict[str, list[str]] = {}
     for key in sorted(set(keys)):
         folder = (key.partition("/")[0], key.rpartition("/")[0], key)[min(level, LEVELS)]
         found.setdefault(folder, []).append(key)
-    whole = [group for group in found.values() if len(group) >= SWEEP_FROM]
-    return whole + [[k] for group in found.values() if len(group) < SWEEP_FROM for k in group]
+    least = {folder: _FOLDER_FROM if level and folder else SWEEP_FROM for folder in found}
+    whole = [group for folder, group in found.items() if len(group) >= least[folder]]
+    return whole + [[k] for f, group in found.items() if len(group) < least[f] for k in group]
 
 
 def sweep_keys(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
     """List what lies around `keys` (sorted) until they are settled or asking singly is cheaper."""
     seen, wanted, settled = Seen(), frozenset(keys), 0
-    more: dict[str, Any] = {"Prefix": _common_start(keys)}
+    more: dict[str, Any] = {"Prefix": _common_start(keys), **_page_size(keys)}
     while True:
 
         def page(client: "S3Client", arguments: dict[str, Any]) -> Any:
@@ -83,7 +90,7 @@ def sweep_keys(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
 def sweep_versions(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
     """The same for versions; with a single key, every version of exactly that key."""
     seen, wanted, settled = Seen(), frozenset(keys), 0
-    more: dict[str, Any] = {"Prefix": _common_start(keys)}
+    more: dict[str, Any] = {"Prefix": _common_start(keys), **_page_size(keys)}
     while True:
 
         def page(client: "S3Client", arguments: dict[str, Any]) -> Any:
@@ -136,6 +143,11 @@ def _common_start(keys: Sequence[str]) -> str:
     first, last = keys[0], keys[-1]
     pairs = enumerate(zip(first, last, strict=False))
     return first[: next((i for i, (a, b) in pairs if a != b), min(len(first), len(last)))]
+
+
+def _page_size(keys: Sequence[str]) -> dict[str, int]:
+    few = 1 < len(keys) < SWEEP_FROM
+    return {"MaxKeys": ENTRIES_PER_KEY * len(keys)} if few else {}
 
 
 def _versions(answer: Any) -> Iterator[Version]:
