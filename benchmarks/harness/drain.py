@@ -79,6 +79,7 @@ class Team:
                 raise TimeoutError("the relays do not get there")
             for worker in self.workers:
                 worker.check()
+            # Progress stands in shared memory, and nobody tells of it.
             time.sleep(look)
 
 

@@ -7,6 +7,7 @@ from benchmarks.harness.told import hear_now, say
 
 _WARM_UP_RATE = 20
 _QUIET_SECONDS = 1
+"""Between the warm-up and what is measured, so that nothing of the one waits in the other."""
 
 
 def write(commit: Callable[[int], None], rate: float, count: int, warm_up: int) -> None:
@@ -20,6 +21,7 @@ def write(commit: Callable[[int], None], rate: float, count: int, warm_up: int) 
     def at_rate(numbers: range, per_second: float) -> None:
         started = time.monotonic()
         for place, number in enumerate(numbers):
+            # The rate is what is asked for: late ones follow at once, early ones wait.
             time.sleep(max(0.0, started + place / per_second - time.monotonic()))
             commit(number)
             committed.append(time.monotonic())

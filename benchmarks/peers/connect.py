@@ -31,6 +31,7 @@ connector.client.config.override.policy=All
 _ANSWER_SECONDS = 20
 _PATIENCE_SECONDS = 60
 _LOOK_SECONDS = 0.05
+"""Between two questions to Connect, which tells nobody by itself."""
 
 
 class ConnectError(Exception):

@@ -13,6 +13,7 @@ from lethe_sandbox.product import TABLES
 from lethe_sandbox.progress import Done
 
 _POLL_SECONDS: Final = 0.25
+"""Between two looks: reporting is asked, as a product team would, and tells nobody by itself."""
 _ACTIVE: Final = "subject_active"
 _BEFORE: Final = timedelta(days=1)
 _FINAL: Final = frozenset({"verified", "blocked", "cancelled", "failed"})

@@ -1,4 +1,4 @@
-"""A rebalance amid a batch neither turns its records round nor loses one."""
+"""What a member of a group does when it is rebalanced amid a batch, and when no broker answers."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 
+from lethe_outbox import polling
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.polling import Done, GroupPoller, PollSettings, Progress
 
@@ -93,3 +96,60 @@ async def test_a_rebalance_waits_for_the_batch_that_is_being_taken() -> None:
     await consumer.rebalance
     handled = [offset for batch in batches for offset in batch]
     assert handled == sorted(set(handled)), "later records before earlier ones"
+
+
+class Silent:
+    """Stands for a consumer whose broker is gone: nothing comes, and it does not stop by itself."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self.may_stop = asyncio.Event()
+
+    def subscribe(self, topics: object, *, listener: object) -> None:
+        del topics, listener
+
+    async def start(self) -> None: ...
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return frozenset()
+
+    async def getmany(self, **_: object) -> Mapping[TopicPartition, Sequence[Consumed]]:
+        raise self._error
+
+    async def stop(self) -> None:
+        await self.may_stop.wait()
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), KafkaConnectionError(), OSError()], ids=repr)
+async def test_a_broker_that_does_not_answer_is_told_before_the_stop_which_may_take_its_time(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer, stop, told = Silent(error), asyncio.Event(), asyncio.Queue[tuple[str, str]]()
+
+    async def counts(bootstrap: str, topics: Sequence[str]) -> dict[str, int]:
+        del bootstrap
+        return dict.fromkeys(topics, 1)
+
+    async def work(
+        polled: Mapping[TopicPartition, Sequence[Any]],
+    ) -> Mapping[TopicPartition, Progress]:
+        raise AssertionError("nothing came")
+
+    monkeypatch.setattr(polling, "AIOKafkaConsumer", lambda **_: consumer)
+    monkeypatch.setattr(polling, "partition_counts", counts)
+    poller = GroupPoller(
+        "nowhere:9",
+        "group",
+        ["topic"],
+        work,
+        ConsumerMetrics(CollectorRegistry()),
+        settings=PollSettings(),
+        on_state=lambda state, name: told.put_nowait((state, name)),
+    )
+    running = asyncio.create_task(poller.run(stop))
+    async with asyncio.timeout(3):
+        assert await told.get() == ("ok", "")
+        assert await told.get() == ("away", type(error).__name__)
+    stop.set()
+    consumer.may_stop.set()
+    await running
