@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from lethe_sandbox import demo, product
+from lethe_sandbox.audit import audit
 from lethe_sandbox.clients import Clients
 from lethe_sandbox.services import ApiKeys, create_databases, create_keys, migrate, services
 from lethe_sandbox.stack import Addresses, Folders, Instance, open_stack, sweep
@@ -67,7 +68,13 @@ def test_a_killed_service_goes_on_where_it_was(service: str, running: Running) -
     screen = RememberingScreen()
     supervisor = running.supervisor
     options = demo.Options(scale=SCALE, seed=next(running.seeds), batch_rows=BATCH_ROWS)
-    truth = demo._seed(options, screen, running.addresses, running.instance)
+    truth = demo.seed_into(
+        running.addresses,
+        running.instance.folder,
+        scale=SCALE,
+        number=options.seed,
+        note=screen.note,
+    )
     killed = []
 
     def kill_and_restart(supervisor: Supervisor) -> None:
@@ -77,8 +84,8 @@ def test_a_killed_service_goes_on_where_it_was(service: str, running: Running) -
         killed.append(service)
 
     with Clients(supervisor.url("intake"), supervisor.url("reporting"), running.keys) as clients:
-        demo._erase(options, screen, supervisor, clients, truth, kill_and_restart)
-    report = demo._audit(screen, running.addresses, truth)
+        demo.erase(options, screen, supervisor, clients, truth, kill_and_restart)
+    report = audit(running.addresses.database_url("product"), running.addresses.s3, truth)
 
     assert killed == [service]
     assert report.ok

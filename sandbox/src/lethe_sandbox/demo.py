@@ -90,7 +90,7 @@ def run(
         truth, keys = _prepare(options, screen, stack.addresses, instance, supervisor, everyone)
         _start(screen, supervisor)
         with Clients(supervisor.url("intake"), supervisor.url("reporting"), keys) as clients:
-            _erase(options, screen, supervisor, clients, truth, after_first_batch)
+            erase(options, screen, supervisor, clients, truth, after_first_batch)
         report = _audit(screen, stack.addresses, truth)
         if options.keep:
             _leave(screen, stack.addresses, instance, supervisor, everyone, keys)
@@ -164,14 +164,20 @@ def _start(screen: Screen, supervisor: Supervisor) -> None:
         screen.step(f"{name} is ready at {supervisor.url(name)}")
 
 
-def _erase(
+def erase(
     options: Options,
     screen: Screen,
     supervisor: Supervisor,
     clients: Clients,
     truth: GroundTruth,
-    after_first_batch: Callable[[Supervisor], None] | None,
+    after_first_batch: Callable[[Supervisor], None] | None = None,
 ) -> None:
+    """Ask for everybody of `truth`, and wait until each has ended as it says; see `run`.
+
+    Raises:
+        JourneyError: Somebody ended otherwise, or nothing changed for `options.patience` seconds.
+        DemoError: Everybody had ended before `after_first_batch` could be called.
+    """
     journeys = journey.submit(clients, truth)
     screen.step(f"submitted {len(journeys)} erasure requests over HTTP")
     screen.expect(journey.expected_rows(truth), journey.expected_objects(truth), len(journeys))
@@ -240,6 +246,7 @@ def _telling_where_to_look(screen: Screen, instance: Instance) -> Iterator[None]
     try:
         yield
     except Exception:
+        # Whatever it is: it goes on to the caller, with a hint where to look.
         screen.step(f"failed; every server and service has its log in {instance.logs}")
         raise
 
