@@ -62,8 +62,6 @@ def services(addresses: Addresses, *, batch_rows: int) -> tuple[Service, ...]:
                 "REDIS_URL": f"{addresses.redis_url}/0",
                 "SUBJECT_REF_KEYS": refs,
                 "SUBJECT_CIPHER_KEYS": cipher,
-                # Nobody is erased before the first one, and a demo waits for nothing.
-                "WATERMARK_SECONDS": "1",
             },
         ),
         _service(

@@ -12,14 +12,11 @@ from lethe_eraser.catalog import Catalog, CatalogError, load
 from lethe_eraser.check import check_schema
 from lethe_eraser.storage.product import (
     ClientRow,
-    TooLong,
     mask_client_rows,
-    mask_rows,
     page_client_rows,
     types_of,
-    unmasked_ids,
-    unmasked_rows,
 )
+from lethe_eraser.storage.request_rows import mask_rows, unmasked_rows
 
 TABLES: Final = """
 create schema shop;
@@ -155,7 +152,6 @@ async def test_masked_rows_are_never_found_again(tables: AsyncConnection, tmp_pa
         {"option": '{"a": 1}', "tags": "[]"},
         {"option": None, "tags": None},
     ]
-    assert await unmasked_ids(tables, product, [1, 2, 3]) == [(1, 1), (2, 2)]
     masked = await mask_rows(tables, product, {row.row_id: row.row_version for row in found})
     assert masked == {1, 2}
     assert await unmasked_rows(tables, product, [1, 2, 3]) == []
@@ -165,6 +161,26 @@ async def test_masked_rows_are_never_found_again(tables: AsyncConnection, tmp_pa
     assert {tuple(row) for row in rows} == {("{}", "[]", None, "gone", 0)}
     assert await unmasked_rows(tables, product, []) == []
     assert await mask_rows(tables, product, {}) == frozenset()
+
+
+async def test_the_statements_of_a_table_are_written_once(
+    tables: AsyncConnection, tmp_path: Path
+) -> None:
+    products = [read_catalog(tmp_path).features["draw"].tables[0] for _ in range(2)]
+    seen: list[object] = []
+
+    def note(_connection: object, statement: object, *_: object) -> None:
+        seen.append(statement)
+
+    event.listen(tables.sync_connection, "before_execute", note)
+    for product in (products[0], *products):
+        await unmasked_rows(tables, product, [1, 2])
+        await mask_rows(tables, product, {1: "1", 2: "2"})
+    reading, masking = seen[:2]
+    assert seen[2] is reading
+    assert seen[3] is masking
+    # Another catalog may have other masks for the same table.
+    assert {id(reading), id(masking)}.isdisjoint({id(seen[4]), id(seen[5])})
 
 
 async def test_a_row_that_changed_since_it_was_read_is_left(
@@ -204,7 +220,7 @@ async def test_a_value_too_long_to_read_is_not_read(
     product = read_catalog(tmp_path).features["draw"].tables[0]
     await insert(tables, 1, option=json.dumps({"a": "x" * 1_100_000}))
     (row,) = await unmasked_rows(tables, product, [1])
-    assert isinstance(row.values["option"], TooLong)
+    assert row.is_cut
 
 
 async def test_names_are_quoted_whatever_they_are(tables: AsyncConnection, tmp_path: Path) -> None:

@@ -93,9 +93,12 @@ class ReferenceRule:
 Rules = tuple[ReferenceRule | Ignored, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ProductTable:
-    """A feature or task table. `keep` is never written; every column of `references` is masked."""
+    """A feature or task table. `keep` is never written; every column of `references` is masked.
+
+    Equal to itself alone, so that its statements are kept by it.
+    """
 
     kind: RowKind
     table: TableName

@@ -11,8 +11,8 @@ from lethe_eraser.catalog import Catalog, Feature, ProductTable
 from lethe_eraser.domain import BlockedRow, Masked, ObjectRef, RowTarget, Targets
 from lethe_eraser.handlers.protocol import Objects
 from lethe_eraser.references import UNTAGGED, Found, RowReader, Sorted, Tagged
-from lethe_eraser.storage.product import StoredRow, TooLong, mask_rows, unmasked_rows
 from lethe_eraser.storage.product_schema import columns_beyond
+from lethe_eraser.storage.request_rows import StoredRow, mask_rows, unmasked_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +155,6 @@ class CataloguedRows:
     ) -> Mapping[str, tuple[Found, ...]] | BlockReason:
         if stored.uncovered:
             return BlockReason.UNCOVERED
-        values: dict[str, str | None] = {}
-        for column, value in stored.values.items():
-            if isinstance(value, TooLong):
-                return BlockReason.MALFORMED_JSON
-            values[column] = value
-        return self.reader.read(product, values, subject)
+        if stored.is_cut:
+            return BlockReason.MALFORMED_JSON
+        return self.reader.read(product, stored.values, subject)

@@ -32,6 +32,7 @@ _EMPTY: Final[tuple[object, ...]] = (None, "", {}, [])
 _URL: Final = re.compile(
     r"\s*(?:[a-z][a-z0-9+.-]*:)?//[^/\s]|.*\barn:aws[a-z-]*:s3:", re.IGNORECASE
 )
+_MAY_NAME: Final = re.compile(r"[./:]")
 _AWS: Final = (r"\.amazonaws\.com", r"\.cloudfront\.net")
 
 
@@ -203,8 +204,9 @@ class RowReader:
             found = reading.references(rules)
         except (JSONPathError, RecursionError):
             raise BlockedError(BlockReason.MALFORMED_JSON) from None
-        # Most values have nothing left here that could name an object.
-        if left := [text for text in reading.unclaimed() if self._may_name(text)]:
+        left = reading.unclaimed()
+        # Most values have nothing left that could name an object.
+        if _MAY_NAME.search("\n".join(left)) or not self._bucket_names.isdisjoint(left):
             prefixes = {r.ownership.prefix(subject) for r in rules if isinstance(r, ReferenceRule)}
             theirs = tuple(prefix for prefix in prefixes if prefix)
             if any(self._may_refer(text, theirs) for text in left):
@@ -236,7 +238,7 @@ class RowReader:
 
     def _may_name(self, text: str) -> bool:
         """Whether `text` is a bucket, or has what a host or a path has: most settings do not."""
-        return "." in text or "/" in text or ":" in text or text in self._bucket_names
+        return _MAY_NAME.search(text) is not None or text in self._bucket_names
 
 
 def _meant(found: Found, existing: frozenset[ObjectRef]) -> Sequence[ObjectRef]:

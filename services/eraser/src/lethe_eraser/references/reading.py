@@ -63,8 +63,9 @@ class Reading:
                 found += self._by_rule(rule)
         # An object that no rule speaks of may well name nothing; its URLs are looked for anyway.
         may_name_nothing = isinstance(self._value, dict) and not self._must_apply
-        has_rules = any(isinstance(rule, ReferenceRule) for rule in rules)
-        if has_rules and not self._applied and not may_name_nothing:
+        if self._applied or may_name_nothing:
+            return found
+        if any(isinstance(rule, ReferenceRule) for rule in rules):
             raise BlockedError(BlockReason.MALFORMED_JSON)
         return found
 
@@ -106,23 +107,26 @@ class Reading:
 
     def _has_its_shape(self, rule: ReferenceRule) -> bool:
         """Whether the rule is of this value's shape; inside it, a wrong shape is malformed."""
-        if rule.list_at is not None:
-            for hit in rule.list_at.find(self._value):
-                if isinstance(hit.obj, list) or hit.obj is None:
-                    self._applied = True
-                    continue
-                if hit.part is None:
-                    return False
+        if rule.is_root:
+            return not rule.is_object or isinstance(self._value, dict)
+        if rule.list_at is None:
+            return True
+        lists = rule.list_at.find(self._value)
+        for hit in lists:
+            if isinstance(hit.obj, list) or hit.obj is None:
+                self._applied = True
+            elif hit.part is None:
+                return False
+            else:
                 raise BlockedError(BlockReason.MALFORMED_JSON)
-        return not (rule.is_root and rule.is_object and not isinstance(self._value, dict))
+        return bool(lists)
 
     def _of_object(self, rule: ReferenceRule, node: object) -> list[Found]:
         if not isinstance(node, dict):
             raise BlockedError(BlockReason.MALFORMED_JSON)
-        claimed = self._claimed.setdefault(id(node), set())
-        claimed |= {*rule.urls, rule.key, rule.bucket}
+        self._claimed.setdefault(id(node), set()).update(rule.urls, (rule.key, rule.bucket))
         key, bucket = _string(node.get(rule.key)), _string(node.get(rule.bucket))
-        urls = [url for name in rule.urls if (url := _string(node.get(name)))]
+        urls = [url for name in rule.urls if name in node and (url := _string(node[name]))]
         if not urls and key is None and bucket is None:
             return []
         found: list[Found] = []
@@ -157,10 +161,10 @@ def found_by(resolution: Resolution, rule: ReferenceRule) -> Sequence[Found]:
             return ()
 
 
-def _whole(candidates: Iterable[ObjectRef], rule: ReferenceRule) -> tuple[ObjectRef, ...]:
+def _whole(candidates: tuple[ObjectRef, ...], rule: ReferenceRule) -> tuple[ObjectRef, ...]:
     """Mean the object and not the one version that a presigned URL happens to carry."""
-    if rule.only_version:
-        return tuple(candidates)
+    if rule.only_version or all(ref.version is None for ref in candidates):
+        return candidates
     return tuple(dict.fromkeys(ObjectRef(ref.bucket, ref.key) for ref in candidates))
 
 

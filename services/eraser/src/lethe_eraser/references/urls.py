@@ -95,6 +95,9 @@ class _Host:
     is_website: bool = False
 
 
+_NOBODY: Final = _Host()
+
+
 class Resolver:
     """Resolves references against one catalog's buckets and hosts."""
 
@@ -171,6 +174,9 @@ class Resolver:
         return _one_or_several(candidates) if candidates else Conflict()
 
     def _read(self, text: str, in_bucket: str | None) -> list[ObjectRef]:
+        web = _WEB.fullmatch(text)
+        if web is not None:
+            return self._read_web(*web.group("scheme", "host", "rest"))
         uri = _URI.fullmatch(text)
         if uri is not None:
             bucket = self._buckets.get(uri["bucket"])
@@ -178,20 +184,13 @@ class Resolver:
             if bucket is None or (arn and arn != _partition(bucket.region)):
                 return []
             return _refs(bucket.name, [uri["key"]])
-        web = _WEB.fullmatch(text)
-        if web is not None:
-            return self._read_web(web["scheme"] or "https", web["host"], web["rest"])
         if in_bucket is None or _SCHEME.match(text):
             return []
         return _refs(in_bucket, [text] if text[0] != "/" else [text, text[1:]])
 
-    def _read_web(self, scheme: str, authority: str, rest: str) -> list[ObjectRef]:
-        # Lowering a non-ASCII host could turn a look-alike into one of ours.
-        plausible = authority.isascii() and len(authority) <= LONGEST_HOST
-        named = _HOST.fullmatch(authority.lower()) if plausible else None
-        if named is None or named["port"] not in {None, _PORTS[scheme.lower()]}:
-            return []
-        host = self._host(named["name"])
+    def _read_web(self, scheme: str | None, authority: str, rest: str) -> list[ObjectRef]:
+        # Only of a length that a host has, lest what is kept grows with what is stored.
+        host = self._host(scheme, authority) if len(authority) <= LONGEST_HOST else _NOBODY
         paths, query = _paths(rest)
         if host.origins:
             return self._read_cdn(host.origins, paths)
@@ -204,7 +203,12 @@ class Resolver:
             paths = [path for path in paths if not path.endswith("/")]
         return _refs(host.bucket.name, _below_root(paths), query)
 
-    def _read_host(self, name: str) -> _Host:
+    def _read_host(self, scheme: str | None, authority: str) -> _Host:
+        # Lowering a non-ASCII host could turn a look-alike into one of ours.
+        named = _HOST.fullmatch(authority.lower()) if authority.isascii() else None
+        if named is None or named["port"] not in {None, _PORTS[(scheme or "https").lower()]}:
+            return _NOBODY
+        name = named["name"]
         if name in self._origins:
             return _Host(origins=self._origins[name])
         path_style = _PATH_HOST.fullmatch(name)
@@ -305,8 +309,10 @@ def _refs(bucket: str, keys: Iterable[str], query: str = "") -> list[ObjectRef]:
 
 
 def _is_key(key: str) -> bool:
+    if key.isascii():
+        return 0 < len(key) <= LONGEST_KEY
     try:
-        return 0 < len(key.encode()) <= LONGEST_KEY
+        return len(key.encode()) <= LONGEST_KEY
     except UnicodeEncodeError:
         return False
 

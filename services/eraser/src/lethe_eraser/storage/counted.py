@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Boolean, Text, func, literal, select
+from sqlalchemy import ARRAY, Boolean, Text, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.domain import ObjectRef
-from lethe_eraser.storage.arrays import one_of
+from lethe_eraser.storage.arrays import BigIntegers, one_of
 from lethe_eraser.storage.tables import counted_object
 
 MISSING_PERCENT: Final = 2
@@ -42,7 +42,7 @@ async def count_new(
     absent = frozenset(missing)
     columns = (
         func.unnest(
-            literal(digests, ARRAY(BigInteger)),
+            literal(digests, BigIntegers()),
             literal([by_digest[digest].bucket for digest in digests], ARRAY(Text)),
             literal([by_digest[digest] in absent for digest in digests], ARRAY(Boolean)),
         )

@@ -1,21 +1,16 @@
-"""The product's own tables: client rows by the page, rows of requests, and their masks.
-
-One statement per table and batch. Every name comes from the catalog and is quoted by SQLAlchemy;
-every value is a parameter. Nothing here commits.
-"""
+"""Client rows in the product's tables: by the page, and their masks. Nothing here commits."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     Boolean,
-    ColumnClause,
     ColumnElement,
     DateTime,
     Select,
@@ -23,36 +18,23 @@ from sqlalchemy import (
     Text,
     Uuid,
     cast,
-    column,
-    false,
     func,
     literal,
-    null,
     or_,
     select,
-    table,
     tuple_,
     union_all,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import NullType, TypeEngine
+from sqlalchemy.types import TypeEngine
 
-from lethe_eraser.catalog import ClientTable, Mask, ProductTable
+from lethe_eraser.catalog import ClientTable
+from lethe_eraser.storage.arrays import BigIntegers
+from lethe_eraser.storage.catalogued import mask_values, table_of
 
 KeyPart = int | str | datetime | UUID | bool
 PrimaryKey = tuple[KeyPart, ...]
-
-VALUE_LIMIT: Final = 1_048_576
-"""Characters of a reference column that are read; a longer value comes as `TOO_LONG`."""
-
-
-@dataclass(frozen=True, slots=True)
-class TooLong:
-    """A value of more than `VALUE_LIMIT` characters, which was not read."""
-
-
-TOO_LONG: Final = TooLong()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +66,6 @@ class Begin:
     request_type: str
     after: str | None
     without_request: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRow:
-    """A row of a request that is not masked yet; `values` are its reference columns as text."""
-
-    row_id: int
-    row_version: str
-    request_id: int
-    values: Mapping[str, str | TooLong | None]
-    uncovered: bool = False
-    """Whether it holds anything in a column that nobody claims."""
 
 
 async def expected_of(
@@ -175,96 +145,14 @@ async def mask_client_rows(
     keys = _unnest({f"k{i}": part for i, part in enumerate(zip(*primary_keys, strict=True))})
     statement = (
         update(rows)
-        .values(_mask_values(source.masks))
+        .values(mask_values(source.masks))
         .where(*(rows.c[name] == keys.c[f"k{i}"] for i, name in enumerate(source.primary_key)))
     )
     return (await connection.execute(statement)).rowcount
 
 
-async def unmasked_rows(
-    connection: AsyncConnection,
-    product: ProductTable,
-    request_ids: Sequence[int],
-    unclaimed: Sequence[str] = (),
-) -> list[StoredRow]:
-    """Read the rows of `request_ids` in which a masked column still holds anything else.
-
-    Rows that hold anything in one of the `unclaimed` columns come as well, and say so.
-    """
-    if not request_ids:
-        return []
-    columns = {*product.columns, *unclaimed, "xmin"}
-    rows = _table(product.table.schema, product.table.name, columns)
-    uncovered = or_(false(), *(rows.c[name].is_not(None) for name in unclaimed))
-    names = sorted(product.references)
-    statement = _of_requests(
-        select(
-            rows.c[product.primary_key],
-            cast(rows.c.xmin, Text),
-            rows.c[product.request_id],
-            uncovered,
-            *(func.left(cast(rows.c[name], Text), VALUE_LIMIT + 1) for name in names),
-        ),
-        rows,
-        product,
-        request_ids,
-        uncovered,
-    ).order_by(rows.c[product.primary_key])
-    return [
-        StoredRow(
-            row_id,
-            version,
-            request_id,
-            {n: _bounded(v) for n, v in zip(names, texts, strict=True)},
-            is_uncovered,
-        )
-        for row_id, version, request_id, is_uncovered, *texts in await connection.execute(statement)
-    ]
-
-
-async def unmasked_ids(
-    connection: AsyncConnection, product: ProductTable, request_ids: Sequence[int]
-) -> list[tuple[int, int]]:
-    """Give (row id, request id) of the rows that `unmasked_rows` would read."""
-    if not request_ids:
-        return []
-    rows = _product(product)
-    key, request = rows.c[product.primary_key], rows.c[product.request_id]
-    statement = _of_requests(select(key, request), rows, product, request_ids).order_by(key)
-    return [(row_id, request_id) for row_id, request_id in await connection.execute(statement)]
-
-
-async def mask_rows(
-    connection: AsyncConnection, product: ProductTable, versions: Mapping[int, str]
-) -> frozenset[int]:
-    """Mask rows by id, each only if its version is still the given one; gives the masked ids."""
-    if not versions:
-        return frozenset()
-    rows = _product(product)
-    wanted = _unnest({"id": tuple(versions), "version": tuple(versions.values())})
-    statement = (
-        update(rows)
-        .values(_mask_values(product.masks))
-        .where(
-            rows.c[product.primary_key] == wanted.c.id,
-            cast(rows.c.xmin, Text) == wanted.c.version,
-        )
-        .returning(rows.c[product.primary_key])
-    )
-    return frozenset((await connection.execute(statement)).scalars())
-
-
 def _client(source: ClientTable) -> TableClause:
-    return _table(source.table.schema, source.table.name, source.columns)
-
-
-def _product(product: ProductTable) -> TableClause:
-    return _table(product.table.schema, product.table.name, {*product.columns, "xmin"})
-
-
-def _table(schema: str, name: str, columns: Iterable[str]) -> TableClause:
-    clauses: list[ColumnClause[Any]] = [column(c) for c in sorted(columns)]
-    return table(name, *clauses, schema=schema)
+    return table_of(source.table, source.columns)
 
 
 async def _whole(
@@ -331,37 +219,14 @@ def _in_order(rows: list[ClientRow]) -> list[ClientRow]:
     return sorted(rows, key=lambda row: row.request_id is None)
 
 
-def _of_requests(
-    statement: Select[Any],
-    rows: TableClause,
-    product: ProductTable,
-    request_ids: Sequence[int],
-    *others: ColumnElement[bool],
-) -> Select[Any]:
-    requests = literal(list(request_ids), ARRAY(BigInteger))
-    return statement.where(
-        rows.c[product.request_id] == func.any(requests),
-        or_(
-            *(
-                cast(rows.c[name], Text).is_distinct_from(literal(mask.text, Text))
-                for name, mask in sorted(product.masks.items())
-            ),
-            *others,
-        ),
-    )
-
-
-def _mask_values(masks: Mapping[str, Mask]) -> dict[str, ColumnElement[Any]]:
-    """Masks as parameters without a type, so that each takes its column's."""
-    return {
-        name: null() if mask.text is None else literal(mask.text, NullType())
-        for name, mask in sorted(masks.items())
-    }
-
-
 def _unnest(columns: Mapping[str, Sequence[KeyPart]]) -> Any:
-    arrays = [literal(list(part), ARRAY(_type_of(part[0]))) for part in columns.values()]
+    arrays = [literal(list(part), _array_of(part[0])) for part in columns.values()]
     return func.unnest(*arrays).table_valued(*columns).render_derived(name="wanted")
+
+
+def _array_of(part: KeyPart) -> TypeEngine[Any]:
+    is_number = isinstance(part, int) and not isinstance(part, bool)
+    return BigIntegers() if is_number else ARRAY(_type_of(part))
 
 
 def _type_of(part: KeyPart) -> TypeEngine[Any]:
@@ -372,10 +237,6 @@ def _type_of(part: KeyPart) -> TypeEngine[Any]:
     if isinstance(part, datetime):
         return DateTime(timezone=part.tzinfo is not None)
     return Uuid() if isinstance(part, UUID) else Text()
-
-
-def _bounded(value: str | None) -> str | TooLong | None:
-    return TOO_LONG if value is not None and len(value) > VALUE_LIMIT else value
 
 
 def _cursor(position: Iterable[KeyPart | None]) -> str:
