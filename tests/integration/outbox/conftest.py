@@ -19,6 +19,7 @@ from lethe_outbox.migrations import (
     create_dead_letter_decisions,
     create_inbox,
     create_outbox,
+    create_outbox_upkeep,
 )
 from lethe_outbox.topics import partition_counts
 from tests.integration.outbox.consuming import Harness, dead_letter_topic_for
@@ -34,6 +35,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     with sync.begin() as connection:
         op = Operations(MigrationContext.configure(connection))
         create_outbox(op)
+        create_outbox_upkeep(op)
         create_inbox(op)
         create_dead_letter(op)
         create_dead_letter_decisions(op)

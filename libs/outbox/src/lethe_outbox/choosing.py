@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Table, and_, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_outbox.dead_letters import State
-from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables
+from lethe_outbox.schema import DEFAULT_SCHEMA, tables_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,6 @@ async def find(
     connection: AsyncConnection, which: Which, *, schema: str | None = DEFAULT_SCHEMA
 ) -> list[int]:
     """List the ids of dead letters in the order in which they were recorded."""
-    table = OutboxTables(schema).dead_letter
+    table = tables_in(schema).dead_letter
     query = select(table.c.id).where(which.condition(table)).order_by(table.c.id)
     return list((await connection.execute(query)).scalars())

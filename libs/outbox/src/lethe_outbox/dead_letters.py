@@ -29,7 +29,7 @@ from lethe_outbox.dead_letter_topic import (
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.polling import Again, Done, GroupPoller, OnState, PollSettings, Progress
 from lethe_outbox.record import ConsumedHeaders, event_id_of
-from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables
+from lethe_outbox.schema import DEFAULT_SCHEMA, tables_in
 
 State = Literal["open", "replayed", "discarded"]
 OPEN: Final[State] = "open"
@@ -69,7 +69,7 @@ class DeadLetterReader:
         self._engine = engine
         self._group = group
         self._metrics = metrics
-        self._table = OutboxTables(schema).dead_letter
+        self._table = tables_in(schema).dead_letter
         self._poller = GroupPoller(
             bootstrap,
             group,

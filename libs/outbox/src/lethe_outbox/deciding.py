@@ -33,7 +33,7 @@ from lethe_outbox.dead_letter_topic import RELAY_PREFIX, DeadLetterProducer, ori
 from lethe_outbox.dead_letters import OPEN, REPLAYED, State, unpack_any_headers
 from lethe_outbox.errors import ArgumentError
 from lethe_outbox.partitions import BY_UUID7
-from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables
+from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, tables_in
 
 DISCARDED: Final[State] = "discarded"
 
@@ -109,7 +109,7 @@ async def judge(
     schema: str | None = DEFAULT_SCHEMA,
 ) -> dict[int, Fate]:
     """Say what `replay` would do with each, or `discard` if no options are given; do nothing."""
-    table = OutboxTables(schema).dead_letter
+    table = tables_in(schema).dead_letter
     chosen = sorted(set(ids))
     fates: dict[int, Fate] = {}
     async with engine.connect() as connection:
@@ -140,7 +140,7 @@ async def replay(
     Raises:
         KafkaError, OSError, TimeoutError: the broker did not take one; those before it are done.
     """
-    table = OutboxTables(schema)
+    table = tables_in(schema)
     producer = DeadLetterProducer(bootstrap)
     pace = _Pace(options.per_second)
     fates: dict[int, Fate] = {}
@@ -173,7 +173,7 @@ async def discard(
     """
     if not by.strip() or not reason.strip():
         raise ArgumentError("a discard needs somebody's name and a reason")
-    tables = OutboxTables(schema)
+    tables = tables_in(schema)
     fates: dict[int, Fate] = {}
     for chunk in _chunks(sorted(set(ids))):
         async with engine.begin() as connection:
@@ -196,7 +196,7 @@ async def close_published(
     Its event was in its topic, so its outbox row was brought back. `consumer` must keep its inbox
     beside the dead letters and read every topic they come from. In the caller's transaction.
     """
-    tables = OutboxTables(schema)
+    tables = tables_in(schema)
     table, inbox = tables.dead_letter, tables.inbox
     handled = exists().where(inbox.c.event_id == table.c.event_id, inbox.c.consumer == consumer)
     query = (
@@ -218,7 +218,7 @@ async def decisions(
     connection: AsyncConnection, letter: int, *, schema: str | None = DEFAULT_SCHEMA
 ) -> list[Decision]:
     """List what was decided about a dead letter, the oldest first."""
-    table = OutboxTables(schema).dead_letter_decision
+    table = tables_in(schema).dead_letter_decision
     found = await connection.execute(
         select(
             table.c.letter,

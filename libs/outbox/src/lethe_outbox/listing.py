@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.message import bucket_of, unpack_headers
 from lethe_outbox.plans import guard
-from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
+from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status, tables_in
 
 UNSENT: Final = frozenset({Status.PENDING, Status.DEAD_LETTERED, Status.DLT_FAILED})
 
@@ -108,7 +108,7 @@ async def rows(
 ) -> list[OutboxRow]:
     """List rows by id."""
     async with engine.connect() as connection:
-        return await connection.run_sync(_rows, OutboxTables(schema), wanted)
+        return await connection.run_sync(_rows, tables_in(schema), wanted)
 
 
 async def row(
@@ -123,7 +123,7 @@ async def row(
     An event id stands in no index: unless the row waits or was refused, everything is read.
     """
     async with engine.connect() as connection:
-        return await connection.run_sync(_row, OutboxTables(schema), identity, payload)
+        return await connection.run_sync(_row, tables_in(schema), identity, payload)
 
 
 def _rows(connection: Connection, tables: OutboxTables, wanted: Wanted) -> list[OutboxRow]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, MetaData, func, select, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.names import qualified
 from lethe_outbox.partition_storage import PartitionedTable, list_partitions
 from lethe_outbox.partitions import BY_TIME, Partition, older
-from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables
+from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables, outbox_partition, tables_in
 
 MOST_DEFAULT_ROWS: Final = 10_000
 """Rows of the default partition are counted up to this many, so that looking stays cheap."""
@@ -77,7 +77,7 @@ async def figures(
     retention_seconds: float = 30 * 86_400,
 ) -> Figures:
     """Say how large the outbox is and how it is kept."""
-    tables = OutboxTables(schema)
+    tables = tables_in(schema)
     async with engine.connect() as connection:
         return await connection.run_sync(_figures, tables, timedelta(seconds=retention_seconds))
 
@@ -94,16 +94,14 @@ def _figures(connection: Connection, tables: OutboxTables, retention: timedelta)
         size_bytes=size.bytes,
         rows=size.live,
         dead_tuples=size.dead,
-        default_rows=0 if default is None else _count(connection, tables, default, now - retention),
+        default_rows=0 if default is None else _count(connection, default, now - retention),
         overdue_partitions=len(older(present, now - retention)),
         janitor_at=connection.scalar(done_at),
         writers={row.writer: row.since for row in connection.execute(_WRITERS, outbox)},
     )
 
 
-def _count(
-    connection: Connection, tables: OutboxTables, default: Partition, since: datetime
-) -> int:
-    rows = tables.outbox.to_metadata(MetaData(), schema=default.schema, name=default.name)
+def _count(connection: Connection, default: Partition, since: datetime) -> int:
+    rows = outbox_partition(default.schema, default.name)
     young = select(rows.c.id).where(rows.c.created_at > since).limit(MOST_DEFAULT_ROWS).subquery()
     return connection.scalar(select(func.count()).select_from(young)) or 0

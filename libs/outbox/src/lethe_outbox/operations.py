@@ -27,7 +27,7 @@ from lethe_outbox.partition_storage import PartitionedTable, list_partitions
 from lethe_outbox.partitions import BY_TIME
 from lethe_outbox.plans import guard
 from lethe_outbox.rewinding import rewind
-from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
+from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status, tables_in
 
 MOST_PENDING_PER_BUCKET: Final = 200
 """Pending rows are counted up to this many per bucket, so that looking stays cheap."""
@@ -102,7 +102,7 @@ class NotRequeued:
 
 async def status(engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA) -> OutboxStatus:
     """Say how the outbox stands now."""
-    tables = OutboxTables(schema)
+    tables = tables_in(schema)
     async with engine.connect() as connection:
         return await connection.run_sync(_status, tables)
 
@@ -111,7 +111,7 @@ async def refused(
     engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA, *, most: int = 100
 ) -> list[RefusedRow]:
     """List the rows that were refused, the oldest first."""
-    dead = OutboxTables(schema).dead
+    dead = tables_in(schema).dead
     async with engine.connect() as connection:
         rows = await connection.execute(select(dead).order_by(dead.c.id).limit(most))
         return [
@@ -130,7 +130,7 @@ async def refused(
 
 async def count_failed(engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA) -> int:
     """Count the rows that their dead-letter topic refused too."""
-    dead = OutboxTables(schema).dead
+    dead = tables_in(schema).dead
     query = select(func.count()).where(dead.c.status == int(Status.DLT_FAILED))
     async with engine.connect() as connection:
         return (await connection.execute(query)).scalar_one()
@@ -143,7 +143,7 @@ async def failed_pages(
 
     It ends at what is the last one now, so a row that is refused again and again is met once.
     """
-    dead = OutboxTables(schema).dead
+    dead = tables_in(schema).dead
     failed = dead.c.status == int(Status.DLT_FAILED)
     async with engine.connect() as connection:
         last = (await connection.execute(select(func.max(dead.c.id)).where(failed))).scalar_one()
@@ -164,7 +164,7 @@ async def not_to_requeue(
     connection: AsyncConnection, ids: Collection[int], schema: str | None = DEFAULT_SCHEMA
 ) -> NotRequeued:
     """Say which of `ids` `requeue` leaves, if it comes next in the caller's transaction."""
-    tables = OutboxTables(schema)
+    tables = tables_in(schema)
     outbox, dead = tables.outbox, tables.dead
     # Locked, in `requeue`'s order: nobody else brings them back in between.
     refused_rows = await connection.execute(
@@ -203,7 +203,7 @@ async def requeue(
             and that was not accepted; nothing is changed.
         RowGoneError: a row is not in the outbox any more; nothing is changed.
     """
-    return await connection.run_sync(_requeue, OutboxTables(schema), ids, accept_reorder)
+    return await connection.run_sync(_requeue, tables_in(schema), ids, accept_reorder)
 
 
 def _status(connection: Connection, tables: OutboxTables) -> OutboxStatus:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox.errors import ApprovalError
 from lethe_outbox.rewinding import rewind
-from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
+from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status, tables_in
 
 AT_ONCE: Final = 500
 """Rows that one transaction removes."""
@@ -46,7 +46,7 @@ async def purgeable(
     engine: AsyncEngine, older_than: timedelta, schema: str | None = DEFAULT_SCHEMA
 ) -> int:
     """Count the refused rows that were refused longer ago than that."""
-    tables = OutboxTables(schema)
+    tables = tables_in(schema)
     query = select(func.count()).select_from(tables.dead).where(_old(tables, older_than))
     async with engine.connect() as connection:
         return (await connection.execute(query)).scalar_one()
@@ -60,7 +60,7 @@ async def purge(
     Gives their event ids; an empty list means that there are no more. What waited behind them is
     published next.
     """
-    return await connection.run_sync(_purge, OutboxTables(schema), approval)
+    return await connection.run_sync(_purge, tables_in(schema), approval)
 
 
 def _old(tables: OutboxTables, older_than: timedelta) -> ColumnElement[bool]:

@@ -17,6 +17,7 @@ One `OutboxTables` per schema; `migrations` creates what stands here. Invariants
 """
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from sqlalchemy import (
@@ -56,7 +57,10 @@ class Status(IntEnum):
 
 
 class OutboxTables:
-    """The tables `outbox[_dead|_bucket|_relay|_upkeep|_purged]`, `inbox` and `dead_letter[...]`."""
+    """The tables `outbox[_dead|_bucket|_relay|_upkeep|_purged]`, `inbox` and `dead_letter[...]`.
+
+    To ask of them again and again, take `tables_in`: SQLAlchemy keeps what it compiled by table.
+    """
 
     def __init__(
         self, schema: str | None = DEFAULT_SCHEMA, metadata: MetaData | None = None
@@ -237,3 +241,15 @@ class OutboxTables:
             Index("dead_letter_decision_letter", "letter"),
             schema=self.schema,
         )
+
+
+@lru_cache(maxsize=64)
+def tables_in(schema: str | None = DEFAULT_SCHEMA) -> OutboxTables:
+    """Give the tables of a schema, the same ones each time: a statement is compiled once."""
+    return OutboxTables(schema)
+
+
+@lru_cache(maxsize=512)
+def outbox_partition(schema: str, name: str) -> Table:
+    """Describe one partition of the outbox by itself, likewise."""
+    return tables_in(schema).outbox.to_metadata(MetaData(), schema=schema, name=name)

@@ -7,7 +7,7 @@ from sqlalchemy import and_, exists, func, lateral, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_outbox.plans import guard_async
-from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status
+from lethe_outbox.schema import DEFAULT_SCHEMA, Status, tables_in
 
 
 async def settled_until(
@@ -26,7 +26,7 @@ async def settled_until(
     Raises:
         SQLAlchemyError: the database's refusal.
     """
-    tables = OutboxTables(schema)
+    tables = tables_in(schema)
     outbox, bucket, dead = tables.outbox, tables.bucket, tables.dead
     waiting = lateral(
         select(outbox.c.created_at)

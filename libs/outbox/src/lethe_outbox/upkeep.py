@@ -15,7 +15,6 @@ from typing import Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    MetaData,
     Select,
     Table,
     any_,
@@ -43,7 +42,14 @@ from lethe_outbox.partition_storage import (
 from lethe_outbox.partitions import BY_TIME, Partition, older
 from lethe_outbox.plans import guard, unguard
 from lethe_outbox.rewinding import rewind
-from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables, Status
+from lethe_outbox.schema import (
+    DEFAULT_SCHEMA,
+    JANITOR,
+    OutboxTables,
+    Status,
+    outbox_partition,
+    tables_in,
+)
 
 SWEPT_AT_ONCE: Final = 5000
 """Old rows of the default partition that one transaction deletes."""
@@ -102,7 +108,7 @@ class Upkeep:
     ) -> None:
         self._engine = engine
         self._rules = rules or UpkeepRules()
-        self._tables = OutboxTables(schema)
+        self._tables = tables_in(schema)
         self._table = PartitionedTable(
             schema, "outbox", BY_TIME, lock_seconds=self._rules.lock_seconds
         )
@@ -145,7 +151,7 @@ class Upkeep:
         return await drop(self._engine, self._table, partition, may_drop, save)
 
     def _may_drop(self, limit: datetime, connection: Connection, partition: Partition) -> bool:
-        rows = _rows_of(self._tables, partition.schema, partition.name)
+        rows = outbox_partition(partition.schema, partition.name)
         guard(connection)
         if connection.scalar(_pending_above_marks(self._tables, rows)):
             return False
@@ -164,7 +170,7 @@ class Upkeep:
         default = next((one for one in everything if one.span is None), None)
         if default is None:
             return 0
-        rows = _rows_of(self._tables, default.schema, default.name)
+        rows = outbox_partition(default.schema, default.name)
         place: ColumnElement[object] = literal_column("ctid")
         old = (
             select(place)
@@ -192,11 +198,6 @@ class Upkeep:
             )
             if not done.rowcount:
                 await connection.execute(insert(table).values(task=JANITOR))
-
-
-def _rows_of(tables: OutboxTables, schema: str, name: str) -> Table:
-    """Describe one partition by itself."""
-    return tables.outbox.to_metadata(MetaData(), schema=schema, name=name)
 
 
 def _pending_above_marks(tables: OutboxTables, rows: Table) -> Select[tuple[bool]]:
@@ -241,7 +242,7 @@ def _save_the_dead(tables: OutboxTables, connection: Connection, partition: Part
 
 def _rewind(tables: OutboxTables, connection: Connection, schema: str, name: str) -> None:
     """Let the owners of moved pending rows read them where they are now."""
-    rows = _rows_of(tables, schema, name)
+    rows = outbox_partition(schema, name)
     lowest = connection.execute(
         select(rows.c.bucket, func.min(rows.c.id))
         .where(rows.c.status == int(Status.PENDING))
