@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
@@ -15,6 +16,7 @@ from lethe_eraser.objects.calls import S3Calls
 from lethe_eraser.objects.deleting import Item, delete_page
 from lethe_eraser.objects.pace import Pace
 from lethe_eraser.storage.journal import Intent, Journal
+from lethe_eraser.storage.progress import OBJECTS_ONLY, Page, Stretch, advance
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import (
     NOTHING,
@@ -337,3 +339,34 @@ async def test_statements_do_not_grow_with_the_batch(world: World) -> None:
         assert await world.state() == "verified"
         counts.append(len(statements))
     assert counts[0] == counts[1]
+
+
+async def test_progress_is_noted_by_one_text_however_many_stretches(world: World) -> None:
+    texts: set[str] = set()
+
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        texts.add(statement)
+
+    stretches = [
+        Stretch(Page("sketch", "client", None), "[1]", done=True),
+        Stretch(Page("sketch", "client_old", None), None, done=False),
+        Stretch(Page("document", "client", None), "[2]", done=False),
+        Stretch(Page("", OBJECTS_ONLY, None), None, done=True),
+    ]
+    job_id = uuid4()
+    event.listen(world.engine.sync_engine, "before_cursor_execute", note)
+    async with world.engine.begin() as connection:
+        await advance(connection, job_id, 2, stretches[:1], {"sketch": 4})
+        await advance(connection, job_id, 2, stretches, {"sketch": 3, "document": 1})
+    event.remove(world.engine.sync_engine, "before_cursor_execute", note)
+    assert len(texts) == 1
+    rows = await world.rows(
+        "select request_type, source, round, after_key, done, deferred from lethe.progress"
+        " where job_id = :job_id order by 1, 2",
+        job_id=job_id,
+    )
+    assert [tuple(row) for row in rows] == [
+        ("document", "client", 2, "[2]", False, 1),
+        ("sketch", "client", 2, "[1]", True, 7),
+        ("sketch", "client_old", 2, None, False, 0),
+    ]

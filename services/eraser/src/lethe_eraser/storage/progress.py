@@ -9,12 +9,24 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, delete, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    ColumnElement,
+    Text,
+    case,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import ObjectRef, RowKind
+from lethe_eraser.storage.arrays import BigIntegers
 from lethe_eraser.storage.counted import digest_of
 from lethe_eraser.storage.product import PrimaryKey
 from lethe_eraser.storage.tables import blocked_row, counted_object, progress
@@ -99,24 +111,26 @@ async def advance(
         stretches: what was worked through.
         deferred: by type, the rows left for the next round.
     """
-    left = dict(deferred)
-    # A type may stand in several client tables: what it left is noted once.
-    values = [
-        {
-            "job_id": job_id,
-            "request_type": stretch.page.request_type,
-            "source": stretch.page.source,
-            "round": round_,
-            "after_key": stretch.end,
-            "done": stretch.done,
-            "deferred": left.pop(stretch.page.request_type, 0),
-        }
-        for stretch in stretches
-        if stretch.page.source != OBJECTS_ONLY
-    ]
-    if not values:
+    named = [stretch for stretch in stretches if stretch.page.source != OBJECTS_ONLY]
+    if not named:
         return
-    row = insert(progress).values(values)
+    left = dict(deferred)
+    columns = (
+        func.unnest(
+            literal([stretch.page.request_type for stretch in named], ARRAY(Text)),
+            literal([stretch.page.source for stretch in named], ARRAY(Text)),
+            literal([stretch.end for stretch in named], ARRAY(Text)),
+            literal([stretch.done for stretch in named], ARRAY(Boolean)),
+            # A type may stand in several client tables: what it left is noted once.
+            literal([left.pop(stretch.page.request_type, 0) for stretch in named], BigIntegers()),
+        )
+        .table_valued("request_type", "source", "after_key", "done", "deferred")
+        .render_derived()
+    )
+    row = insert(progress).from_select(
+        ["job_id", "round", *columns.c.keys()],
+        select(literal(job_id), literal(round_), *columns.c),
+    )
     of_this_round = progress.c.round == row.excluded.round
     await connection.execute(
         row.on_conflict_do_update(
