@@ -15,6 +15,7 @@ from lethe_eraser.domain import ObjectRef
 from lethe_eraser.objects import (
     BucketsUnfitError,
     CircuitOpenError,
+    ObjectRefusedError,
     ObjectStore,
     ObjectStoreUnavailableError,
     S3Options,
@@ -281,6 +282,37 @@ async def test_tags_are_added_to_what_is_there_version_by_version(store: ObjectS
     assert "versionId=1" in written.url
     assert written.keys == ["a", "erase"]
     assert "DeleteObjects" not in operations(sent)
+
+
+async def test_a_key_that_s3_stumbles_over_is_refused_and_no_outage(store: ObjectStore) -> None:
+    odd = [f"{n}\x00.png" for n in range(FAILURES)]
+
+    def script(sent: Sent) -> tuple[int, str]:
+        if sent.operation == "GetBucketVersioning":
+            return versioning(None)
+        return refusal(500, "InternalError") if "\x00" in sent.url else (200, "")
+
+    with scripted(store, ["plain"], script):
+        deletion = await store.delete(plain("a", *odd))
+        assert await store.remaining(plain(odd[0])) == frozenset(plain(odd[0]))
+        with pytest.raises(ObjectRefusedError, match="InternalError"):
+            async with store.stream(plain(odd[0])[0], 1):
+                pass
+    assert deletion.gone == frozenset(plain("a"))
+    assert deletion.failed == dict.fromkeys(plain(*odd), "InternalError")
+    assert states == [("s3 us-east-1", False)], "the circuit stayed closed"
+
+
+async def test_while_nothing_answers_no_key_is_to_blame(store: ObjectStore) -> None:
+    def script(sent: Sent) -> tuple[int, str]:
+        said = versioning(None) if sent.operation == "GetBucketVersioning" else None
+        return said or refusal(500, "InternalError")
+
+    with (
+        scripted(store, ["plain"], script),
+        pytest.raises(ObjectStoreUnavailableError, match="InternalError"),
+    ):
+        await store.delete(plain("\x00.png"))
 
 
 async def test_an_open_circuit_sends_nothing_and_is_told(store: ObjectStore) -> None:

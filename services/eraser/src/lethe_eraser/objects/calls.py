@@ -1,5 +1,6 @@
 """Single calls to S3: which client serves which bucket, and what an error means."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ _CREDENTIALS: Final = frozenset(
         "TokenRefreshRequired",
     }
 )
+_STUMBLES: Final = frozenset({"InternalError", "500"})
+_NOT_IN_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+
 ATTEMPTS: Final = 5
 """Tries of one call, or of the keys of one page that S3 asked to send again."""
 
@@ -73,6 +77,11 @@ def _timestamp(value: str) -> datetime:
         with suppress(ValueError):
             return datetime.fromisoformat(value)
     return parse_timestamp(value)
+
+
+def is_beyond_xml(key: str) -> bool:
+    """Whether XML cannot carry the key: no page may hold it, and servers stumble over it."""
+    return _NOT_IN_XML.search(key) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,37 @@ class S3Calls:
         """
         result: T = self.retrying()(self.once, bucket, operation)
         return result
+
+    def call_for(self, bucket: str, key: str, operation: Operation[T]) -> T:
+        """Like `call`, about one key; one over which S3 stumbles is no outage but a refusal.
+
+        Only a key that XML cannot carry is suspected, and only while the bucket answers.
+        """
+        if not is_beyond_xml(key):
+            return self.call(bucket, operation)
+
+        def suspecting() -> T:
+            try:
+                return self.once(bucket, operation)
+            except ObjectStoreUnavailableError as error:
+                if error.code in _STUMBLES and self._answers(bucket):
+                    raise RefusedError(error.code) from None
+                raise
+
+        result: T = self.retrying()(suspecting)
+        return result
+
+    def _answers(self, bucket: str) -> bool:
+        def ask(client: "S3Client", arguments: dict[str, Any]) -> None:
+            client.head_bucket(**arguments)
+
+        try:
+            self.once(bucket, ask)
+        except RefusedError:
+            return True
+        except ObjectStoreUnavailableError:
+            return False
+        return True
 
     def retrying(self) -> Retrying:
         """Tries with exponential waits and jitter, while the error is a passing one."""

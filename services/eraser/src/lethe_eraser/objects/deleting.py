@@ -1,17 +1,15 @@
 """Deletes pages of keys or versions, and says key by key what became of them."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from lethe_eraser.objects.calls import RETRYABLE, RefusedError, S3Calls
+from lethe_eraser.objects.calls import RETRYABLE, RefusedError, S3Calls, is_beyond_xml
 from lethe_eraser.objects.outcomes import ObjectStoreUnavailableError
 from lethe_eraser.objects.pace import THROTTLING, Pace, prefix_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_NOT_IN_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _OF_THE_PAGE: Final = frozenset({"MalformedXML", "InvalidRequest", "ParamValidation", "400"})
 """Refusals that a single bad key may cause for its whole page."""
 
@@ -38,8 +36,8 @@ def pages(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
 
 
 def is_alone(item: Item) -> bool:
-    """Whether XML cannot carry the key, so that it needs a request of its own."""
-    return _NOT_IN_XML.search(item.key) is not None
+    """Whether the key needs a request of its own."""
+    return is_beyond_xml(item.key)
 
 
 def delete_page(calls: S3Calls, pace: Pace, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
@@ -92,7 +90,7 @@ def _delete_one(calls: S3Calls, bucket: str, item: Item) -> dict[Item, str]:
         client.delete_object(**arguments, **item.entry())
 
     try:
-        calls.call(bucket, delete)
+        calls.call_for(bucket, item.key, delete)
     except RefusedError as refusal:
         return {item: refusal.code}
     return {}

@@ -133,7 +133,7 @@ def has_key(calls: S3Calls, bucket: str, key: str) -> bool:
         return True
 
     try:
-        return calls.call(bucket, head)
+        return calls.call_for(bucket, key, head)
     except RefusedError:
         return True
 

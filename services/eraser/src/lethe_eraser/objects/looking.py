@@ -126,7 +126,7 @@ class Looking:
             return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
 
         try:
-            return await self._threads.run(self._calls.call, ref.bucket, ask)
+            return await self._threads.run(self._calls.call_for, ref.bucket, ref.key, ask)
         except RefusedError as refusal:
             return {} if refusal.code in _MISSING else None
 
@@ -179,7 +179,7 @@ class Looking:
                 raise ObjectTooLargeError("the object is larger than it may be")
             return answer["Body"]
 
-        return self._calls.call(ref.bucket, get)
+        return self._calls.call_for(ref.bucket, ref.key, get)
 
     async def _chunks(self, bucket: str, body: Any, limit_bytes: int) -> AsyncIterator[bytes]:
         def read(_client: "S3Client", _arguments: dict[str, Any]) -> bytes:

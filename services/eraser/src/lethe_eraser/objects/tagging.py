@@ -41,7 +41,7 @@ def tag_version(calls: S3Calls, bucket: str, item: Item, tag: Tag) -> Tagged:
         return {entry["Key"]: entry["Value"] for entry in answer["TagSet"]}
 
     try:
-        tags = calls.call(bucket, read)
+        tags = calls.call_for(bucket, item.key, read)
     except RefusedError as refusal:
         return Tagged() if refusal.code in _MISSING else Tagged(refused=refusal.code)
     key, value = tag
@@ -55,7 +55,7 @@ def tag_version(calls: S3Calls, bucket: str, item: Item, tag: Tag) -> Tagged:
         client.put_object_tagging(**arguments, **item.entry(), Tagging={"TagSet": merged})
 
     try:
-        calls.call(bucket, write)
+        calls.call_for(bucket, item.key, write)
     except RefusedError as refusal:
         return Tagged() if refusal.code in _MISSING else Tagged(refused=refusal.code)
     return Tagged(tagged=True)
