@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from typer.testing import CliRunner, Result
 
-from lethe_contracts.events import Held
+from lethe_contracts.events import Held, Released
 from lethe_eraser.cli import app
 from lethe_eraser.storage import control
 from lethe_eraser.storage.control import SetAside
@@ -207,6 +207,39 @@ async def test_run_now_overrules_no_hold_and_no_stale_control(world: World) -> N
     await world.settled()
     await world.eraser().until_idle()
     assert await world.state() == "held"
+
+
+async def test_whoever_lets_a_job_go_on_hears_what_still_stops_it(world: World) -> None:
+    await world.accept(world.requested())
+    id_ = await job_id(world)
+    hold = uuid4()
+    await world.accept(Held(hold_id=hold))
+    by_hold = "what still stops it: legal holds on its person: 1;"
+    by_pause = "what still stops it: it is paused; lethe eraser resume"
+    for command in (("resume", id_), ("run-now", id_, "--confirm"), ("retry", id_)):
+        told = await lethe_eraser(*command)
+        assert told.exit_code == 0
+        assert by_hold in told.stdout
+        assert by_pause not in told.stdout
+    assert by_hold not in (await lethe_eraser("pause", id_)).stdout
+    await world.accept(Released(hold_id=hold))
+    assert (await lethe_eraser("retry", id_)).stdout.splitlines()[1].startswith(by_pause)
+    assert "what still stops it" not in (await lethe_eraser("resume", id_)).stdout
+
+    await world.write("update lethe.job set state = 'erased', scanning = true")
+    world.clock.now += timedelta(seconds=1)
+    await world.accept(world.requested())
+    next_ = await job_id(world)
+    told = await lethe_eraser("run-now", next_, "--confirm")
+    assert f"what still stops it: job {id_} of the same person goes first" in told.stdout
+    assert (await document("show", next_))["waits_for"] == id_
+    assert (await document("show", id_))["waits_for"] is None
+
+
+async def test_show_tells_when_the_last_lock_ends(world: World) -> None:
+    await world.accept(world.requested())
+    await world.write("update lethe.job set locked_until = '2099-01-02 03:04:05+00'")
+    assert (await document("show", await job_id(world)))["locked_until"][:10] == "2099-01-02"
 
 
 async def test_a_blocked_job_is_retried_when_what_blocked_it_is_mended(world: World) -> None:

@@ -207,6 +207,8 @@ def _tell(answer: Answer, changed: str, unchanged: str) -> None:
     if isinstance(answer, Refused):
         _refuse(answer.why)
     typer.echo(changed if answer.changed else unchanged)
+    for stop in answer.stopped_by:
+        typer.echo(f"what still stops it: {stop}")
 
 
 def _no_such_job() -> NoReturn:
@@ -248,7 +250,9 @@ def _whole(standing: Standing) -> dict[str, Any]:
         "started_at": moment(standing.started_at),
         "closed_at": moment(standing.closed_at),
         "retry_at": moment(standing.retry_at),
+        "locked_until": moment(standing.job.locked_until),
         "holds": standing.holds,
+        "waits_for": str(standing.waits_for) if standing.waits_for else None,
         "bucket": standing.bucket,
         "control_settled_until": moment(standing.settled_until),
         "blocked_rows": {reason.value: rows for reason, rows in standing.blocked.items()},

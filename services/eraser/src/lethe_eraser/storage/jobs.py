@@ -253,6 +253,22 @@ async def open_of_person(connection: AsyncConnection, subject_ref: str) -> bool:
     return bool((await connection.execute(found)).scalar_one())
 
 
+async def earlier_of_person(connection: AsyncConnection, of: Job) -> UUID | None:
+    """Find the unfinished job of the same person that goes before this one, if there is one."""
+    found = (
+        select(job.c.job_id)
+        .where(
+            job.c.subject_ref == of.subject_ref,
+            job.c.job_id != of.job_id,
+            job.c.created_at < of.created_at,
+            job.c.state.in_(UNFINISHED),
+        )
+        .order_by(job.c.created_at)
+        .limit(1)
+    )
+    return (await connection.execute(found)).scalar_one_or_none()
+
+
 async def holds_on(connection: AsyncConnection, subject_ref: str) -> frozenset[UUID]:
     """Read the legal holds on a person."""
     found = await connection.execute(

@@ -30,6 +30,7 @@ class Standing:
         settled_until: the newest watermark of its bucket.
         blocked: rows left, by reason.
         pages: how far each request type came in each client table, in this round.
+        waits_for: an earlier job of the same person, which goes first.
     """
 
     job: Job
@@ -41,6 +42,7 @@ class Standing:
     settled_until: datetime | None
     blocked: Mapping[BlockReason, int]
     pages: Sequence[progress.Step]
+    waits_for: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Obeyed:
     """The job will do as it was told; `changed` is False if it did already."""
 
     changed: bool
+    stopped_by: Sequence[str] = ()
+    """What keeps it from going on all the same, and what ends that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ async def standing(connection: AsyncConnection, job_id: UUID) -> Standing | None
         settled_until=(await connection.execute(settled)).scalar_one_or_none(),
         blocked=await progress.blocked_by_reason(connection, job_id),
         pages=[steps[key] for key in sorted(steps)],
+        waits_for=await jobs.earlier_of_person(connection, found),
     )
 
 
@@ -131,8 +136,24 @@ async def pause(connection: AsyncConnection, job_id: UUID, *, paused: bool) -> A
         return None
     if locked.state.is_final and (paused or not locked.paused):
         return Refused(_ended(locked))
-    await jobs.write_flags(connection, replace(locked, paused=paused))
-    return Obeyed(changed=locked.paused is not paused)
+    told = replace(locked, paused=paused)
+    await jobs.write_flags(connection, told)
+    stopped_by = () if paused else await _stopped_by(connection, told)
+    return Obeyed(changed=locked.paused is not paused, stopped_by=stopped_by)
+
+
+async def _stopped_by(connection: AsyncConnection, of: Job) -> Sequence[str]:
+    """Say what keeps a job that was told to go on; whoever told it would wait in vain."""
+    if of.state.is_final:
+        return ()
+    stops = ["it is paused; lethe eraser resume lets it go on"] if of.paused else []
+    if held := len(await jobs.holds_on(connection, of.subject_ref)):
+        stops.append(
+            f"legal holds on its person: {held}; it goes on by itself when the last is released"
+        )
+    if (earlier := await jobs.earlier_of_person(connection, of)) is not None:
+        stops.append(f"job {earlier} of the same person goes first")
+    return stops
 
 
 def _ended(job: Job) -> str:
@@ -151,7 +172,7 @@ async def run_now(connection: AsyncConnection, job_id: UUID) -> Answer:
     if locked.paused:
         return Refused("the job is paused; resume it first")
     await jobs.write_flags(connection, replace(locked, run_now=True))
-    return Obeyed(changed=not locked.run_now)
+    return Obeyed(changed=not locked.run_now, stopped_by=await _stopped_by(connection, locked))
 
 
 async def retry(connection: AsyncConnection, announcer: Announcer, job_id: UUID) -> Answer:
@@ -166,7 +187,7 @@ async def retry(connection: AsyncConnection, announcer: Announcer, job_id: UUID)
         return None
     if not locked.state.is_final:
         await jobs.write(connection, replace(locked, attempts=0))
-        return Obeyed(changed=True)
+        return Obeyed(changed=True, stopped_by=await _stopped_by(connection, locked))
     if locked.state not in _RETRIED:
         return Refused(_ended(locked))
     if await jobs.open_of_person(connection, locked.subject_ref):
@@ -177,4 +198,4 @@ async def retry(connection: AsyncConnection, announcer: Announcer, job_id: UUID)
     again, said = say(again, again.snapshot())
     await jobs.write(connection, again)
     await announcer.announce(connection, [said])
-    return Obeyed(changed=True)
+    return Obeyed(changed=True, stopped_by=await _stopped_by(connection, again))
