@@ -127,6 +127,20 @@ async def test_the_key_that_is_printed_is_the_tables_own(world: World) -> None:
     }
 
 
+async def test_few_people_and_few_notes_are_no_status(world: World) -> None:
+    await world.write(
+        "create table public.wish"
+        " (id int primary key, status text, owner_client_key text, note text)"
+    )
+    await world.write(
+        "insert into wish select n, 'done', 'k', case when n < 6 then 'hm' end"
+        " from generate_series(1, 20) n"
+    )
+    [entry] = yaml.safe_load(await printed(world, "wish"))["features"].values()
+    assert entry["feature"]["keep"] == ["id", "status"]
+    assert entry["feature"]["mask"] == {"owner_client_key": None, "note": None}
+
+
 async def test_what_only_a_person_can_decide_is_said_and_taken_by_nothing(
     odd: World, tmp_path: Path
 ) -> None:

@@ -26,6 +26,8 @@ from lethe_eraser.storage.product_schema import LiveColumn, TableColumns, descri
 SAMPLED_ROWS: Final = 500
 FEW_VALUES: Final = 12
 """A text column with no more words than this in the sample is taken for a status, say."""
+ENOUGH_VALUES: Final = 20
+"""Fewer values than these tell no status from three notes that happen to say the same."""
 
 _LISTED: Final = 12
 _WORD: Final = re.compile(r"\S{1,40}")
@@ -51,6 +53,8 @@ class _Sample:
     """What tells its rows apart; empty if nothing does."""
     numbered: Sequence[str]
     ties: Sequence[Tie]
+    of_people: frozenset[str]
+    """Columns that are named as client keys are: few people are no status."""
 
     def texts(self, column: str) -> list[str]:
         return [text for row in self.rows if (text := row.values[column])]
@@ -77,8 +81,13 @@ async def scaffold(connection: AsyncConnection, catalog: Catalog, written: str) 
         connection, table, sorted(columns), order_by=key, limit=SAMPLED_ROWS
     )
     tied = (await ties(connection, [place])).get(place, [])
-    sample = _Sample(table, columns, rows, key, await numbered(connection, place), tied)
+    of_people = frozenset(name for name in columns if _names_people(name, catalog))
+    sample = _Sample(table, columns, rows, key, await numbered(connection, place), tied, of_people)
     return _entry(sample, catalog)
+
+
+def _names_people(column: str, catalog: Catalog) -> bool:
+    return any(client.client_key.lower() in column.lower() for client in catalog.client_tables)
 
 
 def _named(written: str) -> TableName:
@@ -319,8 +328,12 @@ def _json_mask(sample: _Sample, name: str, column: LiveColumn) -> object:
 
 
 def _is_kept(sample: _Sample, name: str, column: LiveColumn) -> bool:
+    if name in sample.of_people:
+        return False
     if column.category == _STRING:
         texts = sample.texts(name)
+        if len(texts) < ENOUGH_VALUES:
+            return False
         distinct = set(texts)
         words = all(_WORD.fullmatch(text) for text in distinct)
         return words and 0 < len(distinct) <= FEW_VALUES and len(texts) > 2 * len(distinct)
