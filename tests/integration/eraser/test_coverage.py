@@ -11,6 +11,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner, Result
 
+from lethe_eraser import catalog_cli
 from lethe_eraser.catalog import CatalogError, load
 from lethe_eraser.check import check
 from lethe_eraser.execute.preflight import AGAIN_SECONDS, FRESH_SECONDS, Preflight
@@ -296,6 +297,30 @@ async def test_the_command_explains_what_happens_to_each_column(world: World, le
     unknown = await run_lethe(lethe, "explain", "skech")
     assert unknown.exit_code == 1
     assert "did you mean sketch?" in unknown.output
+
+
+async def test_what_a_manifest_names_is_explained_and_lines_fit_a_terminal(
+    world: World, lethe: Lethe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [pdf] = [one for one in world.catalog.features.values() if one.handler == "pdf"]
+    answer = await run_lethe(lethe, "explain", pdf.request_type, "--json")
+    assert json.loads(answer.stdout)["options"] == [
+        {
+            "option": "files",
+            "reference_set": pdf.options["files"],
+            "objects": [
+                f"$['fileKeyList'][*] in {world.buckets['documents']}: deleted, unless shared"
+            ],
+        }
+    ]
+    plain = (await run_lethe(lethe, "explain", pdf.request_type)).stdout
+    assert f"what the handler reads by `files: {pdf.options['files']}`:" in plain
+    monkeypatch.setenv("COLUMNS", "80")
+    long = f"    objects at $ ({', '.join(['url'] * 30)}): deleted"
+    folded = catalog_cli._folded(["short", long])
+    assert folded[0] == "short"
+    assert max(map(len, folded)) <= 80
+    assert " ".join(" ".join(folded[1:]).split()) == long.strip()
 
 
 async def test_a_nineteenth_feature_at_run_time_from_its_scaffold(

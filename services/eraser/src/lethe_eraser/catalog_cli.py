@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import shutil
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from textwrap import wrap
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
@@ -12,7 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lethe_eraser.catalog import CatalogError, Finding, did_you_mean
 from lethe_eraser.catalog_schema import json_schema
 from lethe_eraser.check import check
-from lethe_eraser.check.explain import ColumnFate, account_rule, explain
+from lethe_eraser.check.explain import (
+    ColumnFate,
+    SetFate,
+    account_rule,
+    explain,
+    explain_options,
+)
 from lethe_eraser.check.scaffold import scaffold
 from lethe_eraser.container import EraserContainer
 from lethe_eraser.objects import ObjectStoreUnavailableError
@@ -101,6 +109,7 @@ def explain_type(
         _refuse(f"unknown type {request_type}; {near}", NO_SUCH_THING)
     tables = {(t.table.schema, t.table.name) for t in feature.tables}
     fates = explain(feature, _ask(container, lambda asked: describe(asked, tables)))
+    read = explain_options(feature, catalog.reference_sets)
     rule = account_rule(catalog.active_account)
     if as_json:
         document = {
@@ -108,14 +117,14 @@ def explain_type(
             "handler": feature.handler,
             "active_account": rule,
             "columns": [fate.document() for fate in fates],
+            "options": [fate.document() for fate in read],
         }
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
     typer.echo(f"{request_type}, by the handler {feature.handler}")
-    for line in _lines(fates):
+    lines = [*_lines(fates), *_read_lines(read), *([rule] if rule is not None else [])]
+    for line in _folded(lines) if sys.stdout.isatty() else lines:
         typer.echo(line)
-    if rule is not None:
-        typer.echo(rule)
 
 
 def _container() -> EraserContainer:
@@ -174,5 +183,29 @@ def _lines(fates: Sequence[ColumnFate]) -> list[str]:
             table = fate.table
             lines.append(f"{table}:")
         lines.append(f"  {fate.column:<24} {fate.fate}")
-        lines += [f"  {'':<24}   objects at {named}" for named in fate.objects]
+        lines += [f"    objects at {named}" for named in fate.objects]
     return lines
+
+
+def _read_lines(read: Sequence[SetFate]) -> list[str]:
+    lines: list[str] = []
+    for fate in read:
+        lines.append(f"what the handler reads by `{fate.option}: {fate.reference_set}`:")
+        lines += [f"    objects at {named}" for named in fate.objects]
+    return lines
+
+
+def _folded(lines: Iterable[str]) -> list[str]:
+    """Fold to the terminal; in a pipe a line stays one."""
+    width = shutil.get_terminal_size().columns
+    return [
+        part
+        for line in lines
+        for part in wrap(
+            line,
+            width,
+            subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]

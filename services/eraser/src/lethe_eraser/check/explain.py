@@ -40,6 +40,28 @@ def explain(
     return tuple(fate for table in feature.tables for fate in _columns(table, live))
 
 
+@dataclass(frozen=True, slots=True)
+class SetFate:
+    """What becomes of objects that no column names: the handler reads of them somewhere else."""
+
+    option: str
+    reference_set: str
+    objects: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain values for JSON."""
+        return asdict(self)
+
+
+def explain_options(feature: Feature, sets: Mapping[str, Rules]) -> tuple[SetFate, ...]:
+    """Say what happens by the reference sets that the options of the handler name."""
+    return tuple(
+        SetFate(name, value, tuple(_objects(sets[value])))
+        for name, value in feature.options.items()
+        if isinstance(value, str) and value in sets
+    )
+
+
 def account_rule(account: ActiveAccount | None) -> str | None:
     """Say in which state of their account nobody is erased; None if it is not asked for."""
     if account is None:
