@@ -6,6 +6,7 @@ its business (`lifecycle` owns them). It writes no access log, because an access
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lethe_runtime import problems
 from lethe_runtime.errors import LetheRuntimeError
 from lethe_runtime.health import Dependency, Readiness
-from lethe_runtime.problems import Problem
+from lethe_runtime.problems import FieldError, Problem
 
 JSON: Final = "application/json"
 
@@ -119,12 +120,13 @@ def json_body(model: type[_M]) -> Callable[[Request], Awaitable[_M]]:
     """Make a FastAPI dependency that reads the body as one JSON `model`.
 
     Unlike a body parameter it runs in its turn, so a caller without a key learns nothing about its
-    body. It answers 415 to another content type, 400 to malformed JSON, 422 to what it refuses.
+    body. It answers 415 to another content type, 400 to malformed JSON, 422 to what it refuses, a
+    name that stands twice in an object among it: two readers would take two values of it.
     Document the body with `json_request_body` beside it.
     """
     known = frozenset(_names(model.model_json_schema()))
 
-    async def read(request: Request) -> _M:
+    async def dependency(request: Request) -> _M:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != JSON:
             raise Problem(
@@ -134,15 +136,28 @@ def json_body(model: type[_M]) -> Callable[[Request], Awaitable[_M]]:
                 f"Send the body as {JSON}.",
                 headers={"Accept": JSON},
             )
+        body = await request.body()
         try:
-            return model.model_validate_json(await request.body())
+            read = model.model_validate_json(body)
         except ValidationError as refused:
             errors = refused.errors(include_url=False, include_input=False, include_context=False)
+        else:
+            _refuse_repeated_names(body)
+            return read
         if any(error["type"] == "json_invalid" for error in errors):
             raise Problem(HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not JSON")
         raise problems.invalid(problems.field_errors(errors, known=known))
 
-    return read
+    return dependency
+
+
+def _refuse_repeated_names(body: bytes) -> None:
+    def once(pairs: list[tuple[str, object]]) -> None:
+        if len(dict(pairs)) != len(pairs):
+            detail = "a name stands twice in an object"
+            raise problems.invalid([FieldError(pointer="", code="repeated_name", detail=detail)])
+
+    json.loads(body, object_pairs_hook=once)
 
 
 def json_request_body(model: type[BaseModel]) -> dict[str, Any]:
