@@ -236,10 +236,16 @@ async def test_whoever_lets_a_job_go_on_hears_what_still_stops_it(world: World) 
     assert (await document("show", id_))["waits_for"] is None
 
 
-async def test_show_tells_when_the_last_lock_ends(world: World) -> None:
+async def test_show_tells_when_the_last_lock_ends_and_what_the_cdn_owes(world: World) -> None:
     await world.accept(world.requested())
     await world.write("update lethe.job set locked_until = '2099-01-02 03:04:05+00'")
-    assert (await document("show", await job_id(world)))["locked_until"][:10] == "2099-01-02"
+    await world.write(
+        "insert into lethe.invalidation (job_id, number, batch, distribution, paths, done)"
+        " select job_id, n, 1, 'E2ABC', '', n = 1 from lethe.job, generate_series(1, 3) n"
+    )
+    shown = await document("show", await job_id(world))
+    assert shown["locked_until"][:10] == "2099-01-02"
+    assert shown["unfinished_invalidations"] == 2
 
 
 async def test_a_blocked_job_is_retried_when_what_blocked_it_is_mended(world: World) -> None:

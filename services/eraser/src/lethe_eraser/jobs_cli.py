@@ -253,6 +253,7 @@ def _whole(standing: Standing) -> dict[str, Any]:
         "locked_until": moment(standing.job.locked_until),
         "holds": standing.holds,
         "waits_for": str(standing.waits_for) if standing.waits_for else None,
+        "unfinished_invalidations": standing.invalidations,
         "bucket": standing.bucket,
         "control_settled_until": moment(standing.settled_until),
         "blocked_rows": {reason.value: rows for reason, rows in standing.blocked.items()},

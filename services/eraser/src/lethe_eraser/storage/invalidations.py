@@ -133,5 +133,11 @@ async def unfinished(connection: AsyncConnection) -> tuple[int, float]:
     return count, float(seconds)
 
 
+async def unfinished_of(connection: AsyncConnection, job_id: UUID) -> int:
+    """Count the unfinished invalidations of one job."""
+    found = select(func.count()).where(invalidation.c.job_id == job_id, ~invalidation.c.done)
+    return int((await connection.execute(found)).scalar_one())
+
+
 def _context(job_id: UUID, number: int) -> str:
     return f"invalidation:{job_id}:{number}"

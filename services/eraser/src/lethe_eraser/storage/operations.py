@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import UNFINISHED, Job, JobState, say
-from lethe_eraser.storage import jobs, people, progress
+from lethe_eraser.storage import invalidations, jobs, people, progress
 from lethe_eraser.storage.arrays import one_of
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.tables import hold, job, watermark
@@ -31,6 +31,7 @@ class Standing:
         blocked: rows left, by reason.
         pages: how far each request type came in each client table, in this round.
         waits_for: an earlier job of the same person, which goes first.
+        invalidations: those of the CDN that are not finished; the job stays `erased` until then.
     """
 
     job: Job
@@ -43,6 +44,7 @@ class Standing:
     blocked: Mapping[BlockReason, int]
     pages: Sequence[progress.Step]
     waits_for: UUID | None
+    invalidations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ async def standing(connection: AsyncConnection, job_id: UUID) -> Standing | None
         blocked=await progress.blocked_by_reason(connection, job_id),
         pages=[steps[key] for key in sorted(steps)],
         waits_for=await jobs.earlier_of_person(connection, found),
+        invalidations=await invalidations.unfinished_of(connection, job_id),
     )
 
 
