@@ -150,7 +150,7 @@ async def test_ready_only_when_everything_is_there_and_metrics_are_told(
 
         with running(environment, tmp_path / "eraser.log"):
             for path, *wanted in (
-                ("/readyz", '"ready":true', "s3"),
+                ("/readyz", '"ready":true', "s3", "catalog"),
                 ("/metrics", 'eraser_jobs{state="verified"} 0.0', "eraser_window_open 1.0"),
             ):
                 asked: Callable[[], bool | Awaitable[bool]] = partial(found, path, *wanted)

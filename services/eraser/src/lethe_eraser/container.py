@@ -21,7 +21,7 @@ from lethe_eraser.consumer import GROUP, TOPICS, Acceptance
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.batch import Batches
 from lethe_eraser.execute.forecasting import Forecaster
-from lethe_eraser.execute.preflight import CheckedExecutor, Preflight
+from lethe_eraser.execute.preflight import CHECKED, CheckedExecutor, Preflight
 from lethe_eraser.execute.preview import Previewer
 from lethe_eraser.execute.references import References
 from lethe_eraser.execute.rounds import Rounds
@@ -162,7 +162,7 @@ class EraserContainer(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=EraserSettings)
 
     registry = providers.Singleton(CollectorRegistry)
-    readiness = providers.Singleton(Readiness, ["database", "kafka", "s3"])
+    readiness = providers.Singleton(Readiness, ["database", "kafka", "s3", CHECKED])
     metrics = providers.Singleton(EraserMetrics, registry)
     clock = providers.Object(utc_now)
     catalog = providers.Singleton(load_catalog, settings.provided.catalog)

@@ -21,6 +21,9 @@ from lethe_runtime.waiting import StoppedError, until_available
 FRESH_SECONDS: Final = 3600.0
 """How long a check holds: windows are days apart, so every one of them begins with a new one."""
 
+CHECKED: Final = "catalog"
+"""What `/readyz` waits for until the catalog was held to database and S3 at the start."""
+
 AGAIN_SECONDS: Final = 60.0
 """Pause after a check that refused, before the next."""
 
@@ -108,7 +111,8 @@ class CheckedExecutor:
         preflight: holds the catalog to the database.
         buckets: hold themselves to what erasing needs.
         probe: knows whether our own tables are there yet.
-        readiness: told while waiting.
+        readiness: told while waiting, and of `CHECKED`: who is about to be refused was never ready,
+            so that a rolling deployment stops at the first.
     """
 
     def __init__(
@@ -150,6 +154,7 @@ class CheckedExecutor:
             )
         except StoppedError:
             return
+        self._readiness.ok(CHECKED)
         await self._executor.run(stop)
 
     async def _check(self) -> None:
