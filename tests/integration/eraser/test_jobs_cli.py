@@ -226,6 +226,16 @@ async def test_whoever_lets_a_job_go_on_hears_what_still_stops_it(world: World) 
     assert (await lethe_eraser("retry", id_)).stdout.splitlines()[1].startswith(by_pause)
     assert "what still stops it" not in (await lethe_eraser("resume", id_)).stdout
 
+    async with world.engine.begin() as connection:
+        bucket = await world.value("select bucket from lethe.job")
+        # Of the whole partition; and one of another bucket, which stops nothing here.
+        for offset, of in enumerate((None, bucket + 1)):
+            aside = SetAside("erasure.requests.v1", bucket % 16, offset, of, None, "invalid_event")
+            await control.set_aside(connection, aside)
+    stopped = (await lethe_eraser("run-now", id_, "--confirm")).stdout
+    assert "what still stops it: records in quarantine: 1; see lethe eraser quarantine" in stopped
+    assert (await document("show", id_))["quarantined_records"] == 1
+
     await world.write("update lethe.job set state = 'erased', scanning = true")
     world.clock.now += timedelta(seconds=1)
     await world.accept(world.requested())
@@ -245,7 +255,7 @@ async def test_show_tells_when_the_last_lock_ends_and_what_the_cdn_owes(world: W
     )
     shown = await document("show", await job_id(world))
     assert shown["locked_until"][:10] == "2099-01-02"
-    assert shown["unfinished_invalidations"] == 2
+    assert shown["invalidations_left"] == 2
 
 
 async def test_a_blocked_job_is_retried_when_what_blocked_it_is_mended(world: World) -> None:
@@ -305,7 +315,7 @@ async def test_a_blocked_job_is_not_retried_beside_another_one_of_its_person(wor
 
 
 async def test_a_record_in_quarantine_is_listed_and_released_with_a_name_and_a_reason(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "nothing" in (await lethe_eraser("quarantine", "list")).stdout
     event = UUID(int=7)
@@ -316,7 +326,12 @@ async def test_a_record_in_quarantine_is_listed_and_released_with_a_name_and_a_r
     assert listed["record"] == "erasure.requests.v1/3/41"
     assert listed["bucket"] == 19
     assert listed["event_id"] == str(event)
-    assert "erasure.requests.v1/3/41" in (await lethe_eraser("quarantine", "list")).stdout
+    for columns in (60, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        shown = (await lethe_eraser("quarantine", "list")).stdout
+        assert "erasure.requests.v1/3/41" in shown
+        assert str(event) in shown
+        assert "…" not in shown
 
     release = ("quarantine", "release", "erasure.requests.v1/3/41", "--by", "Kim")
     assert (await lethe_eraser(*release)).exit_code == 2

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
@@ -143,10 +143,8 @@ def list_quarantine(*, as_json: Json = False) -> None:
     if not found:
         typer.echo("nothing is in quarantine")
         return
-    table = Table("record", "bucket", "event id", "reason", "set aside at")
-    for document in documents:
-        table.add_row(*(_shown(value) for value in document.values()))
-    Console().print(table)
+    console = Console()
+    console.print(_quarantine(documents, console.width))
 
 
 @quarantine_app.command("release")
@@ -253,9 +251,10 @@ def _whole(standing: Standing) -> dict[str, Any]:
         "locked_until": moment(standing.job.locked_until),
         "holds": standing.holds,
         "waits_for": str(standing.waits_for) if standing.waits_for else None,
-        "unfinished_invalidations": standing.invalidations,
+        "invalidations_left": standing.invalidations,
         "bucket": standing.bucket,
         "control_settled_until": moment(standing.settled_until),
+        "quarantined_records": standing.quarantined,
         "blocked_rows": {reason.value: rows for reason, rows in standing.blocked.items()},
         "pages": [
             {
@@ -314,6 +313,20 @@ def _table(found: list[Job], width: int) -> Table:
             f"{job.deadline:%Y-%m-%d %H:%M}Z",
             *(str(count) for count in (counts if whole else ())),
         )
+    return table
+
+
+def _quarantine(documents: Sequence[Mapping[str, object]], width: int) -> Table:
+    """List records; on a narrow terminal the event stands below its record."""
+    whole = width >= _WHOLE_TABLE
+    table = Table(box=HEAVY_HEAD if whole else None, pad_edge=whole)
+    table.add_column("record", no_wrap=True)
+    for name in ("bucket", *(("event id",) if whole else ()), "reason", "set aside at"):
+        table.add_column(name, overflow="fold")
+    for document in documents:
+        record, bucket, event_id, *rest = map(_shown, document.values())
+        cells = [record, bucket, event_id] if whole else [f"{record}\n  {event_id}", bucket]
+        table.add_row(*cells, *rest)
     return table
 
 

@@ -69,14 +69,18 @@ def is_fresh(bucket: ColumnElement[int], within: timedelta) -> ColumnElement[boo
     young = exists().where(
         watermark.c.bucket == bucket, watermark.c.settled_until > func.now() - literal(within)
     )
-    unread = exists().where(
+    return and_(young, ~exists().where(_unread(bucket)))
+
+
+def _unread(bucket: ColumnElement[int]) -> ColumnElement[bool]:
+    """Say of a record in quarantine that it may concern `bucket`."""
+    return and_(
         quarantine.c.released_at.is_(None),
         or_(
             quarantine.c.bucket == bucket,
             and_(quarantine.c.bucket.is_(None), quarantine.c.partition == bucket % PARTITIONS),
         ),
     )
-    return and_(young, ~unread)
 
 
 async def fresh(connection: AsyncConnection, bucket: int, within: timedelta) -> bool:
@@ -184,6 +188,12 @@ async def quarantined(connection: AsyncConnection) -> Sequence[Quarantined]:
         )
         for row in rows.mappings()
     ]
+
+
+async def count_unread(connection: AsyncConnection, bucket: int) -> int:
+    """Count the records in quarantine that may concern a bucket, and so stop it."""
+    found = select(func.count()).select_from(quarantine).where(_unread(literal(bucket)))
+    return int((await connection.execute(found)).scalar_one())
 
 
 async def count_stale(connection: AsyncConnection, within: timedelta) -> int:

@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import UNFINISHED, Job, JobState, say
-from lethe_eraser.storage import invalidations, jobs, people, progress
+from lethe_eraser.storage import control, invalidations, jobs, people, progress
 from lethe_eraser.storage.arrays import one_of
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.tables import hold, job, watermark
+from lethe_outbox import bucket_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Standing:
         closed_at: when it ended.
         holds: legal holds on its person.
         settled_until: the newest watermark of its bucket.
+        quarantined: records in quarantine that stop its bucket.
         blocked: rows left, by reason.
         pages: how far each request type came in each client table, in this round.
         waits_for: an earlier job of the same person, which goes first.
@@ -41,6 +43,7 @@ class Standing:
     closed_at: datetime | None
     holds: int
     settled_until: datetime | None
+    quarantined: int
     blocked: Mapping[BlockReason, int]
     pages: Sequence[progress.Step]
     waits_for: UUID | None
@@ -101,6 +104,7 @@ async def standing(connection: AsyncConnection, job_id: UUID) -> Standing | None
         closed_at=row.closed_at,
         holds=(await connection.execute(holds)).scalar_one(),
         settled_until=(await connection.execute(settled)).scalar_one_or_none(),
+        quarantined=await control.count_unread(connection, row.bucket),
         blocked=await progress.blocked_by_reason(connection, job_id),
         pages=[steps[key] for key in sorted(steps)],
         waits_for=await jobs.earlier_of_person(connection, found),
@@ -154,6 +158,8 @@ async def _stopped_by(connection: AsyncConnection, of: Job) -> Sequence[str]:
         stops.append(
             f"legal holds on its person: {held}; it goes on by itself when the last is released"
         )
+    if unread := await control.count_unread(connection, bucket_of(of.subject_ref)):
+        stops.append(f"records in quarantine: {unread}; see lethe eraser quarantine list")
     if (earlier := await jobs.earlier_of_person(connection, of)) is not None:
         stops.append(f"job {earlier} of the same person goes first")
     return stops
