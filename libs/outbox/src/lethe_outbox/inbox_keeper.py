@@ -24,6 +24,7 @@ from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.names import for_text, qualified
 from lethe_outbox.partition_storage import Outcome, PartitionedTable, drop, make_ahead, partitions
 from lethe_outbox.partitions import BY_UUID7, Partition, older
+from lethe_outbox.ranges import wrong_number
 from lethe_outbox.schema import DEFAULT_SCHEMA
 
 _log: Final = logging.getLogger(__name__)
@@ -51,10 +52,11 @@ class KeeperSettings:
     """Rows of the default partition removed in one transaction."""
 
     def __post_init__(self) -> None:
-        if self.keep <= timedelta(0) or self.months_ahead < 1:
-            raise ArgumentError("keep must be positive and months_ahead at least 1")
-        if self.interval_seconds <= 0 or self.most_deleted < 1:
-            raise ArgumentError("interval_seconds and most_deleted must be positive")
+        if self.keep <= timedelta(0):
+            raise ArgumentError("keep must be more than 0")
+        wrong = wrong_number(self)
+        if wrong is not None:
+            raise ArgumentError(wrong)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ class Message:
 
     Raises:
         MessageError: a topic that Kafka does not allow, an empty key, a payload that is not bytes,
-            or text or a header that cannot be kept (NUL, half a surrogate pair, empty name).
+            an event id that is no UUID, or text or a header that cannot be kept (not text, not
+            bytes, NUL, half a surrogate pair, empty name).
     """
 
     topic: str
@@ -42,17 +43,21 @@ class Message:
     event_id: UUID = field(default_factory=uuid7)
 
     def __post_init__(self) -> None:
-        if not _is_topic(self.topic):
+        if not isinstance(self.topic, str) or not _is_topic(self.topic):
             raise MessageError(
                 "a topic has 1 to 249 of the signs a-z, A-Z, 0-9, '.', '_' and '-', not dots alone"
             )
         if not self.key or not _is_text(self.key):
-            raise MessageError("a message needs a key, without NUL and in whole characters")
+            raise MessageError("a message needs a key of text, without NUL and in whole characters")
         if not isinstance(self.payload, bytes):
             raise MessageError("a payload is bytes; encoding it is the caller's decision")
         for name, value in self.headers:
-            if not name or not _is_text(name) or b"\0" in value:
-                raise MessageError("a header needs a name, and NUL is not possible in it")
+            if not name or not _is_text(name) or not isinstance(value, bytes) or b"\0" in value:
+                raise MessageError(
+                    "a header is a name of text and a value of bytes, both without NUL"
+                )
+        if not isinstance(self.event_id, UUID):
+            raise MessageError("an event id is a uuid.UUID")
 
     @property
     def bucket(self) -> int:
@@ -66,9 +71,9 @@ def _is_topic(topic: str) -> bool:
     return bool(_TOPIC.fullmatch(topic)) and topic not in {".", ".."}
 
 
-def _is_text(value: str) -> bool:
+def _is_text(value: object) -> bool:
     """Say whether PostgreSQL and Kafka can both keep `value` as it is."""
-    if "\0" in value:
+    if not isinstance(value, str) or "\0" in value:
         return False
     try:
         value.encode()

@@ -20,8 +20,9 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
-from lethe_outbox.errors import OffsetsLostError
+from lethe_outbox.errors import ArgumentError, OffsetsLostError
 from lethe_outbox.metrics import ConsumerMetrics
+from lethe_outbox.ranges import wrong_number
 from lethe_outbox.stopping import stopped
 from lethe_outbox.taking import Taker, share_of_partition
 from lethe_outbox.topics import partition_counts
@@ -37,7 +38,11 @@ OnAssigned = Callable[[frozenset[int]], None]
 
 @dataclass(frozen=True, slots=True)
 class PollSettings:
-    """How a group is polled. Times in seconds, sizes in bytes."""
+    """How a group is polled. Times in seconds, sizes in bytes.
+
+    Raises:
+        ArgumentError: a number makes no sense, or the longest pause is shorter than the first.
+    """
 
     batch_records: int = 500
     batch_bytes: int = 8 * 1024 * 1024
@@ -55,6 +60,13 @@ class PollSettings:
     """With nothing to read for so long, the brokers are asked whether they are there at all."""
     answer_seconds: float = 10.0
     """How long they may take to answer that."""
+
+    def __post_init__(self) -> None:
+        wrong = wrong_number(self)
+        if wrong is not None:
+            raise ArgumentError(wrong)
+        if self.longest_pause < self.first_pause:
+            raise ArgumentError("longest_pause must not be below first_pause")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from lethe_outbox.errors import ArgumentError
 from lethe_outbox.names import for_text, qualified, quoted
 from lethe_outbox.partition_storage import (
     Outcome,
@@ -41,6 +42,7 @@ from lethe_outbox.partition_storage import (
 )
 from lethe_outbox.partitions import BY_TIME, Partition, older
 from lethe_outbox.plans import guard, unguard
+from lethe_outbox.ranges import wrong_number
 from lethe_outbox.rewinding import rewind
 from lethe_outbox.schema import (
     DEFAULT_SCHEMA,
@@ -64,11 +66,19 @@ class UpkeepRules:
         months_ahead: partitions made after the current month's.
         lock_seconds: longest wait for a lock on the table; business transactions that come
             meanwhile wait behind it.
+
+    Raises:
+        ArgumentError: a number makes no sense.
     """
 
     retention_seconds: float = 30 * 86_400
     months_ahead: int = 2
     lock_seconds: float = 0.2
+
+    def __post_init__(self) -> None:
+        wrong = wrong_number(self)
+        if wrong is not None:
+            raise ArgumentError(wrong)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,14 @@
 """What a relay can be told. Times are seconds; the defaults fit one broker nearby."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from lethe_outbox.errors import RelaySettingsError
 from lethe_outbox.message import BUCKETS
+from lethe_outbox.ranges import wrong_number
+
+_COMPRESSIONS: Final = (None, "gzip", "snappy", "lz4", "zstd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,10 @@ class RelaySettings:
     months_ahead: int = 2
 
     def __post_init__(self) -> None:
-        if self.lanes < 1 or BUCKETS % self.lanes:
+        wrong = wrong_number(self, may_be_zero={"margin_seconds", "janitor_seconds"})
+        if wrong is not None:
+            raise RelaySettingsError(wrong)
+        if BUCKETS % self.lanes:
             raise RelaySettingsError(f"lanes must divide {BUCKETS}")
         spare = self.lease_seconds - self.renew_seconds - self.margin_seconds
         if self.publish_seconds > spare:
@@ -93,33 +100,15 @@ class RelaySettings:
                 "a publish could outlive its lease: publish_seconds must be at most "
                 "lease_seconds - renew_seconds - margin_seconds"
             )
-        numbers = (
-            self.renew_seconds,
-            self.publish_seconds,
-            self.rows_per_bucket,
-            self.chunk_bytes,
-            self.chunks_ahead,
-            self.waiting_bytes,
-            self.large_payload_bytes,
-            self.unacknowledged_rows,
-            self.batch_bytes,
-            self.rows_per_acknowledgement,
-            self.poll_min_seconds,
-            self.sweep_seconds,
-            self.sweep_rows,
-            self.sample_seconds,
-            self.retention_seconds,
-            self.janitor_lock_seconds,
-            self.months_ahead,
-        )
-        if min(numbers) <= 0:
-            raise RelaySettingsError("every number must be positive")
-        if self.janitor_seconds < 0:
-            raise RelaySettingsError("janitor_seconds must not be negative")
         if self.janitor_lock_seconds >= 1:
             raise RelaySettingsError("janitor_lock_seconds must be below 1")
         if self.poll_max_seconds < self.poll_min_seconds:
             raise RelaySettingsError("poll_max_seconds must not be below poll_min_seconds")
+        if self.compression not in _COMPRESSIONS:
+            raise RelaySettingsError("compression must be gzip, snappy, lz4, zstd or None")
+        # A single text would count as the set of its parts: "a" is in "orders.late".
+        if not isinstance(self.hold_back_topics, AbstractSet):
+            raise RelaySettingsError("hold_back_topics must be a set of topics")
 
     def buckets_of(self, lane: int) -> range:
         """Give the buckets of a lane: those that `lanes` divides with this remainder."""

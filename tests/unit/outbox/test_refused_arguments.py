@@ -1,0 +1,84 @@
+"""What is told before anything runs: settings and messages that make no sense, by their name."""
+
+import math
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lethe_outbox import (
+    ArgumentError,
+    ConsumerSettings,
+    KeeperSettings,
+    LetheOutboxError,
+    Message,
+    MessageError,
+    RelaySettings,
+    RelaySettingsError,
+    UpkeepRules,
+)
+
+SETTINGS = (RelaySettings, ConsumerSettings, KeeperSettings, UpkeepRules)
+MAY_BE_ZERO = {"margin_seconds", "janitor_seconds"}
+
+NUMBERS = [
+    (kind, one.name)
+    for kind in SETTINGS
+    for one in fields(kind)
+    if isinstance(one.default, int | float) and not isinstance(one.default, bool)
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "7", True])
+def test_a_number_that_makes_no_sense_is_refused_by_its_name(
+    kind: type[Any], name: str, value: Any
+) -> None:
+    if value is not True and value == 0 and name in MAY_BE_ZERO:
+        assert getattr(kind(**{name: value}), name) == 0
+        return
+    with pytest.raises(LetheOutboxError, match=rf"^{name} must be "):
+        kind(**{name: value})
+
+
+def test_a_whole_number_is_whole() -> None:
+    with pytest.raises(ArgumentError, match="attempts must be a whole number"):
+        ConsumerSettings(attempts=2.5)  # type: ignore[arg-type] # what is refused
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="longest_pause must not be below first_pause"):
+        ConsumerSettings(first_pause=2, longest_pause=1)
+    with pytest.raises(ArgumentError, match="keep must be more than 0"):
+        KeeperSettings(keep=timedelta(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("compression", "brotli"), ("hold_back_topics", "orders.v1")]
+)
+def test_a_relay_is_told_of_a_wrong_name(name: str, value: Any) -> None:
+    with pytest.raises(RelaySettingsError, match=f"{name} must be"):
+        RelaySettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"topic": None}, "topic"),
+        ({"topic": "with space"}, "topic"),
+        ({"key": b"k"}, "key"),
+        ({"key": ""}, "key"),
+        ({"payload": "text"}, "payload"),
+        ({"headers": (("name", "text"),)}, "header"),
+        ({"headers": ((b"name", b"bytes"),)}, "header"),
+        ({"headers": (("", b"bytes"),)}, "header"),
+        ({"headers": (("name", b"nul\0"),)}, "header"),
+        ({"event_id": "7b2f"}, "event id"),
+    ],
+)
+def test_a_message_that_cannot_be_kept_is_refused_where_it_is_made(
+    wrong: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(MessageError, match=word):
+        Message(**{"topic": "orders.v1", "key": "k", "payload": b"", **wrong})
