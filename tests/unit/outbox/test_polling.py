@@ -47,8 +47,10 @@ class Rebalancing:
     async def getmany(
         self, *, timeout_ms: int, max_records: int
     ) -> Mapping[TopicPartition, Sequence[Consumed]]:
-        del timeout_ms
         self.steps += 1
+        if self.rebalance is not None and timeout_ms:
+            # As aiokafka does: nothing is given until a rebalance that began is over.
+            await self.rebalance
         if self.steps == 2:
             self.rebalance = asyncio.create_task(self._rebalance())
             for _ in range(5):
@@ -96,6 +98,47 @@ async def test_a_rebalance_waits_for_the_batch_that_is_being_taken() -> None:
     await consumer.rebalance
     handled = [offset for batch in batches for offset in batch]
     assert handled == sorted(set(handled)), "later records before earlier ones"
+
+
+class Reassigned(Rebalancing):
+    """Stands for a consumer that is rebalanced while it waits for a record, which then comes.
+
+    As aiokafka does, it gives nothing until the rebalance is over.
+    """
+
+    async def getmany(
+        self, *, timeout_ms: int, max_records: int
+    ) -> Mapping[TopicPartition, Sequence[Consumed]]:
+        del timeout_ms, max_records
+        self.steps += 1
+        if self.steps > 1:
+            return {}
+        self.rebalance = asyncio.create_task(self._rebalance())
+        await self.rebalance
+        return {PARTITION: [Consumed(self.position)]}
+
+
+async def test_a_record_that_comes_amid_a_rebalance_does_not_stop_both_for_ever() -> None:
+    batches: list[list[int]] = []
+
+    async def work(
+        polled: Mapping[TopicPartition, Sequence[Any]],
+    ) -> Mapping[TopicPartition, Progress]:
+        batches.append([one.offset for one in polled[PARTITION]])
+        return {PARTITION: Done(polled[PARTITION][-1].offset + 1)}
+
+    consumer = Reassigned()
+    consumer.poller = GroupPoller(
+        "nowhere:9",
+        "group",
+        ["topic"],
+        work,
+        ConsumerMetrics(CollectorRegistry()),
+        settings=PollSettings(),
+    )
+    async with asyncio.timeout(3):
+        await consumer.poller._poll(consumer)
+    assert batches == [[0]]
 
 
 class Silent:

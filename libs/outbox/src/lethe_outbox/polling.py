@@ -235,11 +235,14 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         for partition in self._pauses.due(now):
             if partition in assignment:
                 consumer.resume(partition)
-        # A rebalance amid the taking would go back to the committed offset and put earlier records
-        # behind later ones of the same batch: it waits until the batch is dealt with.
-        async with self._working:
-            polled = await self._taker.take(consumer)
-            if polled:
+        # Waited for without the lock: amid a rebalance this waits for its end, and that for the
+        # lock.
+        polled = await self._taker.first(consumer)
+        if polled:
+            # A rebalance amid the taking would go back to the committed offset and put earlier
+            # records behind later ones of the same batch: it waits until the batch is dealt with.
+            async with self._working:
+                polled = await self._taker.fill(consumer, polled)
                 self._heard = now
                 self._tell("ok", "")
                 progress = await self._work(polled)

@@ -57,14 +57,28 @@ class Taker:
 
     async def take(self, consumer: Any) -> Mapping[TopicPartition, Sequence[Any]]:
         """Take up to a batch of what is there, or wait for the first record."""
+        return await self.fill(consumer, await self.first(consumer))
+
+    async def first(self, consumer: Any) -> Mapping[TopicPartition, Sequence[Any]]:
+        """Wait for what a batch begins with; nothing if nothing comes.
+
+        During a rebalance this waits for its end, so nothing that a rebalance waits for may be held
+        meanwhile. When it returns, none is under way.
+        """
+        wait_ms = int(self._bounds.poll_seconds * 1000)
+        found: Mapping[TopicPartition, Sequence[Any]] = await consumer.getmany(
+            timeout_ms=wait_ms, max_records=self._step(0, 0)
+        )
+        return found
+
+    async def fill(
+        self, consumer: Any, first: Mapping[TopicPartition, Sequence[Any]]
+    ) -> Mapping[TopicPartition, Sequence[Any]]:
+        """Add to what `first` gave whatever is there already, up to a batch."""
         taken: dict[TopicPartition, list[Any]] = {}
         count, size, largest = 0, 0, 1
-        wait_ms = int(self._bounds.poll_seconds * 1000)
-        while (step := self._step(count, size)) > 0:
-            found = await consumer.getmany(timeout_ms=wait_ms, max_records=step)
-            if not found:
-                break
-            wait_ms = 0
+        found = first
+        while found:
             for partition, records in found.items():
                 taken.setdefault(partition, []).extend(records)
                 count += len(records)
@@ -72,6 +86,10 @@ class Taker:
                 size += sum(sizes)
                 largest = max(largest, *sizes)
             self._largest = largest
+            step = self._step(count, size)
+            if step <= 0:
+                break
+            found = await consumer.getmany(timeout_ms=0, max_records=step)
         return taken
 
     def _step(self, count: int, size: int) -> int:
