@@ -169,6 +169,9 @@ async def test_list_filters_by_status_topic_key_and_age(many_rows: AsyncEngine) 
     assert await ids_of("--newer-than", "30d", "--key", SUBJECT) == [1, 2, 3]
     assert await ids_of("--status", "sent", "--older-than", "1h") == []
     assert await ids_of("--limit", "2") == [1, 2]
+    shown = await lethe_outbox("list", "--outbox", "intake", "--limit", "4")
+    assert "there are more of intake; --limit shows them" in shown.output
+    assert "there are more" not in (await lethe_outbox("list", "--limit", "5")).output
 
 
 async def test_list_tells_what_waits_and_no_key_and_no_payload(many_rows: AsyncEngine) -> None:
@@ -307,7 +310,7 @@ async def test_purge_removes_what_is_old_when_confirmed_and_notes_who_when_and_w
     shown = await lethe_outbox(*PURGE)
     assert (shown.exit_code, shown.output) == (
         0,
-        "1 rows of intake would be removed; nothing was (--confirm does it)\n",
+        "1 row of intake would be removed; nothing was (--confirm does it)\n",
     )
     assert len(await statuses(three_rows)) == 3
     shown = await lethe_outbox(*PURGE, "--confirm", "--json")
@@ -390,7 +393,7 @@ async def test_without_a_name_it_is_about_every_outbox(
     await age_the_dead(three_rows, 2)
     purge = ("purge", "--older-than", "7d", "--approve-by", "Kim", "--confirm")
     shown = await lethe_outbox(*purge)
-    assert shown.output == "1 rows of intake are removed\n0 rows of product are removed\n"
+    assert shown.output == "1 row of intake is removed\n0 rows of product are removed\n"
     assert await statuses(three_rows) == [Status.PENDING, Status.PENDING]
 
 

@@ -22,6 +22,7 @@ from lethe_reporting.dlt_cli.times import moment
         ["list", "--state", "opened"],
         ["list", "--limit", "0"],
         ["list", "--since", "yesterday"],
+        ["list", "--since", "999999w"],
         ["list", "--event-id", "17"],
         ["show"],
         ["replay", "--all", "1"],

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
 from lethe_outbox.record import ConsumedHeaders
 from lethe_outbox.stopping import stopped
@@ -145,15 +145,22 @@ class DeadLetterProducer:
         After any failure the producer is built anew: an idempotent one may be stuck.
 
         Raises:
-            KafkaError, OSError, TimeoutError: it is not certain that they have it.
+            KafkaError: it is not certain that they have it. Silence and a broken connection are
+                told as Kafka's, because who replays talks to a database, too.
         """
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 producer = await self._started()
                 await producer.send_and_wait(topic, value, key=key, headers=list(headers))
-        except (KafkaError, OSError, TimeoutError):
+        except KafkaError:
             await self.close()
             raise
+        except TimeoutError as error:
+            await self.close()
+            raise KafkaTimeoutError("the brokers do not answer") from error
+        except OSError as error:
+            await self.close()
+            raise KafkaConnectionError("the brokers cannot be reached") from error
 
     async def close(self) -> None:
         """Let go of the connection."""

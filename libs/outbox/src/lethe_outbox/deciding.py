@@ -138,7 +138,7 @@ async def replay(
     once. Safe to repeat: what was replayed is not sent again.
 
     Raises:
-        KafkaError, OSError, TimeoutError: the broker did not take one; those before it are done.
+        KafkaError: the broker did not take one, or was silent; those before it are done.
     """
     table = tables_in(schema)
     producer = DeadLetterProducer(bootstrap)

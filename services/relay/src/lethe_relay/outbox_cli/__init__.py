@@ -40,7 +40,7 @@ from lethe_relay.outbox_cli.asking import (
     progress,
     settings,
 )
-from lethe_relay.outbox_cli.requeued import Requeued
+from lethe_relay.outbox_cli.requeued import Requeued, counted
 from lethe_relay.outbox_cli.shown import (
     Stand,
     overview,
@@ -119,11 +119,13 @@ def list_rows(
         key=key,
         older_than=older_than,
         newer_than=newer_than,
-        most=limit,
+        most=limit + 1,
     )
     found = {
         name: ask(name, lambda engine: rows(engine, wanted, SCHEMA)) for name in asked_of(outbox)
     }
+    more = [name for name, some in found.items() if len(some) > limit]
+    found = {name: some[:limit] for name, some in found.items()}
     if as_json:
         _print([row_document(name, each) for name, some in found.items() for each in some])
     elif any(found.values()):
@@ -132,6 +134,8 @@ def list_rows(
             console.print(rows_table(name, found[name], console.width))
     else:
         typer.echo("there are none", err=True)
+    if more:
+        typer.echo(f"there are more of {' and '.join(more)}; --limit shows them", err=True)
 
 
 @app.command("show")
@@ -258,9 +262,13 @@ def remove(
         return
     for name, (total, removed) in found.items():
         if confirm:
-            typer.echo(f"{len(removed)} rows of {name} are removed")
+            typer.echo(
+                f"{counted(len(removed))} of {name} {'is' if len(removed) == 1 else 'are'} removed"
+            )
         else:
-            typer.echo(f"{total} rows of {name} would be removed; nothing was (--confirm does it)")
+            typer.echo(
+                f"{counted(total)} of {name} would be removed; nothing was (--confirm does it)"
+            )
 
 
 @app.command("schema")

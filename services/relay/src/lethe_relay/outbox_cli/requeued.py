@@ -9,6 +9,11 @@ from lethe_outbox.operations import NotRequeued
 _SHOWN: Final = 10
 
 
+def counted(rows: int) -> str:
+    """Say how many rows."""
+    return "1 row" if rows == 1 else f"{rows} rows"
+
+
 @dataclass(slots=True)
 class Requeued:
     """What came of it so far in one outbox."""
@@ -36,9 +41,8 @@ class Requeued:
 
     def told(self, outbox: str, *, dry_run: bool) -> str:
         """Say how many rows came back."""
-        rows = "1 row" if self.rows == 1 else f"{self.rows} rows"
         are = "would be" if dry_run else "is" if self.rows == 1 else "are"
-        return f"{rows} of {outbox} {are} pending again"
+        return f"{counted(self.rows)} of {outbox} {are} pending again"
 
     @property
     def whats_left(self) -> str:

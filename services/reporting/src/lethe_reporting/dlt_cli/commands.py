@@ -103,12 +103,16 @@ def list_letters(
     if not every:
         which = replace(which, state=state.value)
 
-    async def looked(desk: _Desk) -> Printer:
-        found = await desk.letters.page(Wanted(which, limit))
-        return Printer(found, await desk.letters.outbox_rows([each.id for each in found]))
+    async def looked(desk: _Desk) -> tuple[Printer, bool]:
+        found = await desk.letters.page(Wanted(which, limit + 1))
+        shown = found[:limit]
+        rows = await desk.letters.outbox_rows([each.id for each in shown])
+        return Printer(shown, rows), len(found) > limit
 
-    printer = _at_desk(looked)
+    printer, more = _at_desk(looked)
     printer.json() if as_json else printer.table()
+    if more:
+        typer.echo("there are more; --limit shows them", err=True)
 
 
 @app.command()

@@ -69,7 +69,10 @@ class Printer:
         if not self._shown:
             typer.echo("there are none", err=True)
             return
-        table = Table("id", "state", "recorded", "topic", "reason", "refused by", "event", "key")
+        table = Table()
+        for name in ("id", "state", "recorded", "topic", "reason", "refused by", "event", "key"):
+            # Folded and not cut: the topics differ in their middle, and ids are to be copied.
+            table.add_column(name, no_wrap=name in {"id", "state"}, overflow="fold")
         for each in self._shown:
             table.add_row(
                 str(each.id),

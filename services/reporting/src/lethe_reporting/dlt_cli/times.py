@@ -17,7 +17,10 @@ def moment(text: str, now: datetime | None = None) -> datetime:
     ago = _AGO.fullmatch(text)
     if ago is not None:
         number, unit = ago.groups()
-        return (now or datetime.now(UTC)) - timedelta(**{_UNITS[unit]: int(number)})
+        try:
+            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[unit]: int(number)})
+        except OverflowError:
+            raise ValueError("that is before the first year") from None
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
