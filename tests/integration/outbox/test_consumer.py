@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import (
+    GroupAtWorkError,
     Inbox,
     OffsetsLostError,
     Record,
@@ -185,3 +186,14 @@ async def test_initialising_a_group_again_moves_nothing(
         await publish(harness.topic, b"2")
         await until(lambda: harness.count("handled") == 2)
     assert harness.count("duplicate") == 0
+
+
+async def test_a_group_at_work_is_given_no_offset(
+    harness: Harness, kafka: str, topic: TopicFactory
+) -> None:
+    another = await topic("made-later", partitions=1)
+    async with running(harness.runner()):
+        await until(lambda: harness.gauge("outbox_consumer_lag") is not None, what="a member")
+        with pytest.raises(GroupAtWorkError, match="stop its members"):
+            await initialise_group(kafka, harness.group, [another])
+    assert await initialise_group(kafka, harness.group, [another]) == 1

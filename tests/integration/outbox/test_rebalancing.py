@@ -8,7 +8,7 @@ from tests.integration.outbox.consuming import SETTINGS, Harness, key_of, note, 
 from tests.support.waiting import until
 
 # Long beside the time between two records: each member waits for one nearly all the time.
-WAITING = replace(SETTINGS, poll_seconds=1)
+WAITING = replace(SETTINGS, poll_seconds=2)
 
 
 async def test_records_that_come_while_a_member_joins_are_handled(
@@ -37,5 +37,5 @@ async def test_records_that_come_while_a_member_joins_are_handled(
     async with running(harness.runner(settings=WAITING)):
         await until(lambda: harness.gauge("outbox_consumer_lag") is not None, what="a member")
         async with running(second):
-            await until(shared, what="each has a partition")
+            await until(shared, every=0.3, what="each has a partition")
             await until(lambda: harness.count("handled") == sent, what="every record")

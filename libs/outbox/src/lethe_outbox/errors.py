@@ -60,6 +60,10 @@ class OffsetsLostError(LetheOutboxError):
     """
 
 
+class GroupAtWorkError(LetheOutboxError):
+    """A group lacks an offset and has members; it can be given one only while nobody is in it."""
+
+
 class LeaseError(LetheOutboxError):
     """A bucket's lease is not held (any more); nothing of it may be published or acknowledged."""
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError
 
-from lethe_outbox.errors import TopicMissingError
+from lethe_outbox.errors import GroupAtWorkError, TopicMissingError
 from lethe_outbox.stopping import stopped
 from lethe_outbox.topics import partition_counts, waiting_for_broker
 
@@ -18,8 +19,8 @@ async def initialise_group(
 
     Raises:
         TopicMissingError: a topic does not exist.
-        KafkaError: the broker did not answer for `give_up_seconds`, or the group is at work and
-            lacks an offset (stop its members first).
+        GroupAtWorkError: the group lacks an offset and has members.
+        KafkaError: the broker did not answer for `give_up_seconds`.
     """
     initialised = 0
     async for attempt in waiting_for_broker(give_up_seconds):
@@ -38,11 +39,17 @@ async def _initialise(bootstrap: str, group: str, topics: Sequence[str]) -> int:
         bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
     )
     await consumer.start()
+    missing: list[TopicPartition] = []
     try:
         consumer.assign(partitions)
         missing = [one for one in partitions if await consumer.committed(one) is None]
         if missing:
             await consumer.commit(await consumer.beginning_offsets(missing))
+    except CommitFailedError:
+        raise GroupAtWorkError(
+            f"group {group} lacks offsets of {', '.join(topics)} and has members: only a group of "
+            "nobody can be given them; stop its members, then say this again"
+        ) from None
     finally:
         await stopped(consumer)
     return len(missing)
