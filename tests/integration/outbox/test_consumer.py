@@ -30,6 +30,7 @@ from tests.integration.outbox.consuming import (
     running,
 )
 from tests.support.factories import TopicFactory
+from tests.support.runbooks import looked_for
 from tests.support.waiting import until
 
 
@@ -139,6 +140,7 @@ async def test_a_dead_letter_topic_that_cannot_be_written_blocks_its_partition_o
     topic: TopicFactory,
     publish: Publish,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     # A producer waits so long for a topic that is not there before it gives up.
     monkeypatch.setattr(import_module("lethe_outbox.dead_letter_topic"), "_DEADLINE_SECONDS", 2.0)
@@ -153,6 +155,9 @@ async def test_a_dead_letter_topic_that_cannot_be_written_blocks_its_partition_o
         await until(lambda: harness.gauge("outbox_consumer_blocked_partitions") == 1, within=60)
         await until(lambda: harness.count("handled") == 1)
         assert await effects(engine) == ["elsewhere"]
+        assert looked_for("ConsumerPartitionBlocked") in caplog.text
+        assert "partition 0" in caplog.text
+        assert "at offset 0" in caplog.text
         await dead_letter_topic_for(kafka, name)
         await until(lambda: harness.count("handled") == 2, within=60)
     assert await effects(engine) == ["elsewhere", "behind it"]
@@ -160,7 +165,11 @@ async def test_a_dead_letter_topic_that_cannot_be_written_blocks_its_partition_o
 
 
 async def test_a_group_without_offsets_stops_instead_of_choosing(
-    engine: AsyncEngine, kafka: str, topic: TopicFactory, publish: Publish
+    engine: AsyncEngine,
+    kafka: str,
+    topic: TopicFactory,
+    publish: Publish,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     harness = Harness(engine, kafka, await topic("orders", partitions=2))
     await publish(harness.topic, b"paid")
@@ -169,6 +178,7 @@ async def test_a_group_without_offsets_stops_instead_of_choosing(
     name, labels = "outbox_consumer_offsets_lost", {"group": harness.group}
     await until(lambda: harness.registry.get_sample_value(name, labels) == 1)
     assert not task.done()  # it stays, so that the gauge is scraped
+    assert looked_for("ConsumerOffsetsLost") in caplog.text
     stop.set()
     with pytest.raises(OffsetsLostError, match="no usable offset"):
         await asyncio.wait_for(task, 20)

@@ -117,12 +117,14 @@ class Quarantine:
         except (KafkaError, OSError, TimeoutError) as refused:
             self.blocked.add(TopicPartition(consumed.topic, consumed.partition))
             _log.critical(
-                "group %s: %s cannot be written (%s); partition %d of %s stands still until it can",
+                "group %s: %s cannot be written (%s); partition %d of %s stands still at offset %d "
+                "until it can",
                 self.group,
                 topic,
                 type(refused).__name__,
                 consumed.partition,
                 consumed.topic,
+                consumed.offset,
             )
             return False
         _log.error(
