@@ -1,6 +1,8 @@
 """Dead letters: recorded once, whatever they are, and brought back once."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, text
@@ -24,6 +26,11 @@ from tests.support.factories import TopicFactory
 from tests.support.waiting import until
 
 TABLE = OutboxTables().dead_letter
+QUICK = PollSettings(poll_seconds=0.05)
+
+
+def equal(read: Callable[[], float | None], number: int) -> bool:
+    return read() == number
 
 
 async def count(engine: AsyncEngine) -> int:
@@ -70,6 +77,37 @@ async def test_what_is_read_is_recorded_as_it_is_and_only_once(
     assert [row.reason for row in rows] == ["unknown", "\ufffd\ufffd"]
     assert [row.refused_by for row in rows] == [None, "lethe-eraser"]
     assert {row.state for row in rows} == {"open"}
+
+
+async def test_a_topic_made_anew_hides_no_dead_letter(
+    engine: AsyncEngine, kafka: str, topic: TopicFactory, publish: Publish
+) -> None:
+    name = await topic("orders.DLT", partitions=1)
+    earlier = {"topic": name, "partition": 0, "offset": 0, "reason": "earlier", "headers": b"[]"}
+    async with engine.begin() as connection:
+        await connection.execute(TABLE.insert(), earlier)
+    await publish(name, b"new", headers=())
+    await publish(name, b"behind it", headers=())
+    for number in range(2):  # the second reader forgot where it was
+        group = f"group-{name}-{number}"
+        await initialise_group(kafka, group, [name])
+        metrics = ConsumerMetrics(registry := CollectorRegistry())
+        labels = {"group": group, "topic": name, "outcome": "handled"}
+        reader = DeadLetterReader(engine, kafka, group, [name], metrics, settings=QUICK)
+        stop = asyncio.Event()
+        task = asyncio.create_task(reader.run(stop))
+        read = partial(registry.get_sample_value, "outbox_consumer_records_total", labels)
+        await until(partial(equal, read, 2))
+        stop.set()
+        await asyncio.wait_for(task, 20)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(TABLE).order_by(TABLE.c.id))).all()
+    assert {(row.offset, row.payload, row.state) for row in rows} == {
+        (-1 - rows[0].id, None, "open"),
+        (0, b"new", "open"),
+        (1, b"behind it", "open"),
+    }
+    assert len(rows) == 3
 
 
 async def test_a_replay_publishes_the_original_once(

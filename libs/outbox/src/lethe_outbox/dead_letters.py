@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from aiokafka import TopicPartition
+from sqlalchemy import or_, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox.consumer import TRANSIENT
 from lethe_outbox.dead_letter_topic import (
@@ -36,12 +37,17 @@ OPEN: Final[State] = "open"
 REPLAYED: Final[State] = "replayed"
 UNKNOWN_REASON: Final = "unknown"
 
+_PLACE: Final = ("topic", "partition", "offset")
+_CONTENT: Final = ("key", "headers", "payload")
 _LARGEST_INTEGER: Final = 2**31 - 1
 _LARGEST_BIGINT: Final = 2**63 - 1
 
 
 class DeadLetterReader:
     """Records every record of dead-letter topics in table `dead_letter`, each once.
+
+    A topic that was made anew begins at the same offsets: another record at the place of one that
+    is recorded is recorded too, and the earlier one's offset becomes `-1 - id`.
 
     Args:
         engine: the database of the table.
@@ -94,12 +100,7 @@ class DeadLetterReader:
         rows = [_row(consumed) for records in polled.values() for consumed in records]
         try:
             async with self._engine.begin() as connection:
-                await connection.execute(
-                    insert(self._table).on_conflict_do_nothing(
-                        index_elements=["topic", "partition", "offset"]
-                    ),
-                    rows,
-                )
+                await self._record(connection, rows)
         except TRANSIENT:
             for partition in polled:
                 self._metrics.retries.labels(group=self._group, topic=partition.topic).inc()
@@ -109,6 +110,27 @@ class DeadLetterReader:
                 group=self._group, topic=partition.topic, outcome="handled"
             ).inc(len(records))
         return {one: Done(records[-1].offset + 1) for one, records in polled.items()}
+
+    async def _record(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+        c = self._table.c
+        new = insert(self._table).on_conflict_do_nothing(index_elements=_PLACE)
+        done = await connection.execute(new.returning(c.topic, c.partition, c.offset), rows)
+        recorded = {tuple(row) for row in done}
+        for row in rows:
+            place = tuple(row[name] for name in _PLACE)
+            if place not in recorded and await self._gave_way(connection, row):
+                await connection.execute(new, row)
+
+    async def _gave_way(self, connection: AsyncConnection, row: dict[str, Any]) -> bool:
+        """Free the place of `row` if another record had it before its topic was made anew."""
+        c = self._table.c
+        another = or_(*(c[name].is_distinct_from(row[name]) for name in _CONTENT))
+        moved = await connection.execute(
+            update(self._table)
+            .where(*(c[name] == row[name] for name in _PLACE), another)
+            .values({c.offset: -1 - c.id})
+        )
+        return moved.rowcount > 0
 
 
 def pack_any_headers(headers: ConsumedHeaders) -> bytes:
