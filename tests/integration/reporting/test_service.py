@@ -175,7 +175,13 @@ async def test_a_dead_letter_without_an_origin_of_ours_is_not_sent_anywhere(
 async def test_it_is_ready_once_everything_it_needs_answered(service: Service) -> None:
     await until(service.ready, what="ready")
     report = (await service.client.get("/readyz")).json()
-    assert set(report["dependencies"]) == {"database", "kafka", "redis"}
+    assert set(report["dependencies"]) == {
+        "database",
+        "kafka",
+        "lethe-reporting",
+        "lethe-reporting-dead-letters",
+        "redis",
+    }
     assert (await service.client.get("/healthz")).status_code == 200
     assert "reporting_events_projected_total" in (await service.client.get("/metrics")).text
 

@@ -3,6 +3,7 @@
 import pytest
 from dependency_injector import providers
 
+from lethe_reporting.consumer import DEAD_LETTER_GROUP
 from lethe_reporting.container import ReportingContainer, loops
 from lethe_reporting.settings import ReportingSettings
 from lethe_runtime.settings import SettingsError, load
@@ -43,6 +44,22 @@ async def test_without_redis_nothing_looks_for_it(monkeypatch: pytest.MonkeyPatc
     assert "redis" not in loops(container)
     assert container.fast_path() is None
     assert "redis" not in container.readiness().report().dependencies
+
+
+async def test_a_group_that_stands_still_is_told_although_kafka_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    container = ReportingContainer(settings=settings(monkeypatch, **VALUES))
+    readiness = container.readiness()
+    for name in readiness.report().dependencies:
+        readiness.ok(name)
+    assert readiness.report().ready
+    reader, runner = container.reader(), container.runner()
+    reader._poller._tell("away", "OffsetsLostError")
+    runner._poller._tell("ok", "")
+    readiness.ok("kafka")
+    assert not readiness.report().ready
+    assert readiness.report().dependencies[DEAD_LETTER_GROUP].error_class == "OffsetsLostError"
 
 
 def test_all_that_is_wrong_with_the_settings_is_said_at_once(

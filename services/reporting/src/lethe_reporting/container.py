@@ -44,15 +44,17 @@ _KAFKA_SECONDS = 10.0
 
 
 def _readiness(redis_url: SecretStr | None) -> Readiness:
-    return Readiness(["database", "kafka"], optional=[] if redis_url is None else ["redis"])
+    # Each group for itself: one whose offsets are lost stands still although the brokers answer.
+    required = ["database", "kafka", GROUP, DEAD_LETTER_GROUP]
+    return Readiness(required, optional=[] if redis_url is None else ["redis"])
 
 
-def _on_kafka(readiness: Readiness) -> Callable[[str, str], None]:
+def _on_state(readiness: Readiness, group: str) -> Callable[[str, str], None]:
     def on_state(state: str, error_class: str) -> None:
         if state == "ok":
-            readiness.ok("kafka")
+            readiness.ok(group)
         else:
-            readiness.away("kafka", error_class)
+            readiness.away(group, error_class)
 
     return on_state
 
@@ -85,7 +87,7 @@ def _runner(
         handler=projector.handle,
         inbox=Inbox(SCHEMA, fast_path=fast_path),
         metrics=metrics,
-        on_state=_on_kafka(readiness),
+        on_state=_on_state(readiness, GROUP),
         after_commit=projector.committed,
     )
 
@@ -103,7 +105,7 @@ def _reader(
         topics=DEAD_LETTER_TOPICS,
         schema=SCHEMA,
         metrics=metrics,
-        on_state=_on_kafka(readiness),
+        on_state=_on_state(readiness, DEAD_LETTER_GROUP),
     )
 
 
