@@ -29,6 +29,9 @@ from lethe_outbox.topics import partition_counts
 
 _log: Final = logging.getLogger(__name__)
 
+_METADATA_SECONDS: Final = 30.0
+"""A topic that was made anew is read by nobody until it is seen: aiokafka's own five minutes."""
+
 _AWAY: Final = (KafkaError, OSError, TimeoutError)
 
 State = Literal["ok", "away"]
@@ -207,6 +210,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
             max_partition_fetch_bytes=share_of_partition(self._settings, self._partitions),
             session_timeout_ms=int(self._settings.session_seconds * 1000),
             heartbeat_interval_ms=int(self._settings.session_seconds * 100),
+            metadata_max_age_ms=int(_METADATA_SECONDS * 1000),
         )
         self._pauses.paused.clear()
         consumer.subscribe(self._topics, listener=self)
