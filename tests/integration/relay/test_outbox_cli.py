@@ -83,6 +83,23 @@ async def test_status_for_programs(three_rows: AsyncEngine) -> None:
     ]
 
 
+async def test_status_of_one_outbox_is_shown_while_the_other_cannot_be_asked(
+    three_rows: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = str(three_rows.url.set(database="nowhere").render_as_string(hide_password=False))
+    monkeypatch.setenv("LETHE_RELAY_INTAKE_DATABASE_URL", nowhere)
+    shown = await lethe_outbox("status")
+    assert shown.exit_code == 1
+    assert "DLT_FAILED" in shown.stdout
+    assert "the database of intake" in shown.stderr
+    shown = await lethe_outbox("status", "--json")
+    assert (shown.exit_code, set(json.loads(shown.stdout))) == (1, {"product"})
+    monkeypatch.setenv("LETHE_RELAY_PRODUCT_DATABASE_URL", nowhere)
+    shown = await lethe_outbox("status")
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "the database of product" in shown.stderr
+
+
 async def test_requeue_brings_back_what_failed_for_good_unless_told_which(
     three_rows: AsyncEngine,
 ) -> None:
@@ -119,12 +136,12 @@ async def test_what_cannot_be_asked_is_one_sentence(
     database_url: str, environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del environment
-    shown = await lethe_outbox("status")
+    shown = await lethe_outbox("list")
     assert isinstance(shown.exception, NotMigratedError)
     monkeypatch.setenv(
         "LETHE_RELAY_INTAKE_DATABASE_URL", "postgresql+psycopg://nobody:secret@127.0.0.1:1/none"
     )
-    shown = await lethe_outbox("status")
+    shown = await lethe_outbox("list")
     assert isinstance(shown.exception, DatabaseAwayError)
     assert "secret" not in str(shown.exception)
     del database_url

@@ -279,7 +279,7 @@ def _requeue(
         if late:
             raise ReorderError(
                 f"{len(late)} of the rows have later events of their key that were or may be "
-                "published; accept_reorder brings them back behind those"
+                "published; accept_reorder (--accept-reorder) brings them back behind those"
             )
     for row in rows:
         done = connection.execute(

@@ -52,7 +52,8 @@ from lethe_relay.outbox_cli.shown import (
     whole_document,
     whole_table,
 )
-from lethe_runtime.database import SCHEMA
+from lethe_runtime.database import SCHEMA, DatabaseAwayError, NotMigratedError
+from lethe_runtime.errors import LetheRuntimeError
 
 _AT_ONCE: Final = 500
 _LARGEST_ID: Final = 2**63 - 1
@@ -79,22 +80,35 @@ class Part(StrEnum):
 
 @app.command("status")
 def show_status(*, as_json: AsJson = False) -> None:
-    """Show rows by status, sizes, who publishes and writes, and what was refused."""
+    """Show rows by status, sizes, who publishes and writes, and what was refused.
+
+    An outbox that cannot be asked hides no other one: what is known is shown, and it ends with 1.
+    """
     seconds = settings().sent_retention_days * 86_400
 
     async def look(engine: AsyncEngine) -> Stand:
         size = await figures(engine, SCHEMA, retention_seconds=seconds)
         return await status(engine, SCHEMA), size, await refused(engine, SCHEMA)
 
-    found = {name: ask(name, look) for name in Name}
+    found: dict[Name, Stand] = {}
+    unasked: list[LetheRuntimeError] = []
+    for name in Name:
+        try:
+            found[name] = ask(name, look)
+        except (DatabaseAwayError, NotMigratedError) as error:
+            unasked.append(error)
     if as_json:
         _print({name: status_document(*stand) for name, stand in found.items()})
-        return
-    console = Console()
-    console.print(overview(found))
-    for name, (_, _, dead) in found.items():
-        if dead:
-            console.print(refused_table(name, dead, console.width))
+    elif found:
+        console = Console()
+        console.print(overview(found))
+        for name, (_, _, dead) in found.items():
+            if dead:
+                console.print(refused_table(name, dead, console.width))
+    for refusal in unasked:
+        typer.echo(f"lethe: {refusal}", err=True)
+    if unasked:
+        raise typer.Exit(1)
 
 
 @app.command("list")
