@@ -41,12 +41,23 @@ async def test_a_topic_that_was_made_anew_gets_what_is_appended_from_then_on(
         lost = len(await stored(engine))
         await delete(kafka, name)
         await ensure_topics(kafka, [TopicSpec(name, partitions)])
-        await append_apart(engine, *events(name, KEYS, 5))
+        await append_apart(engine, *events(name, KEYS, 2))
         await drained(engine, within=60)
+        noticed = len(await stored(engine))
+        await append_apart(engine, *events(name, KEYS, 3))
+        await drained(engine)
         assert relay.value("relay_dlt_failed_total", topic=name) is None
     rows = (await stored(engine))[lost:]
-    assert judge(rows, await read_topics(kafka, [name]), buried=await buried(engine)) == []
+    records = await read_topics(kafka, [name])
+    assert {row.event_id for row in rows} == {record.event_id for record in records}
     assert {row.status for row in rows} == {Status.SENT}
+    if partitions != 16:
+        # No answer says how many partitions there are: until one that is no more refuses its
+        # records, keys lie where they would have lain in the topic before.
+        rows = rows[noticed - lost :]
+        known = {row.event_id for row in rows}
+        records = [record for record in records if record.event_id in known]
+    assert judge(rows, records, buried=await buried(engine)) == []
 
 
 async def test_the_rows_of_a_topic_that_is_gone_are_set_aside_and_others_go_on(

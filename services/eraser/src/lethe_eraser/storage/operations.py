@@ -55,7 +55,7 @@ class Obeyed:
     """The job will do as it was told; `changed` is False if it did already."""
 
     changed: bool
-    stopped_by: Sequence[str] = ()
+    stopped_by: tuple[str, ...] = ()
     """What keeps it from going on all the same, and what ends that."""
 
 
@@ -149,7 +149,7 @@ async def pause(connection: AsyncConnection, job_id: UUID, *, paused: bool) -> A
     return Obeyed(changed=locked.paused is not paused, stopped_by=stopped_by)
 
 
-async def _stopped_by(connection: AsyncConnection, of: Job) -> Sequence[str]:
+async def _stopped_by(connection: AsyncConnection, of: Job) -> tuple[str, ...]:
     """Say what keeps a job that was told to go on; whoever told it would wait in vain."""
     if of.state.is_final:
         return ()
@@ -162,7 +162,7 @@ async def _stopped_by(connection: AsyncConnection, of: Job) -> Sequence[str]:
         stops.append(f"records in quarantine: {unread}; see lethe eraser quarantine list")
     if (earlier := await jobs.earlier_of_person(connection, of)) is not None:
         stops.append(f"job {earlier} of the same person goes first")
-    return stops
+    return tuple(stops)
 
 
 def _ended(job: Job) -> str:
