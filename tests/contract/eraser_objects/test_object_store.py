@@ -1,5 +1,7 @@
 """What every S3 server must be to the object store."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from lethe_eraser.catalog import Bucket
@@ -10,6 +12,8 @@ from lethe_eraser.objects import (
     ObjectStore,
     ObjectTooLargeError,
 )
+from lethe_eraser.objects.calls import S3Calls
+from lethe_eraser.objects.listing import Seen, sweep_versions
 from lethe_sandbox.stack import S3Address
 from tests.support.factories import BucketFactory
 from tests.support.s3_objects import keys, options_of, put, versions
@@ -97,11 +101,30 @@ async def test_suspended_versioning_hides_no_version(
 
 
 async def test_the_keys_of_a_crowded_folder_are_found_however_many_are_asked_for(
-    store: ObjectStore, server: S3Address, versioned: str, plain: str
+    store: ObjectStore,
+    server: S3Address,
+    versioned: str,
+    plain: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names = [f"d/{i:04}" for i in range(1100)]
+    alone: list[object] = []
+
+    def listed(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
+        alone.extend(keys if len(keys) == 1 else ())
+        return sweep_versions(calls, bucket, keys)
+
+    monkeypatch.setattr("lethe_eraser.objects.looking.sweep_versions", listed)
+    monkeypatch.setattr("lethe_eraser.objects.looking.has_key", lambda *asked: alone.append(asked))
     for bucket in (plain, versioned):
         refs = put(server, bucket, names)
+        behind_a_page_of_others = refs[999::4]
+        found = await store.remaining(behind_a_page_of_others)
+        assert found == frozenset(behind_a_page_of_others)
+    assert alone == []
+    monkeypatch.undo()
+    for bucket in (plain, versioned):
+        refs = [ObjectRef(bucket, name) for name in names]
         few, many = refs[::110], [*refs[::3], refs[-1]]
         absent = [ObjectRef(bucket, f"{name}x") for name in names[::22]]
         assert await store.remaining([*few, *absent[::5]]) == frozenset(few)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 SWEEP_FROM: Final = 8
-"""Keys from which on neighbours are listed by whole pages, and keys that each page must settle."""
+"""Keys from which on neighbours are listed by whole pages: a page costs what so many keys do."""
 
 LEVELS: Final = 2
 """The level of `groups` at which keys stand alone."""
@@ -65,20 +65,20 @@ def groups(keys: Iterable[str], level: int) -> list[list[str]]:
 
 def sweep_keys(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
     """List what lies around `keys` (sorted) until they are settled or asking singly is cheaper."""
-    seen, wanted, settled = Seen(), frozenset(keys), 0
+    seen, wanted, settled, pages = Seen(), frozenset(keys), 0, 0
     more: dict[str, Any] = {"Prefix": _common_start(keys), **_page_size(keys)}
     while True:
 
         def page(client: "S3Client", arguments: dict[str, Any]) -> Any:
             return client.list_objects_v2(**arguments, **more)  # called at once
 
-        answer = calls.call(bucket, page)
+        answer, pages = calls.call(bucket, page), pages + 1
         names = [entry["Key"] for entry in answer.get("Contents", [])]
         seen.keys.update(wanted.intersection(names))
         if not answer.get("IsTruncated") or not names:
             return seen
         done = _settled(keys, settled, names[-1], inclusive=True)
-        if _gives_up(done - settled):
+        if _gives_up(keys, done - settled, pages):
             seen.unsettled = list(keys[done:])
             return seen
         settled = done
@@ -89,14 +89,14 @@ def sweep_keys(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
 
 def sweep_versions(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
     """The same for versions; with a single key, every version of exactly that key."""
-    seen, wanted, settled = Seen(), frozenset(keys), 0
+    seen, wanted, settled, pages = Seen(), frozenset(keys), 0, 0
     more: dict[str, Any] = {"Prefix": _common_start(keys), **_page_size(keys)}
     while True:
 
         def page(client: "S3Client", arguments: dict[str, Any]) -> Any:
             return client.list_object_versions(**arguments, **more)  # called at once
 
-        answer = calls.call(bucket, page)
+        answer, pages = calls.call(bucket, page), pages + 1
         listed = list(_versions(answer))
         # The prefix of a key is also the prefix of `<key>.bak`.
         seen.versions += [version for version in listed if version.key in wanted]
@@ -107,7 +107,7 @@ def sweep_versions(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
         done = _settled(keys, settled, last, inclusive=False)
         if done == len(keys):
             return seen
-        if len(keys) > 1 and _gives_up(done - settled):
+        if len(keys) > 1 and _gives_up(keys, done - settled, pages):
             seen.unsettled = list(keys[done:])
             unsettled = frozenset(seen.unsettled)
             seen.versions = [v for v in seen.versions if v.key not in unsettled]
@@ -163,5 +163,6 @@ def _settled(keys: Sequence[str], start: int, last: str, *, inclusive: bool) -> 
     return done
 
 
-def _gives_up(settled_by_page: int) -> bool:
-    return settled_by_page < SWEEP_FROM
+def _gives_up(keys: Sequence[str], settled_by_page: int, pages: int) -> bool:
+    """Whether asking for each is cheaper by now; others' keys may lie before the first of many."""
+    return settled_by_page < SWEEP_FROM and pages * SWEEP_FROM >= len(keys)
