@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_eraser.catalog import Catalog, CatalogError, load
 from lethe_eraser.check import check_schema
-from lethe_eraser.storage.product import (
+from lethe_eraser.storage.client_rows import (
     ClientRow,
     mask_client_rows,
     page_client_rows,

@@ -11,7 +11,7 @@ from lethe_eraser.check import check, check_schema
 from lethe_eraser.domain import BlockedRow, ObjectRef, RowTarget
 from lethe_eraser.handlers import Handlers, build
 from lethe_eraser.objects import ObjectStore
-from lethe_eraser.storage.product import page_client_rows, types_of
+from lethe_eraser.storage.client_rows import page_client_rows, types_of
 from lethe_sandbox.ground_truth import GroundTruth
 
 

@@ -74,7 +74,8 @@ class Rebalancing:
         del partition
 
 
-async def test_a_rebalance_waits_for_the_batch_that_is_being_taken() -> None:
+def polled_by(consumer: Rebalancing, settings: PollSettings) -> list[list[int]]:
+    """Give it a poller; the offsets of each batch that is worked on are told here."""
     batches: list[list[int]] = []
 
     async def work(
@@ -83,15 +84,15 @@ async def test_a_rebalance_waits_for_the_batch_that_is_being_taken() -> None:
         batches.append([one.offset for one in polled[PARTITION]])
         return {PARTITION: Done(polled[PARTITION][-1].offset + 1)}
 
+    metrics = ConsumerMetrics(CollectorRegistry())
+    consumer.poller = GroupPoller("nowhere:9", "group", ["topic"], work, metrics, settings=settings)
+    return batches
+
+
+async def test_a_rebalance_waits_for_the_batch_that_is_being_taken() -> None:
     consumer = Rebalancing()
-    consumer.poller = GroupPoller(
-        "nowhere:9",
-        "group",
-        ["topic"],
-        work,
-        ConsumerMetrics(CollectorRegistry()),
-        settings=PollSettings(batch_records=3 * STEP),
-    )
+    batches = polled_by(consumer, PollSettings(batch_records=3 * STEP))
+    assert consumer.poller is not None
     for _ in range(3):
         await consumer.poller._poll(consumer)
     assert consumer.rebalance is not None
@@ -119,23 +120,9 @@ class Reassigned(Rebalancing):
 
 
 async def test_a_record_that_comes_amid_a_rebalance_does_not_stop_both_for_ever() -> None:
-    batches: list[list[int]] = []
-
-    async def work(
-        polled: Mapping[TopicPartition, Sequence[Any]],
-    ) -> Mapping[TopicPartition, Progress]:
-        batches.append([one.offset for one in polled[PARTITION]])
-        return {PARTITION: Done(polled[PARTITION][-1].offset + 1)}
-
     consumer = Reassigned()
-    consumer.poller = GroupPoller(
-        "nowhere:9",
-        "group",
-        ["topic"],
-        work,
-        ConsumerMetrics(CollectorRegistry()),
-        settings=PollSettings(),
-    )
+    batches = polled_by(consumer, PollSettings())
+    assert consumer.poller is not None
     async with asyncio.timeout(3):
         await consumer.poller._poll(consumer)
     assert batches == [[0]]

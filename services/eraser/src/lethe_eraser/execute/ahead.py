@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import ClientTable
-from lethe_eraser.storage.product import Begin, ClientRow, expected_of, page_of_each
+from lethe_eraser.storage.client_rows import Begin, ClientRow, expected_of, page_of_each
 from lethe_eraser.storage.progress import Page, Step, Stretch
 
 BATCH_OBJECTS: Final = 5_000

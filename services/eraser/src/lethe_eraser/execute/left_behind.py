@@ -10,8 +10,8 @@ from lethe_eraser.domain import MAX_ROUNDS, BlockedRow, Job, ObjectRef, RowTarge
 from lethe_eraser.execute.tally import Tally
 from lethe_eraser.objects import MFA_DELETE, OBJECT_LOCKED, Deletion
 from lethe_eraser.storage import progress
+from lethe_eraser.storage.client_rows import ClientRow
 from lethe_eraser.storage.journal import Intent
-from lethe_eraser.storage.product import ClientRow
 from lethe_eraser.storage.progress import Blocked
 
 _UNKNOWN: Final = BlockReason.OBJECT_NOT_DELETED

@@ -14,7 +14,7 @@ from lethe_eraser.domain import UNFINISHED, Job, ObjectRef
 from lethe_eraser.execute.collecting import Handlers
 from lethe_eraser.storage import forecast, operations
 from lethe_eraser.storage.accounts import Accounts
-from lethe_eraser.storage.product import page_client_rows, types_of
+from lethe_eraser.storage.client_rows import page_client_rows, types_of
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from lethe_contracts.events import TypeTotals
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import RUNNABLE, UNFINISHED, JobState, done_rows
 from lethe_eraser.storage.arrays import one_of
-from lethe_eraser.storage.product import types_of
+from lethe_eraser.storage.client_rows import types_of
 from lethe_eraser.storage.tables import erasing_pace, job
 
 RECENT_HOURS: Final = 24

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import ClientTable, ProductTable, Settle
-from lethe_eraser.storage.product import PrimaryKey
+from lethe_eraser.storage.client_rows import PrimaryKey
 
 _AT_ONCE: Final = 2000
 _COLUMNS: Final = text(

@@ -27,8 +27,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import ObjectRef, RowKind
 from lethe_eraser.storage.arrays import BigIntegers
+from lethe_eraser.storage.client_rows import PrimaryKey
 from lethe_eraser.storage.counted import digest_of
-from lethe_eraser.storage.product import PrimaryKey
 from lethe_eraser.storage.tables import blocked_row, counted_object, progress
 
 OBJECTS_ONLY: Final = ""

@@ -17,13 +17,13 @@ from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.pace import RowBudget
 from lethe_eraser.storage import jobs
-from lethe_eraser.storage.journal import Journal
-from lethe_eraser.storage.product import (
+from lethe_eraser.storage.client_rows import (
     ClientRow,
     mask_client_rows,
     page_client_rows,
     types_of,
 )
+from lethe_eraser.storage.journal import Journal
 from lethe_eraser.storage.progress import Page
 from lethe_eraser.verify.rows import AT_ONCE, Covered, Known, known, survivors
 from lethe_eraser.verify.settling import settling

@@ -16,7 +16,7 @@ from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog
 from lethe_eraser.domain import RowKind
 from lethe_eraser.storage import leftovers, progress
-from lethe_eraser.storage.product import PrimaryKey
+from lethe_eraser.storage.client_rows import PrimaryKey
 from lethe_eraser.storage.progress import Blocked
 from lethe_eraser.verify.settling import settling
 

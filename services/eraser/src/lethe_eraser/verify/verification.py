@@ -24,9 +24,9 @@ from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.pace import RowBudget
 from lethe_eraser.storage import invalidations, jobs, progress
+from lethe_eraser.storage.client_rows import mask_client_rows
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
-from lethe_eraser.storage.product import mask_client_rows
 from lethe_eraser.storage.product_sample import holds_rows_of
 from lethe_eraser.storage.progress import Blocked
 from lethe_eraser.verify.client_rows import ClientRows
