@@ -1,14 +1,24 @@
 """A group at work on a real broker while members join, and while its topic is made anew."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_outbox import ConsumerRunner, Inbox, OffsetsLostError, TopicSpec, ensure_topics, polling
+from lethe_outbox import (
+    ConsumerRunner,
+    Inbox,
+    OffsetsLostError,
+    Record,
+    TopicSpec,
+    ensure_topics,
+    polling,
+)
 from tests.integration.outbox.conftest import Publish
 from tests.integration.outbox.consuming import SETTINGS, Harness, key_of, note, running
-from tests.support.topics import delete
+from tests.support.topics import delete, skip_to_end
 from tests.support.waiting import until
 
 # Long beside the time between two records: each member waits for one nearly all the time.
@@ -60,3 +70,29 @@ async def test_a_topic_made_anew_is_seen_and_its_offsets_are_told_lost(
     stop.set()
     with pytest.raises(OffsetsLostError):
         await asyncio.wait_for(task, 20)
+
+
+async def test_a_member_that_was_put_out_amid_a_batch_does_not_move_offsets_back(
+    harness: Harness, kafka: str, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The group is empty when the member comes to its commit: a broker would take anybody's."""
+    handled: list[list[bytes | None]] = []
+    amid, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(connection: AsyncConnection, records: Sequence[Record]) -> None:
+        del connection
+        handled.append([record.value for record in records])
+        amid.set()
+        await may_go_on.wait()
+        if len(handled) == 1:
+            raise OSError("it is tried again, from the offset of before")
+
+    async with running(harness.runner(slow, settings=replace(SETTINGS, session_seconds=6))):
+        await publish(harness.topic, b"before", key=key_of(0))
+        await amid.wait()
+        await skip_to_end(kafka, harness.group, [harness.topic])
+        await until(lambda: "member_id was not recognized" in caplog.text, what="put out")
+        may_go_on.set()
+        await publish(harness.topic, b"after", key=key_of(0))
+        await until(lambda: len(handled) > 1, what="another batch")
+    assert handled == [[b"before"], [b"after"]]

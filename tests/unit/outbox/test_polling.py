@@ -17,6 +17,9 @@ from lethe_outbox.polling import Done, GroupPoller, PollSettings, Progress
 
 PARTITION = TopicPartition("topic", 0)
 STEP = 64
+NO_POSITIONS = SimpleNamespace(
+    subscription=SimpleNamespace(assignment=SimpleNamespace(state_value=lambda _partition: None))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,7 @@ class Rebalancing:
         self.committed = 0
         self.steps = 0
         self.rebalance: asyncio.Task[None] | None = None
-        self._subscription = SimpleNamespace(
-            subscription=SimpleNamespace(
-                assignment=SimpleNamespace(state_value=lambda _partition: None)
-            )
-        )
+        self._subscription = NO_POSITIONS
 
     async def getmany(
         self, *, timeout_ms: int, max_records: int
@@ -94,7 +93,7 @@ async def test_a_rebalance_waits_for_the_batch_that_is_being_taken() -> None:
     batches = polled_by(consumer, PollSettings(batch_records=3 * STEP))
     assert consumer.poller is not None
     for _ in range(3):
-        await consumer.poller._poll(consumer)
+        await consumer.poller._poll(consumer, asyncio.Event())
     assert consumer.rebalance is not None
     await consumer.rebalance
     handled = [offset for batch in batches for offset in batch]
@@ -124,46 +123,102 @@ async def test_a_record_that_comes_amid_a_rebalance_does_not_stop_both_for_ever(
     batches = polled_by(consumer, PollSettings())
     assert consumer.poller is not None
     async with asyncio.timeout(3):
-        await consumer.poller._poll(consumer)
+        await consumer.poller._poll(consumer, asyncio.Event())
     assert batches == [[0]]
 
 
-class Silent:
-    """Stands for a consumer whose broker is gone: nothing comes, and it does not stop by itself."""
+class Overtaken(Rebalancing):
+    """Stands for a consumer that is rebalanced just after it gave its first records."""
 
-    def __init__(self, error: Exception) -> None:
+    async def getmany(
+        self, *, timeout_ms: int, max_records: int
+    ) -> Mapping[TopicPartition, Sequence[Consumed]]:
+        del max_records
+        if not timeout_ms:
+            return {}
+        if self.rebalance is None:
+            self.rebalance = asyncio.create_task(self._rebalance())
+        taken = [Consumed(self.position)]
+        self.position += 1
+        return {PARTITION: taken}
+
+
+async def test_what_was_taken_before_a_rebalance_is_left_to_whoever_reads_it_again() -> None:
+    consumer = Overtaken()
+    batches = polled_by(consumer, PollSettings())
+    assert consumer.poller is not None
+    for _ in range(3):
+        await consumer.poller._poll(consumer, asyncio.Event())
+    assert batches == [[0], [1]]
+
+
+class Silent:
+    """Stands for a consumer whose broker is gone: nothing comes, and it does not stop by itself.
+
+    The step named `hanging` waits for ever, as a first assignment, a rebalance and a commit do.
+    """
+
+    def __init__(self, error: Exception | None = None, hanging: str = "") -> None:
         self._error = error
+        self._hanging = hanging
+        self._coordinator = SimpleNamespace(_do_commit_offsets=None)
+        self._subscription = NO_POSITIONS
+        self.hangs = asyncio.Event()
         self.may_stop = asyncio.Event()
 
     def subscribe(self, topics: object, *, listener: object) -> None:
         del topics, listener
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        await self._step("start")
 
     def assignment(self) -> frozenset[TopicPartition]:
-        return frozenset()
+        return frozenset([PARTITION])
 
-    async def getmany(self, **_: object) -> Mapping[TopicPartition, Sequence[Consumed]]:
-        raise self._error
+    async def getmany(
+        self, *, timeout_ms: int, max_records: int
+    ) -> Mapping[TopicPartition, Sequence[Consumed]]:
+        del max_records
+        if self._error is not None:
+            raise self._error
+        await self._step("getmany")
+        return {PARTITION: [Consumed(0)]} if timeout_ms else {}
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        del offsets
+        await self._step("commit")
+
+    def highwater(self, partition: TopicPartition) -> None:
+        del partition
 
     async def stop(self) -> None:
         await self.may_stop.wait()
 
+    async def _step(self, name: str) -> None:
+        if name == self._hanging:
+            self.hangs.set()
+            await asyncio.Event().wait()
 
-@pytest.mark.parametrize("error", [TimeoutError(), KafkaConnectionError(), OSError()], ids=repr)
-async def test_a_broker_that_does_not_answer_is_told_before_the_stop_which_may_take_its_time(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    consumer, stop, told = Silent(error), asyncio.Event(), asyncio.Queue[tuple[str, str]]()
+
+Told = asyncio.Queue[tuple[str, str]]
+
+
+def poller_of(
+    consumer: Silent, monkeypatch: pytest.MonkeyPatch, settings: PollSettings
+) -> tuple[GroupPoller, Told]:
+    """Give it a poller, whose brokers answer until the consumer hangs, and what that tells."""
+    told = Told()
 
     async def counts(bootstrap: str, topics: Sequence[str]) -> dict[str, int]:
         del bootstrap
+        if consumer.hangs.is_set():
+            raise KafkaConnectionError
         return dict.fromkeys(topics, 1)
 
     async def work(
         polled: Mapping[TopicPartition, Sequence[Any]],
     ) -> Mapping[TopicPartition, Progress]:
-        raise AssertionError(f"something came of {set(polled)}")
+        return {partition: Done(records[-1].offset + 1) for partition, records in polled.items()}
 
     monkeypatch.setattr(polling, "AIOKafkaConsumer", lambda **_: consumer)
     monkeypatch.setattr(polling, "partition_counts", counts)
@@ -173,9 +228,18 @@ async def test_a_broker_that_does_not_answer_is_told_before_the_stop_which_may_t
         ["topic"],
         work,
         ConsumerMetrics(CollectorRegistry()),
-        settings=PollSettings(),
+        settings=settings,
         on_state=lambda state, name: told.put_nowait((state, name)),
     )
+    return poller, told
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), KafkaConnectionError(), OSError()], ids=repr)
+async def test_a_broker_that_does_not_answer_is_told_before_the_stop_which_may_take_its_time(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer, stop = Silent(error), asyncio.Event()
+    poller, told = poller_of(consumer, monkeypatch, PollSettings())
     running = asyncio.create_task(poller.run(stop))
     async with asyncio.timeout(3):
         assert await told.get() == ("ok", "")
@@ -183,3 +247,33 @@ async def test_a_broker_that_does_not_answer_is_told_before_the_stop_which_may_t
     stop.set()
     consumer.may_stop.set()
     await running
+
+
+@pytest.mark.parametrize("step", ["start", "getmany", "commit"])
+async def test_a_broker_that_goes_away_amid_a_step_that_waits_for_ever_is_told(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer, stop = Silent(hanging=step), asyncio.Event()
+    consumer.may_stop.set()
+    poller, told = poller_of(consumer, monkeypatch, PollSettings(idle_seconds=0.01))
+    running = asyncio.create_task(poller.run(stop))
+    async with asyncio.timeout(3):
+        while (found := await told.get()) == ("ok", ""):
+            pass
+    assert found == ("away", "KafkaConnectionError")
+    stop.set()
+    await running
+
+
+@pytest.mark.parametrize("step", ["start", "getmany"])
+async def test_a_stop_does_not_wait_for_what_no_broker_ends(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer, stop = Silent(hanging=step), asyncio.Event()
+    consumer.may_stop.set()
+    poller, _ = poller_of(consumer, monkeypatch, PollSettings())
+    running = asyncio.create_task(poller.run(stop))
+    await consumer.hangs.wait()
+    stop.set()
+    async with asyncio.timeout(3):
+        await running

@@ -7,7 +7,7 @@ group membership is kept by polling on. Nothing is held in memory between two at
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -20,7 +20,9 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
+from lethe_outbox.attending import Attendant
 from lethe_outbox.errors import ArgumentError, OffsetsLostError
+from lethe_outbox.membership import commit_as_member
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.ranges import wrong_number
 from lethe_outbox.stopping import stopped
@@ -60,7 +62,8 @@ class PollSettings:
     session_seconds: float = 10.0
     """A member that is silent for so long is taken for dead, and its partitions go to others."""
     idle_seconds: float = 5.0
-    """With nothing to read for so long, the brokers are asked whether they are there at all."""
+    """With nothing heard for so long (a record, an assignment, the answer to a commit), the brokers
+    are asked whether they are there at all."""
     answer_seconds: float = 10.0
     """How long they may take to answer that."""
 
@@ -97,6 +100,17 @@ class Work(Protocol):
     ) -> Mapping[TopicPartition, Progress]:
         """Say for each partition how far it is dealt with; raises only what is a defect."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a batch begins with.
+
+    With a rebalance since, the same is read again from the committed offset, here or elsewhere.
+    """
+
+    records: Mapping[TopicPartition, Sequence[Any]]
+    rebalances: int
 
 
 @dataclass(slots=True)
@@ -162,7 +176,11 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         self._pauses = _Pauses(settings)
         self._taker = Taker(settings)
         self._on_rebalance = on_rebalance
+        self._attendant = Attendant(
+            self._count_partitions, settings.idle_seconds, settings.answer_seconds
+        )
         self._working = asyncio.Lock()
+        self._rebalances = 0
         self._heard = 0.0
         self._partitions = 0
 
@@ -199,7 +217,8 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
                 await _wait(stop, pause)
 
     async def _member(self, stop: asyncio.Event) -> None:
-        if not await _unless(stop, self._count_partitions()):
+        await self._attendant.done(self._count_partitions(), unless=stop)
+        if stop.is_set():
             return
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
@@ -215,12 +234,14 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         self._pauses.paused.clear()
         consumer.subscribe(self._topics, listener=self)
         try:
-            if not await _unless(stop, consumer.start()):
+            await self._attendant.done(consumer.start(), unless=stop)
+            if stop.is_set():
                 return
+            commit_as_member(consumer)
             self._tell("ok", "")
             self._heard = asyncio.get_running_loop().time()
             while not stop.is_set():
-                await self._poll(consumer)
+                await self._poll(consumer, stop)
         except _AWAY as error:
             # Told before the stop, which may take its time.
             self._tell("away", type(error).__name__)
@@ -233,7 +254,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         counts = await partition_counts(self._bootstrap, self._topics)
         self._partitions = sum(counts.values())
 
-    async def _poll(self, consumer: AIOKafkaConsumer) -> None:
+    async def _poll(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
         now = asyncio.get_running_loop().time()
         assignment = consumer.assignment()
         for partition in self._pauses.due(now):
@@ -241,19 +262,30 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
                 consumer.resume(partition)
         # Waited for without the lock: amid a rebalance this waits for its end, and that for the
         # lock.
-        polled = await self._taker.first(consumer)
-        if polled:
-            # A rebalance amid the taking would go back to the committed offset and put earlier
-            # records behind later ones of the same batch: it waits until the batch is dealt with.
+        found = await self._attendant.done(self._first(consumer), unless=stop)
+        if found is not None and found.records:
             async with self._working:
-                polled = await self._taker.fill(consumer, polled)
-                self._heard = now
-                self._tell("ok", "")
-                progress = await self._work(polled)
-                await self._settle(consumer, progress)
-        if not polled:
+                if found.rebalances == self._rebalances:
+                    await self._deal_with(consumer, found.records)
+                    self._heard = now
+        else:
             await self._ask_when_idle(consumer)
         self._measure(consumer)
+
+    async def _first(self, consumer: AIOKafkaConsumer) -> _Found:
+        return _Found(await self._taker.first(consumer), self._rebalances)
+
+    async def _deal_with(
+        self, consumer: AIOKafkaConsumer, first: Mapping[TopicPartition, Sequence[Any]]
+    ) -> None:
+        """Work on a batch that begins with `first`.
+
+        A rebalance waits for it: it goes back to the committed offset, and would put earlier
+        records behind later ones of the same batch.
+        """
+        polled = await self._taker.fill(consumer, first)
+        self._tell("ok", "")
+        await self._settle(consumer, await self._work(polled))
 
     async def _ask_when_idle(self, consumer: AIOKafkaConsumer) -> None:
         """Raise KafkaError or TimeoutError if no broker answers: polling alone never would."""
@@ -283,7 +315,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
                     self._pauses.pause(partition, now)
         try:
             if offsets:
-                await consumer.commit(offsets)
+                await self._attendant.done(consumer.commit(offsets))
         except (CommitFailedError, IllegalStateError):
             # The group was rebalanced under us: the new owner handles these again, to no effect.
             _log.info("group %s: offsets not committed, the group was rebalanced", self._group)
@@ -292,6 +324,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         """Let a batch that is under way finish before its partitions go to somebody else."""
         del revoked
         async with self._working:
+            self._rebalances += 1
             self._assigned(())
             if self._on_rebalance is not None:
                 self._on_rebalance()
@@ -330,22 +363,6 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         )
         _log.critical(message)
         return OffsetsLostError(message)
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
-    """Do `work`, but give it up once `stop` is set; say whether it was done."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            await working
-            return True
-        return False
-    finally:
-        for task in (working, stopping):
-            task.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:
