@@ -46,7 +46,8 @@ class Owner:
         return Fence(self.storage.owner, {lane.number: lane.epoch})
 
     async def fetch(self, lane: Lane) -> list[Row]:
-        return [Row(*row) for row in await self.storage.fetch([lane], 10)]
+        limits = dict.fromkeys(lane.buckets, 10)
+        return [Row(*row) for row in await self.storage.fetch([lane], limits)]
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ async def test_what_was_refused_before_the_lease_was_renewed_is_marked_after_it(
     engine: AsyncEngine, owner: Owner, renewed_when_asked: list[Lane]
 ) -> None:
     lane = await owner.claim()
-    rows = await owner.storage.fetch([lane], 10)
+    rows = await owner.storage.fetch([lane], dict.fromkeys(lane.buckets, 10))
     acknowledger = Acknowledger("tested", RelayMetrics(CollectorRegistry()), 100, asyncio.Event())
     acknowledger.begin(owner.storage.session.identity)
     acknowledger.delivered(lane, rows)

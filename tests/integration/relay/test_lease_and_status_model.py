@@ -321,14 +321,15 @@ class Leases(RuleBasedStateMachine):
         look = relay.horizon.observe(last_id, writers)
         lane.begin_fetch(look)
         expected = self.model.pending(lane) if self.model.owned(lane, relay.id) else []
-        rows = self.database.run(relay.storage.fetch([lane], LIMIT))
+        limits = dict.fromkeys(lane.buckets, LIMIT)
+        rows = self.database.run(relay.storage.fetch([lane], limits))
         assert sorted(row[0] for row in rows) == sorted(expected)
         if not self.model.owned(lane, relay.id):
             return
         if any(self.model.rewinds.get(n, 0) != one.rewinds for n, one in lane.buckets.items()):
             # The product sees this by the sum of all rewinds, and goes back before it reads on.
             return
-        for row in lane.accept(rows, LIMIT, look):
+        for row in lane.accept(rows, limits, look):
             relay.fetched[row[0]] = Row(*row)
 
     @precondition(lambda self: self._believed())

@@ -192,7 +192,7 @@ class Storage:
             "look", lambda: (self._database.last_id, 0, list(self._database.writers))
         )
 
-    async def fetch(self, lanes: Sequence[Lane], limit: int) -> list[Fetched]:
+    async def fetch(self, lanes: Sequence[Lane], limits: Mapping[int, int]) -> list[Fetched]:
         wanted = [
             (number, bucket.cursor, lane.epoch)
             for lane in lanes
@@ -207,7 +207,7 @@ class Storage:
                     continue
                 visible = (row for row in self._database.pending[number] if row.committed)
                 above = [row.fetched() for row in visible if row.id > cursor]
-                found += above[:limit]
+                found += above[: limits[number]]
             return found
 
         return await self.session.call("read", statement)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -114,7 +115,7 @@ class LateCommits(RuleBasedStateMachine):
     def fetch_at_once(self) -> None:
         self.look_at_once()
         self.begin_fetch()
-        self.read(3)
+        self.read([3])
         self.look_at_once()
         self.accept()
 
@@ -127,9 +128,9 @@ class LateCommits(RuleBasedStateMachine):
         self.watched = self.lane.watched(self.look)
 
     @precondition(lambda self: self.watched is not None and self.rows is None)
-    @rule(limit=st.integers(1, 3))
-    def read(self, limit: int) -> None:
-        self.limit = limit
+    @rule(limits=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    def read(self, limits: list[int]) -> None:
+        self.limits = dict(zip(self.lane.buckets, cycle(limits), strict=False))
         self.looked_after = False
         # A look that began before this read must not be the one that judges it.
         self.last_seen = None
@@ -141,7 +142,8 @@ class LateCommits(RuleBasedStateMachine):
                 if bucket_of(self.key_of[row]) == number and row > bucket.cursor
             ]
             self.rows += [
-                (row, number, 0, b"t", self.key_of[row].encode(), b"", b"") for row in found[:limit]
+                (row, number, 0, b"t", self.key_of[row].encode(), b"", b"")
+                for row in found[: self.limits[number]]
             ]
 
     @precondition(lambda self: self.rows is not None and (self.looked_after or not self.watched))
@@ -153,7 +155,7 @@ class LateCommits(RuleBasedStateMachine):
         rows, self.rows, watched, self.watched = self.rows, None, self.watched, None
         if watched and not watched <= self.look.floors.keys():
             return
-        fresh = self.lane.accept(rows, self.limit, self.based_on)
+        fresh = self.lane.accept(rows, self.limits, self.based_on)
         self.published += [row[0] for row in fresh]
 
     @precondition(lambda self: len(self.sent) < len(self.published))
@@ -203,7 +205,7 @@ class LateCommits(RuleBasedStateMachine):
             self.look_at_last_id()
             self.look_at_writers()
             self.begin_fetch()
-            self.read(3)
+            self.read([3])
             self.look_at_last_id()
             self.look_at_writers()
             self.accept()
@@ -245,7 +247,7 @@ def test_a_commit_between_look_and_read_makes_the_read_void() -> None:
     world.begin_fetch()
     world.commit(writer)
     world.write_and_commit("a0")
-    world.read(3)
+    world.read([3])
     world.look_at_once()
     world.accept()
     assert world.published == [2]
@@ -285,7 +287,7 @@ def test_the_floor_of_what_ended_is_where_to_read_again() -> None:
 def test_a_reset_keeps_what_was_delivered_and_reads_the_rest_again() -> None:
     lane = Lane.claimed(0, [Lease(0, 1, 3, 0)], 0.0, 2)
     rows = [(n, 0, 0, b"t", b"k", b"", b"") for n in (4, 5, 6)]
-    chunk = lane.accept(rows, 10, Look(6))
+    chunk = lane.accept(rows, {0: 10}, Look(6))
     lane.offer(chunk)
     generation = lane.generation
 
@@ -299,7 +301,7 @@ def test_a_reset_keeps_what_was_delivered_and_reads_the_rest_again() -> None:
 
 def test_a_held_key_keeps_the_low_water_mark_below_its_dead_row() -> None:
     lane = Lane.claimed(0, [Lease(0, 1, 0, 0)], 0.0, 2)
-    lane.accept([], 10, Look(50))
+    lane.accept([], {0: 10}, Look(50))
     lane.held = {0: 20}
     lane.raise_low_waters()
     assert lane.buckets[0].low_water == 19

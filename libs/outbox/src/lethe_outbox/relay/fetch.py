@@ -14,6 +14,7 @@ from lethe_outbox.relay.horizon import Look
 from lethe_outbox.relay.lane import Fetched, Lane
 from lethe_outbox.relay.lease_storage import LeaseStorage
 from lethe_outbox.relay.looks import Looks
+from lethe_outbox.relay.pacing import front_of
 from lethe_outbox.relay.settings import RelaySettings
 from lethe_outbox.relay.storage import RelayStorage
 
@@ -83,8 +84,10 @@ class Fetcher:
                 await self._go_back()
             found = 0
             ready = _unsettled(ready, look)
+            # A lane without room, be it that its partition is away, holds nobody back.
+            front = front_of(one for lane in ready for one in lane.cursors) if ready else 0
             for group in [[lane] for lane in ready] if backlog else [ready]:
-                found += await self._fetch(group, look)
+                found += await self._fetch(group, look, front)
             backlog = found >= _BACKLOG_ROWS
             if found:
                 nap = self._settings.poll_min_seconds
@@ -110,22 +113,23 @@ class Fetcher:
                 await self._sweep_range(self._above, self._above + span)
                 self._above += span
 
-    async def _fetch(self, lanes: Sequence[Lane], look: Look) -> int:
+    async def _fetch(self, lanes: Sequence[Lane], look: Look, front: int) -> int:
         lanes = [
             lane for lane in lanes if self._lanes.get(lane.number) is lane and self._has_room(lane)
         ]
         if not lanes or self._is_full():
             return 0
+        most = lanes[0].limit if len(lanes) == 1 else _ROWS_WHEN_IDLE
         while True:
             generations = [lane.generation for lane in lanes]
             for lane in lanes:
                 lane.begin_fetch(look)
             watched = set().union(*(lane.watched(look) for lane in lanes))
-            limit = min(lane.limit for lane in lanes)
-            if len(lanes) > 1:
-                limit = min(limit, _ROWS_WHEN_IDLE)
+            limits: dict[int, int] = {}
+            for lane in lanes:
+                limits |= lane.limits(front, most)
             began = time.monotonic()
-            rows = await self._storage.fetch(lanes, limit)
+            rows = await self._storage.fetch(lanes, limits)
             self._took.observe(time.monotonic() - began)
             if not watched:
                 break
@@ -137,11 +141,13 @@ class Fetcher:
         by_lane = self._by_lane(lanes, rows)
         for lane, generation in zip(lanes, generations, strict=True):
             if lane.generation == generation and not lane.leaving:
-                found += self._accept(lane, by_lane.get(lane.number, []), limit, look)
+                found += self._accept(lane, by_lane.get(lane.number, []), limits, look)
         return found
 
-    def _accept(self, lane: Lane, rows: Sequence[Fetched], limit: int, look: Look) -> int:
-        fresh = lane.accept(rows, limit, look)
+    def _accept(
+        self, lane: Lane, rows: Sequence[Fetched], limits: Mapping[int, int], look: Look
+    ) -> int:
+        fresh = lane.accept(rows, limits, look)
         if fresh:
             settings = self._settings
             lane.learn_size(fresh, settings.chunk_bytes, settings.rows_per_bucket)

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from lethe_outbox.errors import LeaseError
 from lethe_outbox.relay.horizon import Look
+from lethe_outbox.relay.pacing import rows_at
 
 _FIRST_LIMIT: Final = 4
 _MOST_ALONE: Final = 4
@@ -86,7 +87,7 @@ class Lane:
         generation: grows with every reset; a fetch from before it is thrown away.
         held: by bucket, the lowest id of a dead row that holds its key back. What waits behind it
             is below the cursor, so the low-water mark stays below it.
-        limit: rows a fetch takes per bucket.
+        limit: rows a fetch takes of a bucket that is not ahead.
         sizes: bytes of the chunk being published and of those that wait.
     """
 
@@ -125,8 +126,12 @@ class Lane:
 
     def settled(self, look: Look) -> bool:
         """Say that a fetch after `look` would find nothing: no id was drawn, no writer ended."""
-        lowest = min(bucket.cursor for bucket in self.buckets.values())
-        return look.last_id <= lowest and self.look.ended(look) is None
+        return look.last_id <= min(self.cursors) and self.look.ended(look) is None
+
+    @property
+    def cursors(self) -> list[int]:
+        """How far each bucket was read."""
+        return [bucket.cursor for bucket in self.buckets.values()]
 
     @property
     def unacknowledged(self) -> int:
@@ -140,7 +145,7 @@ class Lane:
 
     def watched(self, look: Look) -> set[str]:
         """Give the writers that must stay open during a fetch, else it may have missed a row."""
-        furthest = max(bucket.cursor for bucket in self.buckets.values())
+        furthest = max(self.cursors)
         return {
             writer
             for writer, floor in self.look.floors.items()
@@ -154,12 +159,21 @@ class Lane:
         for bucket in self.buckets.values():
             bucket.cursor = min(bucket.cursor, max(floor, bucket.low_water))
 
-    def accept(self, rows: Sequence[Fetched], limit: int, look: Look) -> list[Fetched]:
+    def limits(self, front: int, most: int) -> dict[int, int]:
+        """Give how many rows a fetch takes of each bucket, at most `most`; see `pacing`."""
+        limit = min(self.limit, most)
+        return {
+            number: rows_at(bucket.cursor, front, limit) for number, bucket in self.buckets.items()
+        }
+
+    def accept(
+        self, rows: Sequence[Fetched], limits: Mapping[int, int], look: Look
+    ) -> list[Fetched]:
         """Take in a fetch that began after `look`; gives the rows not yet taken, by id.
 
         Args:
             rows: everything the fetch found in this lane, ascending within each bucket.
-            limit: how many rows of a bucket it could give at most.
+            limits: how many rows of each bucket it could give at most.
             look: as passed to `begin_fetch`.
         """
         ids = list(map(_id, rows))
@@ -169,7 +183,7 @@ class Lane:
         last = dict(zip(numbers, ids, strict=True))
         for number, bucket in self.buckets.items():
             reached = look.last_id
-            if counts[number] >= limit:
+            if counts[number] >= limits[number]:
                 reached = min(last[number], reached)
             bucket.cursor = max(bucket.cursor, reached)
         self.look = look

@@ -19,15 +19,15 @@ _COLUMNS: Final = """id, bucket, tableoid::int8 as part, topic, key,
 
 _FETCH: Final = """
 select o.id, o.bucket, o.part, o.topic, o.key, o.payload, o.headers
-from unnest($1::int2[], $2::int8[], $3::int8[], $4::int8[])
-    as w (bucket, cursor, rewinds, epoch)
+from unnest($1::int2[], $2::int8[], $3::int8[], $4::int8[], $6::int4[])
+    as w (bucket, cursor, rewinds, epoch, most)
 join {bucket} b
     on b.bucket = w.bucket and b.rewinds = w.rewinds and b.epoch = w.epoch and b.owner = $5
         and {same}
 cross join lateral (
     select {columns} from {outbox} r
     where r.bucket = w.bucket and r.id > w.cursor and r.status = 0 {unless_held}
-    order by r.id limit $6
+    order by r.id limit w.most
 ) o
 """
 _UNLESS_HELD: Final = """
@@ -172,9 +172,14 @@ class RelayStorage:
             raise DatabaseReplacedError("the database is another one than this session began with")
         return int(row[0]), int(row[1] or 0), list(row[3])
 
-    async def fetch(self, lanes: Sequence[Lane], limit: int) -> list[Fetched]:
-        """Read pending rows above each bucket's cursor, ascending within each bucket."""
-        numbers, cursors, rewinds, epochs = [], [], [], []
+    async def fetch(self, lanes: Sequence[Lane], limits: Mapping[int, int]) -> list[Fetched]:
+        """Read pending rows above each bucket's cursor, ascending within each bucket.
+
+        Args:
+            lanes: whose buckets are read.
+            limits: most rows of each bucket.
+        """
+        numbers, cursors, rewinds, epochs, most = [], [], [], [], []
         held = False
         for lane in lanes:
             held = held or bool(lane.held)
@@ -183,9 +188,10 @@ class RelayStorage:
                 cursors.append(bucket.cursor)
                 rewinds.append(bucket.rewinds)
                 epochs.append(lane.epoch)
+                most.append(limits[number])
         statement = self._fetch_unless_held if held else self._fetch
         arrays = [_array(values) for values in (numbers, cursors, rewinds, epochs)]
-        await self._cursor.execute(statement, (*arrays, self.owner, limit, self._large))
+        await self._cursor.execute(statement, (*arrays, self.owner, _array(most), self._large))
         return cast("list[Fetched]", await self._cursor.fetchall())
 
     async def payloads(self, ids: Iterable[int], most_bytes: int) -> dict[int, bytes]:
