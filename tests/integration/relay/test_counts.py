@@ -159,11 +159,11 @@ class Reader:
         self.storage = RelayStorage(session, "lethe", _OWNER, 16)
         self.leases = LeaseStorage(self.storage, "tested", Terms(30, watch_backends=True))
 
-    async def lane(self, number: int) -> Lane:
+    async def lanes(self) -> list[Lane]:
         await self.storage.prepare()
         await self.leases.register()
         claimed = await self.leases.claim(16, [])
-        return Lane.claimed(number, claimed[number], 0.0, 2)
+        return [Lane.claimed(number, leases, 0.0, 2) for number, leases in sorted(claimed.items())]
 
 
 async def test_a_fetch_leaves_large_payloads_and_a_reading_of_them_has_an_end(
@@ -175,7 +175,7 @@ async def test_a_fetch_leaves_large_payloads_and_a_reading_of_them_has_an_end(
         await append(engine, Message("t", key, b"x" * size))
     async with Session(database_url, "reader") as session:
         reader = Reader(session)
-        lane = await reader.lane(3)
+        lane = (await reader.lanes())[3]
         rows = await reader.storage.fetch([lane], dict.fromkeys(lane.buckets, 10))
         lengths = [row[5] and len(row[5]) for row in rows]
         large = [row[0] for row in rows if row[5] is None]
@@ -184,6 +184,43 @@ async def test_a_fetch_leaves_large_payloads_and_a_reading_of_them_has_an_end(
     assert lengths == [10, None, 8192, None, None]
     assert {number: len(payload) for number, payload in first.items()} == {large[0]: 400_000}
     assert [len(payload) for payload in two.values()] == [400_000, 8193]
+
+
+async def read_by_index(engine: AsyncEngine) -> dict[str, int]:
+    """Entries of the outbox's indexes that were read, by the index's columns; and of the table."""
+    query = (
+        "select case when indexrelname like '%bucket%' then 'bucket' else 'id' end,"
+        " sum(idx_tup_read)::int8 from pg_stat_user_indexes"
+        " where relid in (select relid from pg_partition_tree('lethe.outbox')) group by 1"
+        " union all select 'table', sum(seq_tup_read)::int8 from pg_stat_user_tables"
+        " where relid in (select relid from pg_partition_tree('lethe.outbox'))"
+    )
+    async with engine.connect() as connection:
+        return {row[0]: row[1] for row in await connection.execute(text(query))}
+
+
+async def test_what_came_last_is_read_without_reading_anything_else(
+    engine: AsyncEngine, database_url: str, topic: TopicFactory
+) -> None:
+    await fill(engine, await topic())
+    before = await read_by_index(engine)
+    async with Session(database_url, "reader") as session:
+        reader = Reader(session)
+        lanes = await reader.lanes()
+        last_id, _, _ = await reader.storage.look()
+        rows = await reader.storage.fetch_fresh(lanes, last_id - 7, last_id)
+    assert [row[0] for row in rows] == list(range(last_id - 6, last_id + 1))
+
+    async def told() -> dict[str, int]:
+        found = await read_by_index(engine)
+        return found if found["id"] > before["id"] else {}
+
+    after = await until(told, what="statistics of the session that has ended")
+    assert {name: read - before[name] for name, read in after.items()} == {
+        "id": 7,
+        "bucket": 0,
+        "table": 0,
+    }
 
 
 @pytest.mark.parametrize("lanes", [16, 4])

@@ -77,8 +77,8 @@ class Model:
     def fenced_in(self, lane: Lane, relay: UUID) -> bool:
         return self.owned(lane, relay) and not self.leases[lane.number].expired
 
-    def pending(self, lane: Lane) -> list[int]:
-        """What a fetch from the lane's cursors must give."""
+    def pending(self, lane: Lane, limit: int | None) -> list[int]:
+        """What a fetch from the lane's cursors must give, of each bucket `limit` at most."""
         found: list[int] = []
         for number, bucket in lane.buckets.items():
             if self.rewinds.get(number, 0) != bucket.rewinds:
@@ -91,7 +91,7 @@ class Model:
                 and row > bucket.cursor
                 and not (lane.held and self._waits(one.key))
             ]
-            found += ids[:LIMIT]
+            found += ids[:limit]
         return found
 
     def _waits(self, key: str) -> bool:
@@ -320,11 +320,17 @@ class Leases(RuleBasedStateMachine):
         last_id, _, writers = self.database.run(relay.storage.look())
         look = relay.horizon.observe(last_id, writers)
         lane.begin_fetch(look)
-        expected = self.model.pending(lane) if self.model.owned(lane, relay.id) else []
+        owned = self.model.owned(lane, relay.id)
+        expected = self.model.pending(lane, LIMIT) if owned else []
         limits = dict.fromkeys(lane.buckets, LIMIT)
         rows = self.database.run(relay.storage.fetch([lane], limits))
         assert sorted(row[0] for row in rows) == sorted(expected)
-        if not self.model.owned(lane, relay.id):
+        fresh = self.database.run(
+            relay.storage.fetch_fresh([lane], min(lane.cursors), look.last_id)
+        )
+        every = self.model.pending(lane, None) if owned else []
+        assert [row[0] for row in fresh] == sorted(n for n in every if n <= look.last_id)
+        if not owned:
             return
         if any(self.model.rewinds.get(n, 0) != one.rewinds for n, one in lane.buckets.items()):
             # The product sees this by the sum of all rewinds, and goes back before it reads on.

@@ -193,6 +193,16 @@ class Storage:
         )
 
     async def fetch(self, lanes: Sequence[Lane], limits: Mapping[int, int]) -> list[Fetched]:
+        return await self._read(lanes, lambda number, rows: rows[: limits[number]])
+
+    async def fetch_fresh(self, lanes: Sequence[Lane], above: int, up_to: int) -> list[Fetched]:
+        return await self._read(
+            lanes, lambda _, rows: [row for row in rows if above < row[0] <= up_to]
+        )
+
+    async def _read(
+        self, lanes: Sequence[Lane], chosen: Callable[[int, list[Fetched]], list[Fetched]]
+    ) -> list[Fetched]:
         wanted = [
             (number, bucket.cursor, lane.epoch)
             for lane in lanes
@@ -206,8 +216,7 @@ class Storage:
                 if (bucket.owner, bucket.epoch) != (self.owner, epoch):
                     continue
                 visible = (row for row in self._database.pending[number] if row.committed)
-                above = [row.fetched() for row in visible if row.id > cursor]
-                found += above[: limits[number]]
+                found += chosen(number, [row.fetched() for row in visible if row.id > cursor])
             return found
 
         return await self.session.call("read", statement)

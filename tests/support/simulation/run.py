@@ -101,6 +101,7 @@ class Simulation:
             sweep_seconds=10,
             pause_max_seconds=2,
             listen=False,
+            fresh_ids=self.random.choice((1, 20, 1000)),
             rows_per_bucket=self.random.choice((3, 10, 125)),
             rows_per_acknowledgement=self.random.choice((5, 1000)),
         )

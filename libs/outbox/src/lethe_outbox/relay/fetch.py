@@ -87,7 +87,7 @@ class Fetcher:
             # A lane without room, be it that its partition is away, holds nobody back.
             front = front_of(one for lane in ready for one in lane.cursors) if ready else 0
             for group in [[lane] for lane in ready] if backlog else [ready]:
-                found += await self._fetch(group, look, front)
+                found += await self._fetch(group, look, front, idle=not backlog)
             backlog = found >= _BACKLOG_ROWS
             if found:
                 nap = self._settings.poll_min_seconds
@@ -113,23 +113,19 @@ class Fetcher:
                 await self._sweep_range(self._above, self._above + span)
                 self._above += span
 
-    async def _fetch(self, lanes: Sequence[Lane], look: Look, front: int) -> int:
+    async def _fetch(self, lanes: Sequence[Lane], look: Look, front: int, *, idle: bool) -> int:
         lanes = [
             lane for lane in lanes if self._lanes.get(lane.number) is lane and self._has_room(lane)
         ]
         if not lanes or self._is_full():
             return 0
-        most = lanes[0].limit if len(lanes) == 1 else _ROWS_WHEN_IDLE
         while True:
             generations = [lane.generation for lane in lanes]
             for lane in lanes:
                 lane.begin_fetch(look)
             watched = set().union(*(lane.watched(look) for lane in lanes))
-            limits: dict[int, int] = {}
-            for lane in lanes:
-                limits |= lane.limits(front, most)
             began = time.monotonic()
-            rows = await self._storage.fetch(lanes, limits)
+            rows, limits = await self._read(lanes, look, front, idle=idle)
             self._took.observe(time.monotonic() - began)
             if not watched:
                 break
@@ -143,6 +139,20 @@ class Fetcher:
             if lane.generation == generation and not lane.leaving:
                 found += self._accept(lane, by_lane.get(lane.number, []), limits, look)
         return found
+
+    async def _read(
+        self, lanes: Sequence[Lane], look: Look, front: int, *, idle: bool
+    ) -> tuple[list[Fetched], Mapping[int, int]]:
+        """Read on from the cursors; gives how many rows of each bucket that could give, too."""
+        above = min(min(lane.cursors) for lane in lanes)
+        if idle and look.last_id - above <= self._settings.fresh_ids:
+            rows = await self._storage.fetch_fresh(lanes, above, look.last_id)
+            return rows, {number: len(rows) + 1 for lane in lanes for number in lane.buckets}
+        most = lanes[0].limit if len(lanes) == 1 else _ROWS_WHEN_IDLE
+        limits: dict[int, int] = {}
+        for lane in lanes:
+            limits |= lane.limits(front, most)
+        return await self._storage.fetch(lanes, limits), limits
 
     def _accept(
         self, lane: Lane, rows: Sequence[Fetched], limits: Mapping[int, int], look: Look

@@ -26,6 +26,8 @@ class RelaySettings:
         watch_backends: take over at once from a relay whose database session is gone, instead of
             after its lease; harmless but of no use behind a pooler in transaction mode.
         rows_per_bucket: most rows one fetch takes of a bucket.
+        fresh_ids: ids up to the last that are read as they come while there is no backlog, and not
+            bucket by bucket.
         chunk_bytes: payload one fetch aims at most at, learnt from the rows seen.
         waiting_bytes: payload that may wait to be published before nothing more is fetched.
         large_payload_bytes: a payload beyond it is not fetched but read when it is its turn.
@@ -66,6 +68,7 @@ class RelaySettings:
     publish_seconds: float = 5
     watch_backends: bool = True
     rows_per_bucket: int = 125
+    fresh_ids: int = 1000
     chunk_bytes: int = 4 * 1024 * 1024
     waiting_bytes: int = 24 * 1024 * 1024
     large_payload_bytes: int = 8 * 1024
