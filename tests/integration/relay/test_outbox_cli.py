@@ -306,6 +306,22 @@ async def test_requeue_behind_later_events_must_be_accepted(three_rows: AsyncEng
     assert (await statuses(three_rows)).count(Status.PENDING) == 2
 
 
+async def test_a_refusal_says_how_many_came_back_before_it(
+    three_rows: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_cli, "_AT_ONCE", 1)
+    await append(three_rows, Message("t", "acct-000018", b""), Message("t", "acct-000018", b""))
+    await refuse(three_rows, 4, Status.DLT_FAILED)
+    async with three_rows.begin() as connection:
+        await connection.execute(text("update lethe.outbox_dead set held = false where id = 4"))
+    shown = await lethe_outbox("requeue", "--outbox", "intake", "--dry-run")
+    assert str(shown.exception).endswith("; none came back")
+    shown = await lethe_outbox("requeue", "--outbox", "intake")
+    assert isinstance(shown.exception, ReorderError)
+    assert str(shown.exception).endswith("; 1 row before them is pending again")
+    assert (await statuses(three_rows)).count(Status.PENDING) == 3
+
+
 PURGE = ("purge", "--outbox", "intake", "--approve-by", "Kim Minji", "--older-than", "7d")
 
 

@@ -6,7 +6,7 @@ answer, or there is no such row; 2 wrong usage or settings.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from lethe_outbox.errors import ReorderError, RowGoneError
 from lethe_outbox.listing import UNSENT, Wanted, WholeRow, row, rows
 from lethe_outbox.measuring import figures
 from lethe_outbox.operations import (
@@ -203,7 +204,8 @@ def bring_back(
 ) -> None:
     """Make refused rows pending again, so that the relay publishes them.
 
-    Exit code 1: a named row was left, because it was not refused or is not there.
+    Exit code 1: a named row was left, because it was not refused or is not there. All of them come
+    back by the hundreds: what came before a refusal stays.
     """
     if ids is not None and outbox is None:
         raise typer.BadParameter("an id is a row of one outbox; name it (--outbox)")
@@ -215,14 +217,14 @@ def bring_back(
         with progress() as shown:
             task = shown.add_task("requeue", total=total)
             async for some in _pages(engine, chosen):
-                async with engine.begin() as connection:
-                    if chosen is not None:
-                        done.left(await not_to_requeue(connection, some, SCHEMA))
-                    done.rows += await requeue(
-                        connection, some, accept_reorder=accept_reorder, schema=SCHEMA
-                    )
-                    if dry_run:
-                        await connection.rollback()
+                await _page(
+                    engine,
+                    some,
+                    done,
+                    named=chosen is not None,
+                    accept_reorder=accept_reorder,
+                    dry_run=dry_run,
+                )
                 shown.advance(task, len(some))
         return done
 
@@ -236,6 +238,29 @@ def bring_back(
                 typer.echo(f"lethe: {done.whats_left}", err=True)
     if any(done.whats_left for done in found.values()):
         raise typer.Exit(1)
+
+
+async def _page(
+    engine: AsyncEngine,
+    some: Sequence[int],
+    done: Requeued,
+    *,
+    named: bool,
+    accept_reorder: bool,
+    dry_run: bool,
+) -> None:
+    """Bring one page of rows back and add it to what is `done`."""
+    try:
+        async with engine.begin() as connection:
+            if named:
+                done.left(await not_to_requeue(connection, some, SCHEMA))
+            done.rows += await requeue(
+                connection, some, accept_reorder=accept_reorder, schema=SCHEMA
+            )
+            if dry_run:
+                await connection.rollback()
+    except (ReorderError, RowGoneError) as error:
+        raise type(error)(f"{error}; {done.before(dry_run=dry_run)}") from error
 
 
 @app.command("purge")

@@ -44,6 +44,12 @@ class Requeued:
         are = "would be" if dry_run else "is" if self.rows == 1 else "are"
         return f"{counted(self.rows)} of {outbox} {are} pending again"
 
+    def before(self, *, dry_run: bool) -> str:
+        """Say how many rows came back before something was refused."""
+        if dry_run or not self.rows:
+            return "none came back"
+        return f"{counted(self.rows)} before them {'is' if self.rows == 1 else 'are'} pending again"
+
     @property
     def whats_left(self) -> str:
         """Say which of the named rows are left, why, and where to look; empty if none is."""
