@@ -21,7 +21,7 @@ STEPS: Final[dict[str, tuple[type, str]]] = {
     "claim": (LeaseStorage, "claim"),
     "renew": (LeaseStorage, "renew"),
     "look": (RelayStorage, "look"),
-    "fetch": (RelayStorage, "fetch"),
+    "fetch": (RelayStorage, "_read"),
     "hand over": (Producer, "hand_over"),
     "arrive": (Acknowledger, "delivered"),
     "acknowledge": (RelayStorage, "acknowledge"),
