@@ -277,3 +277,20 @@ async def test_a_stop_does_not_wait_for_what_no_broker_ends(
     stop.set()
     async with asyncio.timeout(30):
         await running
+
+
+async def test_who_is_told_to_stop_asks_no_broker_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is away would be waited for, `answer_seconds` long."""
+    consumer, stop = Silent(hanging="getmany"), asyncio.Event()
+    poller, told = poller_of(consumer, monkeypatch, PollSettings())
+    asked = asyncio.Event()
+
+    async def ask(_: object) -> None:
+        asked.set()
+
+    monkeypatch.setattr(poller, "_ask_when_idle", ask)
+    stop.set()
+    async with asyncio.timeout(30):
+        await poller._poll(consumer, stop)
+    assert told.empty()
+    assert not asked.is_set()

@@ -288,7 +288,10 @@ def _requeue(
             .values(status=int(Status.PENDING), last_error=None)
         )
         if not done.rowcount:
-            raise RowGoneError(f"row {row.id} is not in the outbox any more; nothing was changed")
+            raise RowGoneError(
+                f"row {row.id} is not in the outbox any more: it cannot be brought back, and what "
+                "was asked for with it was left as it is"
+            )
     connection.execute(dead.delete().where(dead.c.id.in_([row.id for row in rows])))
     lowest: dict[int, int] = {}
     for row in rows:

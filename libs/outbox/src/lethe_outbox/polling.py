@@ -263,7 +263,9 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         # Waited for without the lock: amid a rebalance this waits for its end, and that for the
         # lock.
         found = await self._attendant.done(self._first(consumer), unless=stop)
-        if found is not None and found.records:
+        if found is None:
+            return
+        if found.records:
             async with self._working:
                 if found.rebalances == self._rebalances:
                     await self._deal_with(consumer, found.records)

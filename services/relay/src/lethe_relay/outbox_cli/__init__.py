@@ -204,8 +204,8 @@ def bring_back(
 ) -> None:
     """Make refused rows pending again, so that the relay publishes them.
 
-    Exit code 1: a named row was left, because it was not refused or is not there. All of them come
-    back by the hundreds: what came before a refusal stays.
+    They come back 500 at a time; what came back before a refusal stays. Exit code 1: refused, or a
+    named row was left, because it was not refused or is not there.
     """
     if ids is not None and outbox is None:
         raise typer.BadParameter("an id is a row of one outbox; name it (--outbox)")
