@@ -271,7 +271,8 @@ async def test_a_stop_does_not_wait_for_what_no_broker_ends(
 ) -> None:
     consumer, stop = Silent(hanging=step), asyncio.Event()
     consumer.may_stop.set()
-    poller, _ = poller_of(consumer, monkeypatch, PollSettings())
+    # So long that it is not a question to the broker which ends it.
+    poller, _ = poller_of(consumer, monkeypatch, PollSettings(idle_seconds=600))
     running = asyncio.create_task(poller.run(stop))
     await consumer.hangs.wait()
     stop.set()
