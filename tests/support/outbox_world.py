@@ -119,7 +119,7 @@ async def none_pending(engine: AsyncEngine) -> bool:
         return found.first() is None
 
 
-async def drained(engine: AsyncEngine, within: float = 60) -> None:
+async def drained(engine: AsyncEngine, within: float = 30) -> None:
     await until(lambda: none_pending(engine), within=within, what="an outbox without pending rows")
 
 
@@ -180,7 +180,7 @@ class Running:
     def value(self, metric: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(metric, {"outbox": NAME, **labels})
 
-    async def reach(self, metric: str, goal: float, *, within: float = 60, **labels: str) -> None:
+    async def reach(self, metric: str, goal: float, *, within: float = 20, **labels: str) -> None:
         """Wait until a counter is at least `goal`."""
         await until(
             lambda: (self.value(metric, **labels) or 0) >= goal,

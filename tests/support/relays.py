@@ -49,7 +49,7 @@ class Relays:
 
     async def died(self, process: Forked) -> None:
         """Wait until a process has killed itself."""
-        code = await until(process.poll, within=60, what="a relay that kills itself")
+        code = await until(process.poll, within=30, what="a relay that kills itself")
         assert code == -signal.SIGKILL, self.log.read_text()[-4000:]
 
     def end(self) -> None:
@@ -67,7 +67,7 @@ async def froze(process: Forked) -> None:
     def stopped() -> bool:
         return status.read_text().rpartition(")")[2].split()[0] == "T"
 
-    await until(stopped, within=60, what="a relay that freezes itself")
+    await until(stopped, within=30, what="a relay that freezes itself")
 
 
 @asynccontextmanager
@@ -101,7 +101,7 @@ async def more_sent(engine: AsyncEngine, rows: int) -> None:
     async def reached() -> bool:
         return await sent(engine) >= goal
 
-    await until(reached, within=60, what=f"{rows} more rows sent")
+    await until(reached, within=40, what=f"{rows} more rows sent")
 
 
 async def owners(engine: AsyncEngine) -> dict[str, int]:

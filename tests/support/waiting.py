@@ -13,7 +13,7 @@ T = TypeVar("T")
 async def until(
     condition: Callable[[], Awaitable[T]],
     *,
-    within: float = 60,
+    within: float = 20,
     every: float = 0.02,
     what: str = "the condition",
 ) -> T: ...
@@ -23,7 +23,7 @@ async def until(
 async def until(
     condition: Callable[[], T],
     *,
-    within: float = 60,
+    within: float = 20,
     every: float = 0.02,
     what: str = "the condition",
 ) -> T: ...
@@ -32,7 +32,7 @@ async def until(
 async def until(
     condition: Callable[[], Any],
     *,
-    within: float = 60,
+    within: float = 20,
     every: float = 0.02,
     what: str = "the condition",
 ) -> Any:
@@ -54,7 +54,7 @@ async def until(
 def until_sync(
     condition: Callable[[], T],
     *,
-    within: float = 60,
+    within: float = 20,
     every: float = 0.02,
     what: str = "the condition",
 ) -> T:

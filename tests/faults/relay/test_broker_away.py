@@ -49,7 +49,7 @@ async def test_a_frozen_broker_pauses_the_relay_and_burns_no_attempt(
         await asyncio.to_thread(broker.pause, "kafka")
         await append_apart(engine, *events(name, KEYS, 5))
         await until(lambda: relay.value("relay_paused") == 1)
-        await until(lambda: sum(state[1] == "away" for state in relay.states) > 3, within=60)
+        await until(lambda: sum(state[1] == "away" for state in relay.states) > 3, within=40)
         assert {state[0] for state in relay.states if state[1] == "away"} == {"kafka"}
         assert not await none_pending(engine)
         await asyncio.to_thread(broker.resume, "kafka")
@@ -76,7 +76,7 @@ async def test_a_broker_that_is_killed_and_started_again_loses_and_inverts_nothi
             goal = (relay.value("relay_acknowledged_total") or 0) + 400
             await relay.reach("relay_acknowledged_total", goal, within=60)
             await asyncio.to_thread(broker.stop, "kafka", kill=kill)
-            await until(lambda: relay.value("relay_paused") == 1, within=60)
+            await until(lambda: relay.value("relay_paused") == 1, within=40)
             await asyncio.to_thread(broker.start, "kafka")
         stop.set()
         await writing

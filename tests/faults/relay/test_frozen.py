@@ -56,7 +56,7 @@ async def test_a_refusal_that_is_cleared_while_a_relay_is_frozen_stays_as_it_was
     await drained(engine, within=60)
     await configure(kafka, name, LARGE)
     frozen.send_signal(signal.SIGCONT)
-    await until(lambda: "belongs to another relay by now" in relays.log.read_text(), within=60)
+    await until(lambda: "belongs to another relay by now" in relays.log.read_text(), within=30)
     frozen.terminate()
     assert await asyncio.to_thread(frozen.wait, 30) == 0
     assert (await statuses(engine)).count(Status.DEAD_LETTERED) == 1
@@ -77,6 +77,6 @@ async def test_a_burial_frozen_past_the_lease_is_left_to_the_next_relay(
     relays.start(settings=SHORTER)
     await drained(engine, within=60)
     frozen.send_signal(signal.SIGCONT)
-    await until(lambda: "belongs to another relay by now" in relays.log.read_text(), within=60)
+    await until(lambda: "belongs to another relay by now" in relays.log.read_text(), within=30)
     assert set(await statuses(engine)) == {Status.SENT}
     assert await problems(engine, kafka, [name, f"{name}.DLT"]) == []

@@ -87,7 +87,7 @@ async def test_three_relays_share_the_buckets_and_come_and_go(
             found = list((await owners(engine)).values())
             return len(found) == count and all(0.75 * fair <= n <= 1.25 * fair for n in found)
 
-        await until(is_fair, within=60, what=f"{count} fair shares")
+        await until(is_fair, within=30, what=f"{count} fair shares")
 
     async with traffic(engine, name):
         for count in (1, 2, 3):
@@ -120,7 +120,7 @@ async def test_a_restarted_relay_does_not_wait_for_the_lease_of_a_killed_one(
         relay.wait()
     await append_apart(engine, *events(name, KEYS, 1))
     relays.start()
-    await drained(engine, within=60)
+    await drained(engine, within=20)
     assert await problems(engine, kafka, [name]) == []
 
 
@@ -149,9 +149,9 @@ async def test_a_relay_waits_for_the_migration(
     name = await topic()
     relays.start()
     log = tmp_path / "relay.log"
-    await until(lambda: "database away (" in log.read_text(), within=60)
+    await until(lambda: "database away (" in log.read_text(), within=30)
     lay(database_url)
     engine = create_async_engine(database_url)
     await append_apart(engine, *events(name, KEYS, 1))
-    await drained(engine, within=60)
+    await drained(engine, within=40)
     await engine.dispose()

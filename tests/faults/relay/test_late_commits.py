@@ -96,13 +96,13 @@ async def test_open_transactions_hold_back_neither_others_nor_the_low_water_mark
         await OUTBOX.append_async(writer, Message(name, "slow", b"first"))
         for round_ in range(1, 21):
             await append_apart(engine, *events(name, keys, 5))
-            await relay.reach("relay_acknowledged_total", round_ * 200, within=60)
+            await relay.reach("relay_acknowledged_total", round_ * 200, within=5)
         assert await _low_water(engine) == 0
         await writer.commit()
         await append(engine, Message(name, "slow", b"second"))
         await drained(engine)
         await reader.close()
-        await until(lambda: _low_water(engine), within=60, what="a low-water mark that rises")
+        await until(lambda: _low_water(engine), within=15, what="a low-water mark that rises")
     records = await read_topics(kafka, [name])
     assert judge(await stored(engine), records) == []
     assert repetitions(records) == 0

@@ -94,7 +94,7 @@ async def test_what_was_delivered_before_marks_no_row_that_has_the_same_id_now(
         async def owned() -> bool:
             return list((await owners(engine)).values()) == [256]
 
-        await until(owned, within=60, what="the leases")
+        await until(owned, within=30, what="the leases")
         await asyncio.to_thread(server.back_up)
         await append(engine, *events(lost, KEYS, 5))
         await froze(relay)

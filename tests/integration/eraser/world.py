@@ -465,7 +465,7 @@ async def to_the_end(world: World, eraser: Eraser) -> str:
         await world.write("update lethe.job set retry_at = null")
 
 
-async def until_state(world: World, state: str, *, within: float = 60) -> None:
+async def until_state(world: World, state: str, *, within: float = 20) -> None:
     """Wait until the newest job is in `state`."""
 
     async def reached() -> bool:

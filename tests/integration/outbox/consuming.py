@@ -91,7 +91,7 @@ async def running(runner: ConsumerRunner) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, 20)
 
 
 async def dead_letter_topic_for(kafka: str, name: str) -> None:

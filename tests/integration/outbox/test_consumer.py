@@ -181,7 +181,7 @@ async def test_a_group_without_offsets_stops_instead_of_choosing(
     assert looked_for("ConsumerOffsetsLost") in caplog.text
     stop.set()
     with pytest.raises(OffsetsLostError, match="no usable offset"):
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, 20)
     assert await effects(engine) == []
 
 

@@ -70,7 +70,7 @@ async def test_what_is_read_is_recorded_as_it_is_and_only_once(
         await until(lambda: count(engine))
         await until(lambda: count(engine))
         stop.set()
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, 20)
     async with engine.connect() as connection:
         rows = (await connection.execute(select(TABLE).order_by(TABLE.c.offset))).all()
     assert [row.payload for row in rows] == [b"\x00 no headers", b"odd headers"]
@@ -99,7 +99,7 @@ async def test_a_topic_made_anew_hides_no_dead_letter(
         read = partial(registry.get_sample_value, "outbox_consumer_records_total", labels)
         await until(partial(equal, read, 2))
         stop.set()
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, 20)
     async with engine.connect() as connection:
         rows = (await connection.execute(select(TABLE).order_by(TABLE.c.id))).all()
     assert {(row.offset, row.payload, row.state) for row in rows} == {

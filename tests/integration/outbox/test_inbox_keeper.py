@@ -184,4 +184,4 @@ async def test_it_goes_on_after_its_table_was_away(world: World) -> None:
         what="partitions made ahead",
     )
     stop.set()
-    await asyncio.wait_for(task, 60)
+    await asyncio.wait_for(task, 20)

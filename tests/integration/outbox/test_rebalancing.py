@@ -69,7 +69,7 @@ async def test_a_topic_made_anew_is_seen_and_its_offsets_are_told_lost(
     await until(lambda: harness.registry.get_sample_value(name, labels) == 1, what="offsets lost")
     stop.set()
     with pytest.raises(OffsetsLostError):
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, 20)
 
 
 async def test_a_member_that_was_put_out_amid_a_batch_does_not_move_offsets_back(

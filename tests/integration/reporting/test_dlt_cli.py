@@ -94,7 +94,7 @@ async def test_what_the_relay_was_refused_is_brought_back_by_its_outbox_and_clos
     async def closed() -> bool:
         return await service.dead_letters() == []
 
-    await until(closed, what="the dead letter closing itself", within=60)
+    await until(closed, what="the dead letter closing itself", within=30)
     (found,) = await service.dead_letters("all")
     assert found["state"] == "replayed"
     code, shown = await said(service, "show", str(letter))

@@ -122,7 +122,7 @@ async def test_a_record_that_comes_amid_a_rebalance_does_not_stop_both_for_ever(
     consumer = Reassigned()
     batches = polled_by(consumer, PollSettings())
     assert consumer.poller is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(3):
         await consumer.poller._poll(consumer, asyncio.Event())
     assert batches == [[0]]
 
@@ -241,7 +241,7 @@ async def test_a_broker_that_does_not_answer_is_told_before_the_stop_which_may_t
     consumer, stop = Silent(error), asyncio.Event()
     poller, told = poller_of(consumer, monkeypatch, PollSettings())
     running = asyncio.create_task(poller.run(stop))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(3):
         assert await told.get() == ("ok", "")
         assert await told.get() == ("away", type(error).__name__)
     stop.set()
@@ -257,7 +257,7 @@ async def test_a_broker_that_goes_away_amid_a_step_that_waits_for_ever_is_told(
     consumer.may_stop.set()
     poller, told = poller_of(consumer, monkeypatch, PollSettings(idle_seconds=0.01))
     running = asyncio.create_task(poller.run(stop))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(3):
         while (found := await told.get()) == ("ok", ""):
             pass
     assert found == ("away", "KafkaConnectionError")
@@ -276,7 +276,7 @@ async def test_a_stop_does_not_wait_for_what_no_broker_ends(
     running = asyncio.create_task(poller.run(stop))
     await consumer.hangs.wait()
     stop.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(3):
         await running
 
 
@@ -291,7 +291,7 @@ async def test_who_is_told_to_stop_asks_no_broker_any_more(monkeypatch: pytest.M
 
     monkeypatch.setattr(poller, "_ask_when_idle", ask)
     stop.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(3):
         await poller._poll(consumer, stop)
     assert told.empty()
     assert not asked.is_set()
