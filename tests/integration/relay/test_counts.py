@@ -50,10 +50,6 @@ async def fill(engine: AsyncEngine, topic: str) -> None:
         )
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         await connection.execute(text("vacuum analyze lethe.outbox"))
-        # An analysis that comes by itself keeps what was updated meanwhile from being tidied up.
-        leaves = "select relid::regclass::text from pg_partition_tree('lethe.outbox') where isleaf"
-        for leaf in (await connection.scalars(text(leaves))).all():
-            await connection.execute(text(f"alter table {leaf} set (autovacuum_enabled = off)"))
 
 
 async def updates(engine: AsyncEngine) -> tuple[int, int]:
