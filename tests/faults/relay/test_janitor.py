@@ -82,6 +82,10 @@ async def waiting(engine: AsyncEngine) -> int:
         )
 
 
+async def _kept(engine: AsyncEngine) -> bool:
+    return not await Upkeep(engine, rules=RULES).due(3600)
+
+
 async def test_a_writer_that_is_open_across_the_drop_loses_nothing_and_keeps_its_order(
     engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
 ) -> None:
@@ -98,7 +102,9 @@ async def test_a_writer_that_is_open_across_the_drop_loses_nothing_and_keeps_its
         await late.commit()
         await append_apart(engine, Message(name, "late", b"second"))
         await drained(engine)
-        assert (await Upkeep(engine, rules=RULES).run()).dropped == {old: Outcome.REFUSED}
+        await until(lambda: _kept(engine), what="a janitor of the relay that left nothing undone")
+    # Alone again: beside the relay's janitor this one may come second.
+    assert (await Upkeep(engine, rules=RULES).run()).dropped == {old: Outcome.REFUSED}
     rows = [row for row in await stored(engine) if row.topic == name]
     assert judge(rows, await read_topics(kafka, [name])) == []
     assert len(rows) == 3
