@@ -46,6 +46,23 @@ class Versioning:
     """No version goes without a second factor."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An object with its first two chunks; a small one was read to its end in one call.
+
+    The second is asked for even so: the checksum is compared when there is nothing more.
+    """
+
+    body: Any
+    first: bytes
+    second: bytes
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left to be read."""
+        return not self.second
+
+
 class Looking:
     """Reads buckets; any method may raise `ObjectStoreUnavailableError`."""
 
@@ -141,13 +158,14 @@ class Looking:
             ObjectTooLargeError: It holds more than `limit_bytes`; at once, or while it is read.
             ObjectRefusedError: S3 refuses it.
         """
-        body = await self._opened(ref, limit_bytes)
+        opened = await self._opened(ref, limit_bytes)
         try:
-            yield self._chunks(ref.bucket, body, limit_bytes)
+            yield self._chunks(ref.bucket, opened, limit_bytes)
         finally:
-            await self._threads.run(body.close)
+            if not opened.is_whole:
+                await self._threads.run(opened.body.close)
 
-    async def _opened(self, ref: ObjectRef, limit_bytes: int) -> Any:
+    async def _opened(self, ref: ObjectRef, limit_bytes: int) -> _Opened:
         try:
             return await self._threads.run(self._open, ref, ref.version, limit_bytes)
         except RefusedError as refusal:
@@ -167,32 +185,35 @@ class Looking:
                 raise ObjectMissingError("the object went while it was looked for") from None
             raise ObjectRefusedError(refusal.code) from None
 
-    def _open(self, ref: ObjectRef, version: str | None, limit_bytes: int) -> Any:
+    def _open(self, ref: ObjectRef, version: str | None, limit_bytes: int) -> _Opened:
         named: dict[str, Any] = (
             {"Key": ref.key} if version is None else {"Key": ref.key, "VersionId": version}
         )
 
-        def get(client: "S3Client", arguments: dict[str, Any]) -> Any:
+        def get(client: "S3Client", arguments: dict[str, Any]) -> _Opened:
             answer = client.get_object(**arguments, **named)
+            body = answer["Body"]
             if answer.get("ContentLength", 0) > limit_bytes:
-                answer["Body"].close()
+                body.close()
                 raise ObjectTooLargeError("the object is larger than it may be")
-            return answer["Body"]
+            return _Opened(body, body.read(CHUNK_BYTES), body.read(CHUNK_BYTES))
 
         return self._calls.call_for(ref.bucket, ref.key, get)
 
-    async def _chunks(self, bucket: str, body: Any, limit_bytes: int) -> AsyncIterator[bytes]:
+    async def _chunks(self, bucket: str, opened: _Opened, limit_bytes: int) -> AsyncIterator[bytes]:
         def read(_client: "S3Client", _arguments: dict[str, Any]) -> bytes:
-            chunk: bytes = body.read(CHUNK_BYTES)
+            chunk: bytes = opened.body.read(CHUNK_BYTES)
             return chunk
 
-        total = 0
-        # A connection that breaks here is an outage like any other; half a read is not repeated.
-        while chunk := await self._threads.run(self._calls.once, bucket, read):
+        total, chunk, ahead = 0, opened.first, opened.second
+        while chunk:
             total += len(chunk)
             if total > limit_bytes:
                 raise ObjectTooLargeError("the object is larger than it may be")
             yield chunk
+            # A connection that breaks here is an outage; half a read is not repeated.
+            after = await self._threads.run(self._calls.once, bucket, read) if ahead else b""
+            chunk, ahead = ahead, after
 
     async def _present(self, bucket: str, keys: Iterable[str]) -> set[str]:
         found: set[str] = set()
