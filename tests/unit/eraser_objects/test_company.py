@@ -181,3 +181,52 @@ async def test_the_last_batch_still_fills_the_page_of_the_one_before() -> None:
     await first
     await second
     assert sent.keys == [["a", "b", "c", "d"]]
+
+
+async def test_what_an_earlier_batch_deleted_is_not_sent_again() -> None:
+    company, sent = Company(), Sent(refused=frozenset({"r"}))
+    for keys in ("a b r", "b c r", "a b c"):
+        deleted = begin(company, sent, keys)
+        company.nobody_comes()
+        assert await deleted == ({Item("r"): "AccessDenied"} if "r" in keys else {})
+    # The same name in another bucket is another object; what was refused may go now.
+    other = begin(company, sent, "a", bucket="others")
+    company.nobody_comes()
+    await other
+    assert sent.pages == [(BUCKET, ["a", "b", "r"]), (BUCKET, ["c", "r"]), ("others", ["a"])]
+
+
+async def test_a_page_that_may_have_failed_is_sent_again() -> None:
+    company, sent = Company(), Sent(broken=frozenset({"a"}))
+    first = begin(company, sent, "a")
+    company.nobody_comes()
+    with pytest.raises(ConnectionError):
+        await first
+    sent.broken = frozenset()
+    second = begin(company, sent, "a")
+    company.nobody_comes()
+    await second
+    assert sent.keys == [["a"], ["a"]]
+
+
+async def test_a_version_is_always_sent() -> None:
+    """The version `null` of a suspended bucket can come back under its own name."""
+    company, sent = Company(), Sent()
+    version = [Item("a", "null")]
+    for _ in range(2):
+        with company.seat() as seat:
+            seat.expect([BUCKET])
+            company.nobody_comes()
+            assert await seat.delete(BUCKET, version, sent, PAGE) == {}
+        seat.leave()
+    assert sent.keys == [["a"], ["a"]]
+
+
+async def test_no_more_keys_are_remembered_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lethe_eraser.objects.company._MOST_GONE", 1)
+    company, sent = Company(), Sent()
+    for _ in range(2):
+        deleted = begin(company, sent, "a b")
+        company.nobody_comes()
+        await deleted
+    assert sent.keys == [["a", "b"], ["b"]]

@@ -5,7 +5,7 @@ asks what is left.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
@@ -45,14 +45,22 @@ class Ahead:
         sources: the client tables by name.
         subject: the person.
         batch_rows: the most client rows of a batch.
+        kind_of: groups types. Those of a kind follow each other: they name objects of the same
+            buckets, and no page leaves half full because a batch between them names others.
     """
 
     def __init__(
-        self, sources: Mapping[str, ClientTable], subject: str, *, batch_rows: int
+        self,
+        sources: Mapping[str, ClientTable],
+        subject: str,
+        *,
+        batch_rows: int,
+        kind_of: Callable[[str], str],
     ) -> None:
         self._sources = sources
         self._subject = subject
         self._batch_rows = batch_rows
+        self._kind_of = kind_of
         self._limit = batch_rows
         self._left: deque[_Left] = deque()
 
@@ -73,9 +81,10 @@ class Ahead:
                     continue
                 page = Page(expected.request_type, source.name) if step is None else step.page
                 one = _Left(page, expected.rows, expected.without_request > 0)
-                left.append((expected.request_type, place, one))
+                request_type = expected.request_type
+                left.append((self._kind_of(request_type), request_type, place, one))
         # One type after the other, so that a batch asks for the rows of few types.
-        self._left = deque(one for _, _, one in sorted(left, key=lambda of: of[:2]))
+        self._left = deque(one for *_, one in sorted(left, key=lambda of: of[:-1]))
 
     async def read(self, connection: AsyncConnection) -> list[Read]:
         """Read on, up to the rows of a batch: one statement per client table."""

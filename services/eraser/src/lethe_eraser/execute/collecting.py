@@ -84,7 +84,12 @@ class Collector:
 
     async def ahead(self, job: Job, subject: str) -> Ahead:
         """See what of the job's round is still to be read."""
-        ahead = Ahead(self._sources, subject, batch_rows=self._batch_rows)
+        ahead = Ahead(
+            self._sources,
+            subject,
+            batch_rows=self._batch_rows,
+            kind_of=lambda request_type: type(self._handlers(request_type)).__name__,
+        )
         async with self._engine.connect() as connection:
             steps = await progress.steps(connection, job.job_id, job.round)
             await ahead.begin(connection, steps)

@@ -18,6 +18,9 @@ from lethe_eraser.objects.deleting import Item
 _REMEMBERED: Final = 8
 """Seats of which it is known where they are; many more than are ever taken at once."""
 
+_MOST_GONE: Final = 50_000
+"""Deleted keys that are remembered, as a number each: three megabytes."""
+
 Send = Callable[[str, Sequence[Item]], Awaitable[dict[Item, str]]]
 """Deletes one page; gives what S3 refused of it."""
 
@@ -65,6 +68,7 @@ class Company:
         self._seats = 0
         self._is_alone = True
         self._sending: set[asyncio.Task[None]] = set()
+        self._gone: set[int] = set()
 
     @contextmanager
     def seat(self) -> Iterator["Seat"]:
@@ -99,12 +103,17 @@ class Company:
     async def delete(
         self, seat: int, bucket: str, items: Sequence[Item], send: Send, page_keys: int
     ) -> dict[Item, str]:
-        """Delete for a seat; gives what S3 refused, raises what `send` raised."""
+        """Delete for a seat; gives what S3 refused, raises what `send` raised.
+
+        A key that an earlier batch deleted is not sent again: people use one result for the next.
+        What is written under it afterwards is for the verification to find.
+        """
         queue = self._queues.setdefault(bucket, _Queue(send, page_keys))
-        call = _Call(seat, len(items), asyncio.get_running_loop().create_future())
-        queue.add([(item, call) for item in sorted(items, key=_by_key)])
+        left = sorted((item for item in items if not self._is_gone(bucket, item)), key=_by_key)
+        call = _Call(seat, len(left), asyncio.get_running_loop().create_future())
+        queue.add([(item, call) for item in left])
         self.came(seat, bucket)
-        if items:
+        if left:
             await call.done
         if call.error is not None:
             raise call.error
@@ -128,6 +137,15 @@ class Company:
         self._coming[seat] = set()
         for bucket in self._queues:
             self._send_ready(bucket)
+
+    def _is_gone(self, bucket: str, item: Item) -> bool:
+        return hash((bucket, item)) in self._gone
+
+    def _note_gone(self, bucket: str, items: Iterable[Item]) -> None:
+        """Remember keys of buckets without versions; a version is listed before it is deleted."""
+        for item in items:
+            if item.version_id is None and len(self._gone) < _MOST_GONE:
+                self._gone.add(hash((bucket, item)))
 
     def _may_wait(self, seat: int, bucket: str) -> bool:
         """Whether keys of this seat may wait for a newer batch."""
@@ -153,6 +171,8 @@ class Company:
             outcome = await send(bucket, list(dict.fromkeys(item for item, _ in page)))
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             outcome = error
+        else:
+            self._note_gone(bucket, (item for item, _ in page if item not in outcome))
         for item, call in page:
             call.settle(item, outcome)
 
