@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import NullPool, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from uuid_utils.compat import uuid7
 
-from lethe_outbox import Message, RelaySettings, bucket_of
+from lethe_outbox import Message, RelaySettings, bucket_of, status
 from lethe_outbox.relay.lane import Lane
 from lethe_outbox.relay.lease_storage import LeaseStorage, Terms
 from lethe_outbox.relay.session import Session
@@ -107,6 +107,35 @@ async def test_a_backlog_costs_few_statements_requests_and_bytes(
     rows, heap_only = await updates(engine)
     assert rows == ROWS
     assert heap_only / rows >= 0.95
+
+
+async def test_while_an_outbox_is_looked_at_marks_find_room_on_their_page(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """A view that is kept keeps what died after it, and a few such versions fill a page."""
+    await append(engine, *events("t", ["k"], 12, size=300))
+    ids = [one.id for one in await stored(engine)]
+    marked: list[int] = []
+    mark = text("update lethe.outbox set status = 1, sent_at = now() where id = :id")
+    marker = create_engine(database_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+
+    def after_each_statement(*_: object) -> None:
+        if len(marked) < len(ids):
+            with marker.connect() as connection:
+                connection.execute(mark, {"id": ids[len(marked)]})
+            marked.append(ids[len(marked)])
+
+    kept = {"options": "-c default_transaction_isolation=repeatable\\ read"}
+    looking = create_async_engine(database_url, poolclass=NullPool, connect_args=kept)
+    event.listen(looking.sync_engine, "after_cursor_execute", after_each_statement)
+    await status(looking)
+    assert marked == ids
+
+    async def told() -> tuple[int, int] | None:
+        found = await updates(engine)
+        return found if found[0] >= len(ids) else None
+
+    assert await until(told) == (len(ids), len(ids))
 
 
 async def test_an_idle_relay_only_looks(

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    bindparam,
     case,
     cast,
     func,
@@ -22,6 +23,7 @@ from sqlalchemy.dialects.postgresql import OID, REGCLASS
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox.errors import ReorderError, RowGoneError
+from lethe_outbox.message import BUCKETS
 from lethe_outbox.names import qualified
 from lethe_outbox.partition_storage import PartitionedTable, list_partitions
 from lethe_outbox.partitions import BY_TIME
@@ -31,6 +33,9 @@ from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status, tables_in
 
 MOST_PENDING_PER_BUCKET: Final = 200
 """Pending rows are counted up to this many per bucket, so that looking stays cheap."""
+_BUCKETS_AT_ONCE: Final = 8
+"""One statement looks at so many. While it runs, what died since it began is not cleared away, and
+an acknowledgement soon finds no room left on its pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +106,11 @@ class NotRequeued:
 
 
 async def status(engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA) -> OutboxStatus:
-    """Say how the outbox stands now."""
+    """Say how the outbox stands, each few buckets as they are when it is their turn."""
     tables = tables_in(schema)
     async with engine.connect() as connection:
+        # Otherwise the first statement's view would be kept to the end.
+        await connection.execution_options(isolation_level="READ COMMITTED")
         return await connection.run_sync(_status, tables)
 
 
@@ -208,7 +215,7 @@ async def requeue(
 
 def _status(connection: Connection, tables: OutboxTables) -> OutboxStatus:
     guard(connection)
-    pending, oldest, now = tuple(connection.execute(_pending(tables)).one())
+    pending, oldest = _waiting(connection, tables)
     dead = tables.dead
     counts: dict[int, int] = {
         int(row[0]): int(row[1])
@@ -218,18 +225,31 @@ def _status(connection: Connection, tables: OutboxTables) -> OutboxStatus:
     alive = relay.c.alive_until > func.now()
     leased = bucket.c.lease_until > func.now()
     return OutboxStatus(
-        pending=int(pending or 0),
+        pending=pending,
         dead_lettered=counts.get(Status.DEAD_LETTERED, 0),
         dlt_failed=counts.get(Status.DLT_FAILED, 0),
         oldest_pending=oldest,
-        taken_at=now,
+        taken_at=connection.execute(select(func.now())).scalar_one(),
         relays=connection.scalar(select(func.count()).select_from(relay).where(alive)) or 0,
         owned_buckets=connection.scalar(select(func.count()).select_from(bucket).where(leased))
         or 0,
     )
 
 
-def _pending(tables: OutboxTables) -> Select[Any, Any, Any]:
+def _waiting(connection: Connection, tables: OutboxTables) -> tuple[int, datetime | None]:
+    """Give how many rows wait, and when the oldest was written, a few buckets per statement."""
+    pending, oldest = 0, []
+    query = _pending(tables)
+    for first in range(0, BUCKETS, _BUCKETS_AT_ONCE):
+        buckets = {"first": first, "last": first + _BUCKETS_AT_ONCE - 1}
+        rows, written = connection.execute(query, buckets).one()
+        pending += int(rows or 0)
+        if written is not None:
+            oldest.append(written)
+    return pending, min(oldest, default=None)
+
+
+def _pending(tables: OutboxTables) -> Select[Any, Any]:
     outbox, bucket = tables.outbox, tables.bucket
     waiting = (
         select(outbox.c.id, outbox.c.created_at)
@@ -258,8 +278,10 @@ def _pending(tables: OutboxTables) -> Select[Any, Any, Any]:
     ).scalar_subquery()
     rest = each.c.rows * (last_id - each.c.first) / each.c.span
     rows = case((each.c.rows < MOST_PENDING_PER_BUCKET, each.c.rows), else_=rest)
-    return select(func.sum(rows), func.min(each.c.oldest), func.now()).select_from(
-        bucket.join(each, true())
+    return (
+        select(func.sum(rows), func.min(each.c.oldest))
+        .select_from(bucket.join(each, true()))
+        .where(bucket.c.bucket.between(bindparam("first"), bindparam("last")))
     )
 
 
