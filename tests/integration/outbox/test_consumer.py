@@ -1,13 +1,15 @@
 """The consumer runner on real servers: each event's effect once, whatever goes wrong."""
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -22,6 +24,7 @@ from lethe_outbox import (
 from lethe_outbox.redis_fast_path import RedisFastPath
 from tests.integration.outbox.conftest import Publish, ReadAll
 from tests.integration.outbox.consuming import (
+    SETTINGS,
     Harness,
     dead_letter_topic_for,
     effects,
@@ -207,3 +210,101 @@ async def test_a_group_at_work_is_given_no_offset(
         with pytest.raises(GroupAtWorkError, match="stop its members"):
             await initialise_group(kafka, harness.group, [another])
     assert await initialise_group(kafka, harness.group, [another]) == 1
+
+
+async def swallowed(connection: AsyncConnection) -> None:
+    with contextlib.suppress(DBAPIError):
+        await connection.execute(text("SELECT 1/0"))
+
+
+async def ended_by_hand(connection: AsyncConnection) -> None:
+    await connection.execute(text("ROLLBACK"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error_class"),
+    [
+        (swallowed, b"InternalError"),
+        (AsyncConnection.rollback, b"InvalidRequestError"),
+        (ended_by_hand, b"TransactionError"),
+    ],
+)
+async def test_what_a_handler_s_transaction_cannot_keep_is_not_taken_for_handled(
+    harness: Harness,
+    publish: Publish,
+    read_all: ReadAll,
+    spoil: Callable[[AsyncConnection], Awaitable[None]],
+    error_class: bytes,
+) -> None:
+    """PostgreSQL answers COMMIT with a rollback, and no error, after a statement failed."""
+
+    async def spoiling(connection: AsyncConnection, records: Sequence[Record]) -> None:
+        await note(connection, records)
+        if any(record.value == b"spoilt" for record in records):
+            await spoil(connection)
+
+    for value in (b"1", b"spoilt", b"2"):
+        await publish(harness.topic, value)
+    async with running(harness.runner(spoiling)):
+        await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 2)
+    assert await effects(harness.engine) == ["1", "2"]
+    (dead,) = await read_all(dead_letter_topic(harness.topic))
+    assert (dead.value, dict(dead.headers)["error-class"]) == (b"spoilt", error_class)
+
+
+async def test_a_handler_that_commits_itself_loses_and_doubles_nothing(
+    harness: Harness, publish: Publish
+) -> None:
+    async def committing(connection: AsyncConnection, records: Sequence[Record]) -> None:
+        await note(connection, records)
+        await connection.commit()
+
+    for value in (b"1", b"2"):
+        await publish(harness.topic, value)
+    async with running(harness.runner(committing)):
+        await until(lambda: harness.count("duplicate") == 2)
+    assert await effects(harness.engine) == ["1", "2"]
+
+
+async def test_a_value_that_the_database_never_takes_hurts_only_its_record(
+    harness: Harness, publish: Publish
+) -> None:
+    """SQLAlchemy calls it an OperationalError, as it does a server that is away."""
+    async with harness.engine.begin() as connection:
+        await connection.execute(text("CREATE INDEX ON effect (value)"))
+    too_long_for_an_index = b"".join(uuid4().hex.encode() for _ in range(500))
+    for key, value in ((0, b"1"), (0, too_long_for_an_index), (0, b"2"), (1, b"3")):
+        await publish(harness.topic, value, key=key_of(key))
+    async with running(harness.runner()):
+        await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 3)
+    assert sorted(await effects(harness.engine)) == ["1", "2", "3"]
+
+
+async def test_a_database_that_takes_no_writes_for_a_while_makes_no_dead_letter(
+    harness: Harness, publish: Publish
+) -> None:
+    """As a standby does after a failover, and a server that somebody set so."""
+    database = harness.engine.url.database
+    read_only = text(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
+    async with harness.engine.begin() as connection:
+        await connection.execute(read_only)
+    await harness.engine.dispose()
+    await publish(harness.topic, b"1")
+    labels = {"group": harness.group, "topic": harness.topic}
+    async with running(harness.runner()):
+        tries = SETTINGS.attempts
+        await until(
+            lambda: (
+                (harness.registry.get_sample_value("outbox_consumer_retries_total", labels) or 0)
+                > tries
+            )
+        )
+        assert harness.count("dead_lettered") == 0
+        async with harness.engine.begin() as connection:
+            await connection.execute(text("SET TRANSACTION READ WRITE"))
+            await connection.execute(
+                text(f'ALTER DATABASE "{database}" RESET default_transaction_read_only')
+            )
+        await harness.engine.dispose()
+        await until(lambda: harness.count("handled") == 1)
+    assert await effects(harness.engine) == ["1"]

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka import TopicPartition
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox import tracing
 from lethe_outbox.dead_letter_topic import DeadLetterProducer, DeadLetterSender
-from lethe_outbox.errors import PoisonError
+from lethe_outbox.errors import PoisonError, TransactionError
 from lethe_outbox.inbox import Inbox
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.polling import (
@@ -33,6 +32,7 @@ from lethe_outbox.polling import (
 )
 from lethe_outbox.quarantine import OnDeadLetter, Quarantine
 from lethe_outbox.record import Record
+from lethe_outbox.transient import is_transient
 
 _log: Final = logging.getLogger(__name__)
 
@@ -40,21 +40,14 @@ Handler = Callable[[AsyncConnection, Sequence[Record]], Awaitable[None]]
 """Handles records in the transaction it is given; raises PoisonError for one that never can be.
 
 It may be called again with the same records after its transaction was rolled back, and with fewer.
+It leaves the transaction to the runner: one that it ended, or in which it caught a statement's
+error outside of a savepoint, counts as failed.
 """
 
 AfterCommit = Callable[[Sequence[Record]], Awaitable[None]]
 
 NOT_OURS: Final = "not_ours"
 HANDLER_FAILED: Final = "handler_failed"
-
-TRANSIENT: Final = (
-    OperationalError,
-    InterfaceError,
-    ProgrammingError,  # a table or right that a migration is about to bring, not a record's fault
-    PoolTimeoutError,
-    OSError,
-    TimeoutError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +115,7 @@ class ConsumerRunner:
         self._inbox = inbox
         self._metrics = metrics
         self._settings = settings or ConsumerSettings()
-        self._transient: tuple[type[Exception], ...] = (*TRANSIENT, *transient)
+        self._further = transient
         self._after_commit = after_commit
         self._quarantine = Quarantine(
             group, engine, dead_letters or DeadLetterProducer(bootstrap), on_dead_letter
@@ -162,7 +155,9 @@ class ConsumerRunner:
             if not await self._together(read, outcome):
                 for partition, pairs in read.items():
                     outcome.progress[partition] = await self._one_by_one(pairs, outcome)
-        except self._transient as error:
+        except Exception as error:
+            if not self._may_pass(error):
+                raise
             for partition, consumed in polled.items():
                 self._retried(partition.topic, error)
                 outcome.progress[partition] = Again(consumed[0].offset)
@@ -178,9 +173,10 @@ class ConsumerRunner:
             return False
         try:
             await self._transaction(whole, outcome)
-        except self._transient:
-            raise
-        except Exception as error:  # noqa: BLE001 - whose record it was is found one by one
+        except Exception as error:
+            if self._may_pass(error):
+                raise
+            # Whose record it was is found one by one.
             _log.info("group %s: batch failed (%s), one by one", self._group, type(error).__name__)
             return False
         for partition, pairs in read.items():
@@ -200,13 +196,13 @@ class ConsumerRunner:
             return await self._bury(consumed, NOT_OURS, "NotOurs")
         try:
             await self._transaction([record], outcome)
-        except self._transient as error:
-            self._retried(consumed.topic, error)
-            return False
         except PoisonError as error:
             cause = error.__cause__ or error
             return await self._bury(consumed, error.reason, type(cause).__name__)
         except Exception as error:  # noqa: BLE001 - a defect of the handler must not stop others
+            if self._may_pass(error):
+                self._retried(consumed.topic, error)
+                return False
             tries = self._quarantine.tries(consumed)
             if tries.count + 1 >= self._settings.attempts:
                 return await self._bury(consumed, HANDLER_FAILED, type(error).__name__)
@@ -231,6 +227,8 @@ class ConsumerRunner:
                 if new:
                     with tracing.processing(self._group, new):
                         await self._handler(connection, new)
+                    if not await self._inbox.still_noted(connection):
+                        raise TransactionError("the handler ended the transaction it was given")
         outcome.handled.extend(unknown)
         handled = Counter([record.topic for record in new])
         for topic, count in handled.items():
@@ -267,6 +265,9 @@ class ConsumerRunner:
             return False
         self._count(consumed.topic, "dead_lettered")
         return True
+
+    def _may_pass(self, error: Exception) -> bool:
+        return isinstance(error, self._further) or is_transient(error)
 
     def _retried(self, topic: str, error: BaseException) -> None:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig else error

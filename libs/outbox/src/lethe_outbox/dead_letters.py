@@ -15,7 +15,6 @@ from sqlalchemy import or_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from lethe_outbox.consumer import TRANSIENT
 from lethe_outbox.dead_letter_topic import (
     ATTEMPTS,
     ERROR_CLASS,
@@ -31,6 +30,7 @@ from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.polling import Again, Done, GroupPoller, OnState, PollSettings, Progress
 from lethe_outbox.record import ConsumedHeaders, event_id_of
 from lethe_outbox.schema import DEFAULT_SCHEMA, tables_in
+from lethe_outbox.transient import is_transient
 
 State = Literal["open", "replayed", "discarded"]
 OPEN: Final[State] = "open"
@@ -101,7 +101,9 @@ class DeadLetterReader:
         try:
             async with self._engine.begin() as connection:
                 await self._record(connection, rows)
-        except TRANSIENT:
+        except Exception as error:
+            if not is_transient(error):
+                raise
             for partition in polled:
                 self._metrics.retries.labels(group=self._group, topic=partition.topic).inc()
             return {one: Again(records[0].offset) for one, records in polled.items()}

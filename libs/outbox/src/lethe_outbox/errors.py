@@ -10,7 +10,7 @@ class MessageError(LetheOutboxError, ValueError):
 
 
 class TransactionError(LetheOutboxError):
-    """A message was to be appended outside a transaction."""
+    """A message was to be appended outside a transaction, or a handler ended the one it had."""
 
 
 class UnsupportedDatabaseError(LetheOutboxError):

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lethe_outbox.intact import has_written
 from lethe_outbox.names import for_text, qualified
 from lethe_outbox.schema import DEFAULT_SCHEMA
 
@@ -68,3 +69,12 @@ class Inbox:
         }
         found = (await connection.execute(self._insert, values)).scalar_one()
         return set(event_ids if found is None else found)
+
+    async def still_noted(self, connection: AsyncConnection) -> bool:
+        """Say whether the transaction that `handled` wrote in is still the one of `connection`.
+
+        Raises:
+            DBAPIError: a statement in it failed, so it can only be rolled back.
+            InvalidRequestError: it was ended.
+        """
+        return await has_written(connection)

@@ -21,6 +21,7 @@ from lethe_outbox.dead_letter_topic import (
     dead_letter_topic,
     original_headers,
 )
+from lethe_outbox.intact import has_written
 from lethe_outbox.record import event_id_of
 
 _log: Final = logging.getLogger(__name__)
@@ -150,6 +151,8 @@ class Quarantine:
         )
         async with self.engine.begin() as connection:
             await self.on_dead_letter(connection, dead)
+            # What it caught of the database's errors would leave nothing of what it wrote.
+            await has_written(connection)
 
 
 def _place(consumed: Any) -> tuple[str, int, int]:

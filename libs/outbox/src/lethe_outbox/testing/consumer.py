@@ -35,6 +35,10 @@ class MemoryInbox(Inbox):
         on_commit(connection, lambda: self._handled.update((one, consumer) for one in new))
         return new
 
+    async def still_noted(self, connection: Any) -> bool:
+        """Say whether what `handled` noted still waits for a commit of `connection`."""
+        return bool(connection.in_transaction())
+
 
 class _DeadLetters:
     """Sends dead letters to a broker of memory."""

@@ -37,6 +37,10 @@ class MemoryTransaction:
         """Forget everything since the last commit."""
         self._effects.clear()
 
+    def in_transaction(self) -> bool:
+        """Say whether anything waits for a commit."""
+        return bool(self._effects)
+
     @contextmanager
     def begin_nested(self) -> Iterator[Self]:
         """Enter a savepoint: an error forgets what was done in it, and goes on to the caller."""

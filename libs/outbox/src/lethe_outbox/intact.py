@@ -1,0 +1,22 @@
+"""Whether a transaction in which somebody else's code worked can be committed as it is.
+
+PostgreSQL answers COMMIT with a rollback, and no error, when a statement of the transaction failed
+before; who caught that error would never learn that nothing was kept.
+"""
+
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_WRITES: Final = text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+
+
+async def has_written(connection: AsyncConnection) -> bool:
+    """Say whether the transaction has written anything so far.
+
+    Raises:
+        DBAPIError: a statement in it failed, so it can only be rolled back.
+        InvalidRequestError: it was ended.
+    """
+    return bool((await connection.execute(_WRITES)).scalar_one())

@@ -1,0 +1,39 @@
+"""Which errors may pass by waiting, and are not the fault of the record that was being handled.
+
+Of a database's error its SQLSTATE decides where it carries one: SQLAlchemy's classes mix a server
+that shuts down with a value too long for an index, and drivers differ in which they raise.
+"""
+
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+_ELSEWHERE: Final = (PoolTimeoutError, OSError, TimeoutError)
+_CLASSES: Final = frozenset(
+    {
+        "08",  # the connection broke
+        "28",  # not let in
+        "3D",  # no such database
+        "3F",  # or schema, as the next
+        "40",  # deadlock, not serialisable
+        "42",  # a table or right that a migration is about to bring
+        "53",  # no room, memory or connection left
+        "55",  # a lock was not to be had
+        "57",  # cancelled, or shut down
+        "58",  # the server's own disk
+    }
+)
+_STATES: Final = frozenset({"25006"})
+"""A server that takes no writes: a standby, or one that somebody set so."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether what failed with `error` is worth trying again, however often."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, _ELSEWHERE)
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    if state is None:
+        # The driver's own word: it has no connection, or was used wrongly.
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return state[:2] in _CLASSES or state in _STATES
