@@ -1,12 +1,17 @@
 """What `lethe dlt` refuses before it reaches for any server."""
 
+import getpass
 from datetime import UTC, datetime, timedelta
+from typing import cast
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
 
 from lethe_reporting.dlt_cli import app
+from lethe_reporting.dlt_cli.printing import remedy
 from lethe_reporting.dlt_cli.times import moment
+from lethe_reporting.storage.dead_letters import DeadLetter
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,26 @@ from lethe_reporting.dlt_cli.times import moment
 )
 def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_a_user_without_a_name_is_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number which no file names."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    done = CliRunner().invoke(app, ["replay", "1"])
+    assert done.exit_code == 2
+    assert "--by" in done.output
+
+
+@pytest.mark.parametrize(
+    ("refused_by", "outbox"), [("relay-intake", "intake"), ("relay-x; halt \x1b[2J", "NAME")]
+)
+def test_no_command_is_made_of_what_a_record_says(refused_by: str, outbox: str) -> None:
+    letter = cast("DeadLetter", Mock(refused_by=refused_by, origin_offset=None))
+    assert remedy(letter, 7) == f"lethe outbox requeue --outbox {outbox} --id 7"
 
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

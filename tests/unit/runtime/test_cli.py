@@ -1,6 +1,6 @@
 import sys
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -21,6 +21,12 @@ def group_callback() -> None:
 def shout(word: str) -> None:
     """Shout."""
     typer.echo(word.upper())
+
+
+@group.command()
+def encode(word: Annotated[str, typer.Option()]) -> None:
+    """Encode."""
+    word.encode()
 
 
 def plain(count: int = 1) -> None:
@@ -130,6 +136,14 @@ def test_settings_are_listed_and_end_with_2(
         "settings are not usable:\n  LETHE_X: is missing\n  LETHE_Y: must be even\n"
     )
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["--word", "\udcff"], ["--word=\udcff"]])
+def test_an_argument_that_is_no_text_is_wrong_usage(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lethe("group", "encode", *arguments, monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err == "lethe: an argument is not UTF-8\n"
 
 
 def test_a_refusal_of_ours_is_one_line(

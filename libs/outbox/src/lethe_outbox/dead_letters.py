@@ -7,7 +7,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any, Final, Literal
 
 from aiokafka import TopicPartition
@@ -190,6 +190,10 @@ def _number(text: str | None, largest: int) -> int | None:
 def _moment(text: str | None) -> datetime | None:
     try:
         found = datetime.fromisoformat(text or "")
-    except ValueError:
+        if found.tzinfo is None:
+            found = found.replace(tzinfo=UTC)
+        found = found.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    # Whoever reads it gets it in the time zone of a session, where no driver goes beyond these.
+    return found if MINYEAR < found.year < MAXYEAR else None

@@ -114,6 +114,9 @@ def main() -> None:
         typer.echo(str(error), err=True)
         sys.exit(2)
     except Exception as error:
+        if isinstance(error, UnicodeEncodeError) and any(error.object in one for one in sys.argv):
+            typer.echo("lethe: an argument is not UTF-8", err=True)
+            sys.exit(2)
         if not is_ours(error):
             raise
         typer.echo(f"lethe: {error}", err=True)

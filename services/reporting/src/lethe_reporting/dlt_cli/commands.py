@@ -48,6 +48,14 @@ def _topic(value: str | None) -> str | None:
     return value
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number that nobody gave a name.
+        raise typer.BadParameter("the system's user has no name; say who decides (--by)") from None
+
+
 def _moment(value: str | None) -> str | None:
     if value is not None:
         try:
@@ -164,10 +172,11 @@ def send_back(
     """
     filters = _which(topic, key, event_id, error_reason, refused_by, since, until)
     which = _chosen(ids, filters, every=every)
+    decided_by = by or _user()
 
     async def sent(desk: _Desk) -> _Done:
         options = ReplayOptions(
-            by=by or getpass.getuser(),
+            by=decided_by,
             origins=TOPICS,
             inbox_keeps=None if beyond_inbox else timedelta(days=desk.settings.inbox_keep_days),
             from_outbox_too=from_outbox_too,

@@ -4,6 +4,7 @@ Nothing is printed that a record holds; `DeadLetterDocument` decides what may be
 """
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from lethe_reporting.api.dead_letters import DeadLetterDocument
 from lethe_reporting.storage.dead_letters import DeadLetter
 
 _PIPE_WIDTH: Final = 250
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _EVERY: Final = 100
 """Without a terminal, progress is told after so many."""
 
@@ -31,6 +33,8 @@ def remedy(letter: DeadLetter, row: int | None) -> str | None:
     if not refused_by_relay(letter.refused_by, letter.origin_offset):
         return None
     outbox = (letter.refused_by or "").removeprefix(RELAY_PREFIX)
+    # It stands in the record's headers, which anybody may have written, and becomes a command.
+    outbox = outbox if _NAME.fullmatch(outbox) else "NAME"
     return f"lethe outbox requeue --outbox {outbox} --id {'ID' if row is None else row}"
 
 
