@@ -12,6 +12,7 @@ import lethe_eraser
 import lethe_intake
 from lethe_outbox import Message, Outbox
 
+EARLIER = "create index outbox_dead_held on lethe.outbox_dead (bucket, key) where held"
 UPKEEP = {"outbox_upkeep", "outbox_purged"}
 
 
@@ -53,4 +54,24 @@ def test_a_deployed_database_is_upgraded_with_its_rows_and_back(
             go(connection, script, "0003" if up else "0002", up=up)
             assert bool(UPKEEP & tables(connection)) is up
             assert connection.scalar(text("select count(*) from lethe.outbox")) == 1
+    engine.dispose()
+
+
+def test_a_deployed_list_of_the_dead_gets_the_index_that_takes_long_keys(
+    database_url: str, script: ScriptDirectory
+) -> None:
+    head = script.get_current_head()
+    assert head is not None
+    engine = create_engine(database_url)
+    for deployed in (False, True):
+        with engine.begin() as connection:
+            connection.execute(text("drop schema if exists lethe cascade"))
+            connection.execute(text("create schema lethe"))
+            go(connection, script, "0003")
+            if deployed:
+                connection.execute(text("drop index lethe.outbox_dead_key"))
+                connection.execute(text(EARLIER))
+            go(connection, script, head)
+            found = {one["name"] for one in inspect(connection).get_indexes("outbox_dead", "lethe")}
+            assert found == {"outbox_dead_key"}
     engine.dispose()

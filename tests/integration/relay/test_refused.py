@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, text
@@ -16,6 +17,7 @@ from tests.support.outbox_world import (
     OUTBOX,
     QUICK,
     append,
+    buried,
     drained,
     events,
     key_in_lane,
@@ -222,3 +224,18 @@ async def test_an_unknown_topic_that_holds_back_loses_one_row_per_key_to_it(
         await drained(engine)
     assert await problems(engine, kafka, [name, lost]) == []
     assert set(await statuses(engine)) == {Status.SENT}
+
+
+async def test_a_key_too_long_for_an_index_is_held_back_and_stops_nobody_else(
+    engine: AsyncEngine, database_url: str, kafka: str, name: str
+) -> None:
+    """PostgreSQL takes no value of some thousand bytes that do not compress into a btree."""
+    long = "".join(uuid4().hex for _ in range(300))
+    settings = replace(QUICK, hold_back_topics=frozenset({name}))
+    await append(engine, too_large(name, long), *events(name, [long, "free"], 2))
+    async with running(database_url, kafka, settings) as relay:
+        await until(lambda: relay.value("relay_published_total", topic=name) == 2)
+        await until(lambda: relay.value("outbox_rows", status="pending") == 2)
+    assert {record.key for record in await read_topics(kafka, [name])} == {"free"}
+    (dead,) = await buried(engine)
+    assert (dead.key, dead.held) == (long, True)

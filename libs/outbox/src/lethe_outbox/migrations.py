@@ -63,6 +63,16 @@ def drop_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
         op.execute(DropTable(table))
 
 
+def index_outbox_dead(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
+    """Give an outbox that is there already the index of the dead that takes keys of any length.
+
+    Safe to repeat, and of no effect on one that `create_outbox` made with it.
+    """
+    for index in OutboxTables(schema).dead.indexes:
+        op.execute(CreateIndex(index, if_not_exists=True))
+    _run(op, f"DROP INDEX IF EXISTS {qualified(schema, 'outbox_dead_held')}")
+
+
 def create_outbox_upkeep(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     """Create what the janitor and `purge` write down, beside an outbox that is there already."""
     tables = OutboxTables(schema)

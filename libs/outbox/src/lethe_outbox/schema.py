@@ -116,7 +116,8 @@ class OutboxTables:
             Column("reason", Text, nullable=False),
             Column("held", Boolean, nullable=False),
             Column("died_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-            Index("outbox_dead_held", "bucket", "key", postgresql_where=text("held")),
+            # A hash: a btree refuses a key of some thousand bytes, and so the row with it.
+            Index("outbox_dead_key", "key", postgresql_using="hash", postgresql_where=text("held")),
             schema=self.schema,
         )
 
