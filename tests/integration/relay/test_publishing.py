@@ -5,7 +5,7 @@ import asyncio
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from prometheus_client import CollectorRegistry
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from lethe_outbox import Message, Outbox, Relay, RelayMetrics, status
@@ -13,6 +13,7 @@ from lethe_outbox.migrations import create_outbox
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge, repetitions
 from tests.support.outbox_world import (
+    QUICK,
     append,
     drained,
     events,
@@ -83,3 +84,36 @@ async def test_the_tables_may_stand_in_any_schema(
     await engine.dispose()
     sync.dispose()
     assert len(await read_topics(kafka, [name])) == 1
+
+
+async def test_a_database_that_takes_no_writes_for_a_while_is_waited_for(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
+) -> None:
+    """As a standby does that a failover's address leads to, and a server that somebody set so."""
+    name = await topic()
+    database = engine.url.database
+    seen: list[tuple[str, str, str]] = []
+    set_to = f'ALTER DATABASE "{database}" {{}}'
+    stop = asyncio.Event()
+    await append(engine, *events(name, ["k"], 1))
+    async with engine.begin() as connection:
+        await connection.execute(text(set_to.format("SET default_transaction_read_only = on")))
+    await engine.dispose()
+    relay = Relay(
+        "shop",
+        database_url,
+        kafka,
+        metrics=RelayMetrics(CollectorRegistry()),
+        settings=QUICK,
+        on_state=lambda *told: seen.append(told),
+    )
+    publishing = asyncio.create_task(relay.run(stop))
+    away = ("database", "away", "ReadOnlySqlTransaction")
+    await until(lambda: publishing.done() or away in seen)
+    async with engine.begin() as connection:
+        await connection.execute(text("SET TRANSACTION READ WRITE"))
+        await connection.execute(text(set_to.format("RESET default_transaction_read_only")))
+    await engine.dispose()
+    await drained(engine)
+    stop.set()
+    await asyncio.wait_for(publishing, 20)

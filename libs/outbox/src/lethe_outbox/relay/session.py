@@ -18,9 +18,10 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 TRANSIENT: Final[tuple[type[Exception], ...]] = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
     OSError,
 )
-"""What a database that is away, restarting or overloaded raises."""
+"""What a database that is away, restarting, overloaded or a standby for now raises."""
 
 _STATEMENT_SECONDS: Final = 30
 _GUARDS: Final = (
