@@ -80,6 +80,21 @@ def test_a_window_that_lies_in_the_missing_hour_opens_on_the_next_day() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("zone", "at", "opens"),
+    [
+        # The clock jumps a whole number of hours and less than a second later.
+        ("Europe/Berlin", "2026-10-24T20:00:00.5", "2026-10-25T00:00:00"),
+        ("Europe/Berlin", "2027-03-27T20:00:00.000001", "2027-03-28T01:00:00"),
+        ("Australia/Lord_Howe", "2026-10-03T10:30:00.999999", "2026-10-03T15:30:00"),
+    ],
+)
+def test_it_opens_whatever_part_of_a_second_it_is(zone: str, at: str, opens: str) -> None:
+    night = Window.parse("02:00-03:30", zone)
+    found = night.next_open(datetime.fromisoformat(at).replace(tzinfo=UTC))
+    assert found == datetime.fromisoformat(opens).replace(tzinfo=UTC)
+
+
 def test_it_opens_now_while_it_is_open_and_never_closes_when_always() -> None:
     at = datetime(2026, 11, 20, 17, 30, tzinfo=UTC)
     assert Window.parse("01:00-05:00", "Asia/Seoul").next_open(at) == at

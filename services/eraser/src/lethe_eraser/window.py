@@ -94,19 +94,20 @@ class Window:
 
     def _jumps(self, at: datetime) -> Iterable[datetime]:
         """The instants, to the second, at which the zone's clock jumps in the days from `at` on."""
-        step = timedelta(hours=1)
+        # From a whole second on: halves of what is left of one would never come to an end.
+        start, step = at.replace(microsecond=0), timedelta(hours=1)
         for hour in range(_DAYS * 24):
-            low = at + hour * step
-            if self._offset(low) == self._offset(low + step):
+            low = start + hour * step
+            high = low + step
+            if self._offset(low) == self._offset(high):
                 continue
-            low, high = low.replace(microsecond=0), low + step
             while high - low > timedelta(seconds=1):
                 middle = (low + (high - low) / 2).replace(microsecond=0)
                 if self._offset(middle) == self._offset(low):
                     low = middle
                 else:
                     high = middle
-            yield high.replace(microsecond=0)
+            yield high
 
     def _offset(self, at: datetime) -> timedelta | None:
         return at.astimezone(self.zone).utcoffset()
