@@ -344,3 +344,23 @@ async def test_a_record_in_quarantine_is_listed_and_released_with_a_name_and_a_r
     for place in ("x", "t/2147483648/1", f"t/1/{2**63}"):
         bad = await lethe_eraser("quarantine", "release", place, "--by", "Kim", "--reason", "y")
         assert (bad.exit_code, bad.output[:6]) == (2, "lethe:"), place
+
+
+async def test_a_retry_waits_for_the_window_though_the_job_was_run_by_day_before(
+    world: World,
+) -> None:
+    world.window = Window.parse("01:00-05:00", "UTC")
+    world.clock.now = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    await world.sketch(1, url="https://old.test.example/1.png")
+    await world.accept(world.requested())
+    await world.write("update lethe.job set not_before = now()")
+    id_ = await job_id(world)
+    assert (await lethe_eraser("run-now", id_, "--confirm")).exit_code == 0
+    assert await to_the_end(world, world.eraser()) == "blocked"
+    told = await lethe_eraser("retry", id_)
+    assert told.stdout == "the job is tried again in the window\n"
+    await world.eraser().until_idle()
+    assert (await document("show", id_))["batches"] == 1
+    assert await world.state() == "running"
+    world.clock.now += timedelta(hours=14)
+    assert await to_the_end(world, world.eraser()) == "blocked"

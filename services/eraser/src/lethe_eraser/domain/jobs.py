@@ -193,6 +193,8 @@ class Job:
         return replace(
             self.to(JobState.RUNNING),
             scanning=False,
+            # That was said for until it ended.
+            run_now=False,
             round=1,
             attempts=0,
             reasons={},
