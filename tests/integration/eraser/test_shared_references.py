@@ -245,3 +245,19 @@ async def test_a_list_of_references_is_looked_up_by_a_gin_index(
     await world.accept(world.requested())
     assert await to_the_end(world, world.eraser()) == "verified"
     assert world.keys("uploads") == {PICTURE}
+
+
+async def test_a_key_that_no_text_of_the_database_holds_is_named_by_no_row(
+    world: World, tmp_path: Path
+) -> None:
+    await world.write("create index on sketch_task (result)")
+    changes = {
+        "url: url, ownership: owned": "url: url, ownership: if_unreferenced",
+        "features:\n": "look_ups: {results: {table: sketch_task, expression: result}}\nfeatures:\n",
+    }
+    world.catalog = make_catalog(tmp_path, world.buckets, changes)
+    world.put("results", "public/\0.png")
+    await world.sketch(1, url="https://cdn.test.example/%00.png")
+    await world.accept(world.requested())
+    assert await to_the_end(world, world.eraser()) == "verified"
+    assert world.keys("results") == set()

@@ -43,7 +43,12 @@ async def referenced(
     if refs:
         await connection.execute(_BY_INDEX)
     for look_up in look_ups:
-        wanted = [(form, i) for i, ref in enumerate(refs) for form in look_up.forms_of(ref)]
+        wanted = [
+            (form, i)
+            for i, ref in enumerate(refs)
+            for form in look_up.forms_of(ref)
+            if "\0" not in form  # No text of PostgreSQL holds it, and none is compared with it.
+        ]
         if not wanted:
             continue
         found = await connection.execute(
