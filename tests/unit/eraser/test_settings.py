@@ -41,6 +41,10 @@ def test_what_has_a_default_need_not_be_said() -> None:
         ("BATCH_ROWS", "0", "LETHE_ERASER_BATCH_ROWS"),
         ("ROWS_PER_SECOND", "0", "LETHE_ERASER_ROWS_PER_SECOND"),
         ("S3_ACCESS_KEY_ID", "half", "LETHE_ERASER_S3_SECRET_ACCESS_KEY: comes together"),
+        ("S3_ENDPOINT_URL", "s3:7070", "LETHE_ERASER_S3_ENDPOINT_URL: write http://host:port"),
+        ("S3_ENDPOINT_URL", "http://[secret-in-plain", "LETHE_ERASER_S3_ENDPOINT_URL: write"),
+        ("CDN_ENDPOINT_URL", "nowhere", "LETHE_ERASER_CDN_ENDPOINT_URL: write http://host:port"),
+        ("S3_REGION", "no region", "LETHE_ERASER_S3_REGION"),
         ("BATCH_ROW", "5", "did you mean LETHE_ERASER_BATCH_ROWS?"),
     ],
 )

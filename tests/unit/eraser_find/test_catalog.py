@@ -192,6 +192,9 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
             "table shop.draw is claimed by features.more.feature already",
         ),
         ("  draw:", "  draw: {}\n  draw:", "draw stands twice"),
+        ("version: 1", "version: 2026-13-45", "catalog.yaml:1: is read as a date or a number and"),
+        ("version: 1", "? [version]\n: 1", "catalog.yaml:1: a name must be a text"),
+        ("version: 1", "version: " + "[" * 5000, "catalog.yaml: is nested deeper than any catalog"),
         (
             "    handler: ai_generate",
             "    task: {table: t, mask: {r: null}}\n    handler: ai_generate",

@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from lethe_eraser.settings import REGION
+
 OWNERSHIP_HELP = (
     "write `ownership: owned` (made for this person) or "
     '`ownership: {owned_under: "uploads/{client_key}/"}` (theirs only below that prefix) or '
@@ -189,7 +191,7 @@ class BucketEntry(Entry):
     owner: Annotated[str, Field(pattern=r"^\d{12}$", strict=True)] | None = Field(
         None, description="AWS account of the bucket, quoted; sent as ExpectedBucketOwner"
     )
-    region: str | None = None
+    region: str | None = Field(None, pattern=REGION)
     aliases: tuple[str, ...] = Field((), description="access point aliases (`...-s3alias`)")
     count_missing: bool = Field(
         default=False,

@@ -1,8 +1,9 @@
 """Every setting of the eraser: `LETHE_ERASER_<NAME>`."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +21,21 @@ from lethe_contracts.topics import RETENTION_DAYS
 from lethe_eraser.pace import ROWS_PER_SECOND
 from lethe_eraser.window import ALWAYS, Window
 from lethe_runtime.settings import DatabaseUrl, ServiceSettings
+
+REGION: Final = r"^[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
+"""What boto takes for a region; anything else ends it amid the first call."""
+
+_ENDPOINT: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?/?")
+
+
+def _endpoint(url: str) -> str:
+    if _ENDPOINT.fullmatch(url) is None:
+        raise ValueError("write http://host:port or https://host")
+    return url
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+"""Where a server other than AWS's answers; boto ends amid the first call on what is no URL."""
 
 
 def _key_ring(text: SecretStr) -> SecretStr:
@@ -57,9 +73,9 @@ class EraserSettings(ServiceSettings):
     control_fresh_seconds: Annotated[float, Field(ge=5, le=3600)] = 120
     """Nobody is erased while the newest control watermark of their bucket is older than this: a
     hold may be stuck on its way. Four rounds of `LETHE_INTAKE_WATERMARK_SECONDS` by default."""
-    s3_endpoint_url: str | None = None
+    s3_endpoint_url: Endpoint | None = None
     """Another S3 than AWS's."""
-    s3_region: str = "us-east-1"
+    s3_region: Annotated[str, Field(pattern=REGION)] = "us-east-1"
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
     """Without keys, boto's own chain of credentials is used."""
@@ -70,7 +86,7 @@ class EraserSettings(ServiceSettings):
     s3_prefix_keys_per_second: Annotated[int, Field(ge=1)] = 10_000
     """The most keys a second that this process asks one prefix of a bucket to delete: with several
     erasers, what the prefix may be asked for divided by their number."""
-    cdn_endpoint_url: str | None = None
+    cdn_endpoint_url: Endpoint | None = None
     """Another CloudFront than AWS's; the credentials are those of S3."""
     batch_rows: Annotated[int, Field(ge=1, le=10_000)] = 500
     """Client rows per batch."""

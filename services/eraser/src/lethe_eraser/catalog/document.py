@@ -28,10 +28,20 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 class _UniqueKeys(yaml.SafeLoader):
     """YAML as it is written: a key that stands twice is an error, not the last one's victory."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  # PyYAML's signature
+        """Construct `node`, saying where one stands that looks like a date, say, and is none."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError:
+            says = "is read as a date or a number and is none; put it in quotes"
+            raise yaml.MarkedYAMLError(None, None, says, node.start_mark) from None
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  # PyYAML's signature
         """Construct `node`, refusing keys that stand in it twice."""
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(None, None, "a name must be a text", key.start_mark)
             if key.tag != _MERGE and key.value in seen:
                 raise yaml.MarkedYAMLError(None, None, f"{key.value} stands twice", key.start_mark)
             seen.add(key.value)
@@ -85,6 +95,8 @@ def _parse(path: Path) -> tuple[yaml.Node | None, object]:
         problem = f"{path.name}:{line}: {error.problem}"
     except yaml.YAMLError:
         problem = f"{path.name}: holds a character that YAML does not allow"
+    except RecursionError:
+        problem = f"{path.name}: is nested deeper than any catalog"
     raise CatalogError([problem])
 
 
