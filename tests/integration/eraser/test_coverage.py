@@ -419,3 +419,12 @@ async def test_scaffold_writes_an_entry_for_a_client_table_and_names_no_person(
     assert "client_v2" in unknown.output
     elsewhere = await run_lethe(lethe, "scaffold", "nowhere.client")
     assert "nowhere.client: there is no such table; schema nowhere has none" in elsewhere.output
+
+
+@pytest.mark.parametrize("name", ["50% off", "a :b", 'a "quoted" one'])
+async def test_a_table_that_nobody_claims_may_have_any_name(world: World, name: str) -> None:
+    quoted = name.replace('"', '""').replace(":", "\\:")
+    await world.write(f'create table public."{quoted}" (client_key text primary key)')
+    await world.sketch(1)
+    await world.accept(world.requested())
+    assert await to_the_end(world, world.eraser()) == "verified"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import Mask, TableName
@@ -17,8 +16,6 @@ from lethe_eraser.storage.product_schema import Constraint, TableColumns
 
 VALUE_LIMIT: Final = 65_536
 """Characters of a sampled value; a longer one is not judged."""
-
-_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +114,11 @@ async def breaks_check(
 async def _share(connection: AsyncConnection, table: TableName, rows: int) -> float:
     """Per cent of a table's pages that hold about `rows` rows."""
     estimate = await connection.execute(
-        text("select reltuples from pg_class where oid = to_regclass(:name)"),
-        {"name": _name(table)},
+        text(
+            "select c.reltuples from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+            " where n.nspname = :schema and c.relname = :name"
+        ),
+        {"schema": table.schema, "name": table.name},
     )
     total = float(estimate.scalar() or 0)
     return 100.0 if total <= rows else max(100.0 * rows / total, 0.0001)
@@ -131,6 +131,12 @@ def _parameter(index: int) -> str:
 def _literal(expression: str) -> str:
     """Keep SQLAlchemy from reading `:name` inside a literal of the expression as a parameter."""
     return re.sub(r"(?<!:):(?!:)", r"\\:", expression)
+
+
+def _quote(name: str) -> str:
+    """Quote a name of any characters for `text`, which doubles a `%` itself."""
+    escaped = name.replace('"', '""')
+    return _literal(f'"{escaped}"')
 
 
 def _name(table: TableName) -> str:
