@@ -33,6 +33,9 @@ class FlakyStore:
     async def missing(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         return await self._store.missing(refs)
 
+    def look_anew(self) -> None:
+        self._store.look_anew()
+
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         return await self._store.remaining(refs)
 

@@ -1,5 +1,6 @@
-"""What keeps pages of S3 full and few, and that it costs no object."""
+"""What spares S3 calls (full pages, what is believed of a bucket), and that it costs no object."""
 
+from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.ahead import Ahead, by_type
 from lethe_eraser.objects import Deletion
 from lethe_eraser.storage.journal import Intent
@@ -51,3 +52,28 @@ async def test_a_key_written_again_after_an_earlier_batch_deleted_it_goes_in_the
     assert await world.left_of(SUBJECT) == NOTHING
     totals = (await world.said())[-1].event.totals
     assert totals["sketch"].objects_gone == 5
+
+
+async def test_a_bucket_whose_versions_are_switched_on_amid_a_job_keeps_nothing(
+    world: World,
+) -> None:
+    """A delete without a version leaves the data behind a marker; the verification looks anew."""
+    await world.sketch(1)
+    await world.sketch(2)
+    eraser = world.eraser(batch_rows=1)
+    real = eraser.batches.delete
+
+    async def delete(intent: Intent) -> Deletion:
+        if intent.batch == 2:
+            world.s3.put_bucket_versioning(
+                Bucket=world.buckets["uploads"], VersioningConfiguration={"Status": "Enabled"}
+            )
+        return await real(intent)
+
+    put_in(eraser.batches, "delete", delete)
+    # What the bucket was before is believed, as after an earlier person's job.
+    assert not await world.store.remaining([ObjectRef(world.buckets["uploads"], "nobody's")])
+    await world.accept(world.requested())
+    assert await to_the_end(world, eraser) == "verified"
+    assert await world.value("select round from lethe.job") == 2
+    assert world.keys("uploads") == set()

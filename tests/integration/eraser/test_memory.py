@@ -36,6 +36,9 @@ class NothingThere(NoObjects):
         del refs
         return frozenset()
 
+    def look_anew(self) -> None:
+        """Nothing is believed of buckets that are not there."""
+
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         del refs
         return frozenset()

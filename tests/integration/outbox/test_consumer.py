@@ -252,6 +252,27 @@ async def test_what_a_handler_s_transaction_cannot_keep_is_not_taken_for_handled
     assert (dead.value, dict(dead.headers)["error-class"]) == (b"spoilt", error_class)
 
 
+async def test_a_handler_that_ends_as_cancelled_hurts_only_its_record(
+    harness: Harness, publish: Publish, read_all: ReadAll
+) -> None:
+    """As one does that awaits a task of its own which somebody cancelled."""
+
+    async def waiting(connection: AsyncConnection, records: Sequence[Record]) -> None:
+        await note(connection, records)
+        if any(record.value == b"cancelled" for record in records):
+            task = asyncio.create_task(asyncio.Event().wait())
+            task.cancel()
+            await task
+
+    for value in (b"1", b"cancelled", b"2"):
+        await publish(harness.topic, value)
+    async with running(harness.runner(waiting)):
+        await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 2)
+    assert await effects(harness.engine) == ["1", "2"]
+    (dead,) = await read_all(dead_letter_topic(harness.topic))
+    assert dict(dead.headers)["error-class"] == b"HandlerCancelledError"
+
+
 async def test_a_handler_that_commits_itself_loses_and_doubles_nothing(
     harness: Harness, publish: Publish
 ) -> None:

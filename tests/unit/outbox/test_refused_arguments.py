@@ -74,6 +74,10 @@ def test_a_relay_is_told_of_a_wrong_name(name: str, value: Any) -> None:
         ({"headers": ((b"name", b"bytes"),)}, "header"),
         ({"headers": (("", b"bytes"),)}, "header"),
         ({"headers": (("name", b"nul\0"),)}, "header"),
+        ({"headers": None}, "header"),
+        ({"headers": {"name": b"bytes"}}, "header"),
+        ({"headers": (("name",),)}, "header"),
+        ({"headers": (one for one in (("name", b"bytes"),))}, "header"),
         ({"event_id": "7b2f"}, "event id"),
     ],
 )

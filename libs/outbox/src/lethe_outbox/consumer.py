@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox import tracing
 from lethe_outbox.dead_letter_topic import DeadLetterProducer, DeadLetterSender
-from lethe_outbox.errors import PoisonError, TransactionError
+from lethe_outbox.errors import HandlerCancelledError, PoisonError, TransactionError
 from lethe_outbox.inbox import Inbox
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.polling import (
@@ -226,7 +226,7 @@ class ConsumerRunner:
                     new = [record for record in unknown if record.event_id in fresh]
                 if new:
                     with tracing.processing(self._group, new):
-                        await self._handler(connection, new)
+                        await self._handle(connection, new)
                     if not await self._inbox.still_noted(connection):
                         raise TransactionError("the handler ended the transaction it was given")
         outcome.handled.extend(unknown)
@@ -238,6 +238,16 @@ class ConsumerRunner:
             duplicates.subtract(handled)
             for topic, count in (+duplicates).items():
                 self._count(topic, "duplicate", count)
+
+    async def _handle(self, connection: AsyncConnection, records: Sequence[Record]) -> None:
+        try:
+            await self._handler(connection, records)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # It waited for what was cancelled elsewhere: its own defect, which must not end us.
+            raise HandlerCancelledError("the handler waited for what was cancelled") from None
 
     async def _unknown(self, records: Sequence[Record]) -> Sequence[Record]:
         """Leave out what the fast path knows to be handled."""

@@ -13,6 +13,10 @@ class TransactionError(LetheOutboxError):
     """A message was to be appended outside a transaction, or a handler ended the one it had."""
 
 
+class HandlerCancelledError(LetheOutboxError):
+    """A handler ended as cancelled, by something of its own: nobody cancelled the runner."""
+
+
 class UnsupportedDatabaseError(LetheOutboxError):
     """A connection leads to another database than PostgreSQL, or by a driver nobody tried."""
 

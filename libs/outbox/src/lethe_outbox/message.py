@@ -33,7 +33,7 @@ class Message:
     Raises:
         MessageError: a topic that Kafka does not allow, an empty key, a payload that is not bytes,
             an event id that is no UUID, or text or a header that cannot be kept (not text, not
-            bytes, NUL, half a surrogate pair, empty name).
+            bytes, NUL, half a surrogate pair, empty name), or headers that are no pairs.
     """
 
     topic: str
@@ -51,6 +51,8 @@ class Message:
             raise MessageError("a message needs a key of text, without NUL and in whole characters")
         if not isinstance(self.payload, bytes):
             raise MessageError("a payload is bytes; encoding it is the caller's decision")
+        if self.headers != () and not _are_pairs(self.headers):
+            raise MessageError("headers are a tuple of pairs, each of a name and a value")
         for name, value in self.headers:
             if not name or not _is_text(name) or not isinstance(value, bytes) or b"\0" in value:
                 raise MessageError(
@@ -69,6 +71,14 @@ class Message:
 def _is_topic(topic: str) -> bool:
     # As Kafka's own Topic.validate says.
     return bool(_TOPIC.fullmatch(topic)) and topic not in {".", ".."}
+
+
+def _are_pairs(headers: object) -> bool:
+    # What can be gone through once only, a generator say, would be empty when it is written.
+    return isinstance(headers, tuple | list) and all(
+        isinstance(pair, tuple | list) and len(pair) == 2  # noqa: PLR2004  # name and value
+        for pair in headers
+    )
 
 
 def _is_text(value: object) -> bool:

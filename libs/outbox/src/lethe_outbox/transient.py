@@ -13,6 +13,7 @@ _ELSEWHERE: Final = (PoolTimeoutError, OSError, TimeoutError)
 _CLASSES: Final = frozenset(
     {
         "08",  # the connection broke
+        "26",  # a pooler's other connection does not know the statement
         "28",  # not let in
         "3D",  # no such database
         "3F",  # or schema, as the next
@@ -32,8 +33,10 @@ def is_transient(error: BaseException) -> bool:
     """Say whether what failed with `error` is worth trying again, however often."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, _ELSEWHERE)
+    if error.connection_invalidated:
+        return True
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
     if state is None:
         # The driver's own word: it has no connection, or was used wrongly.
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return isinstance(error, OperationalError | InterfaceError)
     return state[:2] in _CLASSES or state in _STATES

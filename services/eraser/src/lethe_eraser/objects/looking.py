@@ -71,6 +71,10 @@ class Looking:
         self._threads = threads
         self._versioning: dict[str, tuple[float, Versioning]] = {}
 
+    def forget(self) -> None:
+        """Believe no earlier answer about a bucket's state."""
+        self._versioning.clear()
+
     async def versioning(self, bucket: str) -> Versioning:
         """Ask for a bucket's state, and believe the answer for a while."""
         known = self._versioning.get(bucket)

@@ -100,6 +100,10 @@ class ObjectStore:
                 gone.add(ref)
         return Deletion(frozenset(gone), failed, frozenset(scheduled), locked_until)
 
+    def look_anew(self) -> None:
+        """Ask again what buckets do with what is deleted; it is believed for a while otherwise."""
+        self._looking.forget()
+
     async def remaining(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         """Give those of `refs` of which any version or marker is there, or S3 will not tell."""
         copies, unknown = self._copies(refs)

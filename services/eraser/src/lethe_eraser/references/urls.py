@@ -75,6 +75,7 @@ _URI = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
+_URL_AS_KEY = re.compile(r"\s*(?:https?://|s3[an]?://|arn:aws)", re.IGNORECASE)
 _INLINE = re.compile(r"\s*data:", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
 _SPACES = " \t\r\n\f"
@@ -154,7 +155,8 @@ class Resolver:
 
     def _by_key(self, key: str, bucket: str | None) -> Resolution:
         known = None if bucket is None else self._buckets.get(bucket)
-        if known is None or not _is_key(key):
+        # Where a key should stand a product may have put a URL: no object is named like that.
+        if known is None or not _is_key(key) or _URL_AS_KEY.match(key):
             return Unresolved()
         return _one_or_several([ObjectRef(known.name, key)])
 
@@ -226,7 +228,7 @@ class Resolver:
         found: list[ObjectRef] = []
         for path in paths:
             _, origin = next(o for o in origins if o[0].fullmatch(path))
-            if path not in {"", "/"}:
+            if path.startswith("/") and path != "/":
                 keys = (origin.origin_path + below for below in _decoded([path]))
                 found += _refs(origin.bucket, [key.removeprefix("/") for key in keys])
         return found

@@ -15,6 +15,10 @@ from lethe_eraser.storage.journal import Intent, Journal
 class Store(Protocol):
     """What verification needs of the object store; every method raises while it is away."""
 
+    def look_anew(self) -> None:
+        """Believe nothing that was learnt of buckets before."""
+        ...
+
     async def remaining(self, refs: Sequence[ObjectRef]) -> frozenset[ObjectRef]:
         """Tell which of `refs` still exist, in any version."""
         ...
@@ -48,6 +52,8 @@ async def objects_left(
     found: list[Intent] = []
     seen: set[ObjectRef] = set()
     scheduled: set[ObjectRef] = set()
+    # A bucket whose versions were switched on meanwhile keeps what was deleted behind a marker.
+    store.look_anew()
     async for intent in journal.all(connection, job_id):
         if not may_go_on():
             return None
