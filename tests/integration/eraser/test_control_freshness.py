@@ -179,6 +179,14 @@ async def test_watermarks_are_kept_by_bucket_and_only_grow(world: World) -> None
     assert [tuple(row) for row in rows] == [(7, now), (23, now - timedelta(minutes=1))]
 
 
+async def test_a_watermark_of_the_future_is_believed_until_now_and_no_longer(world: World) -> None:
+    """The clock of intake's database was ahead: what is stuck would look settled until then."""
+    await world.write("truncate lethe.watermark")
+    ahead = world.clock.now + timedelta(hours=1)
+    await world.accept(Watermark(settled_until={7: ahead}), ref=key_in_partition(7))
+    assert await world.value("select settled_until <= now() from lethe.watermark")
+
+
 async def test_a_watermark_speaks_for_its_own_partition_only(world: World) -> None:
     record = world.record(
         Watermark(settled_until={7: world.clock.now, 8: world.clock.now}), ref=key_in_partition(7)

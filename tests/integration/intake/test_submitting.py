@@ -137,6 +137,33 @@ async def test_a_closed_request_is_not_joined(intake: Intake, key: str) -> None:
     assert second.json()["id"] != first.json()["id"]
 
 
+async def test_a_person_who_is_erased_already_and_asks_again_is_not_forgotten(
+    intake: Intake, key: str
+) -> None:
+    """The eraser has read everything: what the person did since needs a request of its own."""
+    first = await intake.post(BODY, key)
+    async with intake.engine.begin() as connection:
+        await connection.execute(text("update lethe.erasure_request set state = 'erased'"))
+    second = await intake.post(BODY, key)
+    joined = await intake.post(BODY, key)
+    assert [r.status_code for r in (second, joined)] == [202, 200]
+    assert first.json()["id"] != second.json()["id"] == joined.json()["id"]
+    assert (await intake.rows(ONE_EVENT))[0][0] == 2
+
+
+async def test_an_earlier_deadline_is_never_lost_by_joining(intake: Intake, key: str) -> None:
+    now = datetime.now(UTC)
+    late = await intake.post(BODY, key)
+    early = await intake.post({**BODY, "requested_at": (now - timedelta(days=4)).isoformat()}, key)
+    between = await intake.post(
+        {**BODY, "requested_at": (now - timedelta(days=2)).isoformat()}, key
+    )
+    assert [r.status_code for r in (late, early, between)] == [202, 202, 200]
+    assert early.json()["deadline"] < late.json()["deadline"]
+    assert between.json()["id"] == early.json()["id"]
+    assert (await intake.rows(ONE_EVENT))[0][0] == 2
+
+
 @pytest.mark.parametrize("idempotency_key", ["k-1", None])
 async def test_identical_submissions_at_once_make_one_request(
     intake: Intake, key: str, idempotency_key: str | None

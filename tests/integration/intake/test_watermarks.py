@@ -8,14 +8,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from lethe_contracts.codec import Envelope, decode
 from lethe_contracts.events import Event, Watermark
 from lethe_contracts.subject import SubjectRefs
 from lethe_contracts.topics import PARTITIONS
 from lethe_intake.metrics import IntakeMetrics
-from lethe_intake.storage import MIGRATIONS, VERSION_TABLE, IntakeStorage
+from lethe_intake.storage import MIGRATIONS, VERSION_TABLE, IntakeStorage, Ticked
 from lethe_intake.watermark import Watermarks
 from lethe_outbox import BUCKETS, Message, Outbox, bucket_of
 from lethe_outbox.message import unpack_headers
@@ -88,6 +88,45 @@ async def test_several_instances_write_one_round(
     assert await storage.watermark(ALWAYS) is not None
     sequences = [envelope.sequence for _, envelope in await written(engine)]
     assert sequences == [1] * PARTITIONS + [2] * PARTITIONS
+
+
+async def test_a_database_that_takes_no_writes_for_a_while_ends_no_loop(
+    engine: AsyncEngine, intake_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a standby does that a failover's address leads to."""
+    standby = create_async_engine(
+        intake_url, connect_args={"options": "-c default_transaction_read_only=on"}
+    )
+    storage = IntakeStorage(standby, Outbox("lethe"), ZoneInfo("Asia/Seoul"))
+    asked: list[timedelta] = []
+    real = storage.watermark
+
+    async def watermark(every: timedelta) -> Ticked | None:
+        asked.append(every)
+        return await real(every)
+
+    monkeypatch.setattr(storage, "watermark", watermark)
+    probe = DatabaseProbe(engine, MIGRATIONS, VERSION_TABLE)
+    await probe.ask()
+    stop = asyncio.Event()
+    loop = Watermarks(storage, IntakeMetrics(CollectorRegistry()), probe, seconds=0.05)
+    running = asyncio.create_task(loop.run(stop))
+    await until(lambda: running.done() or len(asked) > 1, what="a second try")
+    stop.set()
+    await running
+    await standby.dispose()
+    assert await written(engine) == []
+
+
+async def test_a_clock_that_was_ahead_silences_no_round(
+    engine: AsyncEngine, storage: IntakeStorage
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("update lethe.control_tick set written_at = now() + interval '1 hour'")
+        )
+    assert await storage.watermark(RARELY) is not None
+    assert await storage.watermark(RARELY) is None
 
 
 async def test_a_request_that_is_not_in_kafka_yet_is_not_behind_its_watermark(

@@ -44,6 +44,17 @@ def test_what_has_a_default_need_not_be_said() -> None:
         ("S3_ENDPOINT_URL", "s3:7070", "LETHE_ERASER_S3_ENDPOINT_URL: write http://host:port"),
         ("S3_ENDPOINT_URL", "http://[secret-in-plain", "LETHE_ERASER_S3_ENDPOINT_URL: write"),
         ("CDN_ENDPOINT_URL", "nowhere", "LETHE_ERASER_CDN_ENDPOINT_URL: write http://host:port"),
+        (
+            "REDIS_URL",
+            "redis://:secret-in-plain/@h:6379",
+            "LETHE_ERASER_REDIS_URL: is no URL; write special",
+        ),
+        ("REDIS_URL", "localhost:6379", "LETHE_ERASER_REDIS_URL: must begin with redis://"),
+        (
+            "DATABASE_URL",
+            "postgresql+psycopg://u:p@ss:secret-in-plain@h:5432/db",
+            "LETHE_ERASER_DATABASE_URL: is no URL; write special characters of the password as",
+        ),
         ("S3_REGION", "no region", "LETHE_ERASER_S3_REGION"),
         ("BATCH_ROW", "5", "did you mean LETHE_ERASER_BATCH_ROWS?"),
     ],

@@ -41,6 +41,7 @@ _PLACE: Final = ("topic", "partition", "offset")
 _CONTENT: Final = ("key", "headers", "payload")
 _LARGEST_INTEGER: Final = 2**31 - 1
 _LARGEST_BIGINT: Final = 2**63 - 1
+_DIGITS: Final = len(str(_LARGEST_BIGINT))
 
 
 class DeadLetterReader:
@@ -182,7 +183,8 @@ def _text(value: bytes) -> str:
 
 
 def _number(text: str | None, largest: int) -> int | None:
-    if text is None or not (text.isascii() and text.isdigit()):
+    # Python reads no number of thousands of digits, and no counter of ours has more than these.
+    if text is None or len(text) > _DIGITS or not (text.isascii() and text.isdigit()):
         return None
     return min(int(text), largest)
 

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection, NullPool, text
 from sqlalchemy import create_engine as create_sync_engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type
@@ -34,10 +34,12 @@ SCHEMA: Final = "lethe"
 TRANSIENT: Final[tuple[type[Exception], ...]] = (
     OperationalError,
     InterfaceError,
+    # A standby behind a failover's address takes no writes; a session that slept was ended.
+    InternalError,
     PoolTimeoutError,
     OSError,
 )
-"""What a database that is away, restarting or overloaded makes SQLAlchemy raise."""
+"""What a database that is away, restarting, overloaded or a standby makes SQLAlchemy raise."""
 
 _CONNECT_SECONDS: Final = 5
 _POOL_SECONDS: Final = 5.0

@@ -189,7 +189,9 @@ async def _on_unavailable(_request: Request, error: Exception) -> JSONResponse:
         HTTPStatus.SERVICE_UNAVAILABLE,
         "unavailable",
         "A server behind this one is away",
-        "Nothing was accepted; send the request again.",
+        # The connection may have gone after the commit and before its answer.
+        "It may have been accepted or not; send the same again, with its Idempotency-Key if it has"
+        " one: that is always safe.",
         headers={"Retry-After": "5"},
     ).response()
 

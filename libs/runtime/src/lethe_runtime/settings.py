@@ -11,26 +11,51 @@ import os
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Annotated, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from lethe_runtime.errors import LetheRuntimeError
 
 PREFIX: Final = "LETHE_"
 ENTRY_POINTS: Final = "lethe.settings"
 
+_NO_URL: Final = "is no URL; write special characters of the password as %XX"
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith("postgresql+psycopg://"):
+    text = url.get_secret_value()
+    if not text.startswith("postgresql+psycopg://"):
         raise ValueError("must begin with postgresql+psycopg://")
+    try:
+        make_url(text)
+    except (ArgumentError, ValueError):
+        # Their texts quote the URL, and with it the password.
+        raise ValueError(_NO_URL) from None
+    return url
+
+
+def _redis(url: SecretStr) -> SecretStr:
+    text = url.get_secret_value()
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    try:
+        urlsplit(text).port  # noqa: B018 - asked for its error alone
+    except ValueError:
+        raise ValueError(_NO_URL) from None
     return url
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql)]
 """An async SQLAlchemy URL on psycopg 3, kept out of every repr and log."""
+
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
+"""A URL as redis-py takes it, likewise."""
 
 
 class SettingsError(LetheRuntimeError):

@@ -20,7 +20,7 @@ from lethe_contracts.keyring import KeyRing
 from lethe_contracts.topics import RETENTION_DAYS
 from lethe_eraser.pace import ROWS_PER_SECOND
 from lethe_eraser.window import ALWAYS, Window
-from lethe_runtime.settings import DatabaseUrl, ServiceSettings
+from lethe_runtime.settings import DatabaseUrl, RedisUrl, ServiceSettings
 
 REGION: Final = r"^[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
 """What boto takes for a region; anything else ends it amid the first call."""
@@ -55,7 +55,7 @@ class EraserSettings(ServiceSettings):
     database_url: DatabaseUrl
     """The product's database; the eraser's own tables live in its schema `lethe`."""
     kafka_bootstrap: str
-    redis_url: SecretStr | None = None
+    redis_url: RedisUrl | None = None
     """Makes recognising repeated events faster; everything works without."""
     inbox_keep_days: Annotated[int, Field(gt=RETENTION_DAYS, le=3650)] = 35
     """How long an event that was handled is recognised; longer than any topic keeps its records."""

@@ -184,8 +184,9 @@ class IntakeStorage:
             if known is not None:
                 return known
             now = await _lock(connection, "person", submission.team, submission.subject.ref)
-            there = await _open_request(connection, submission)
-            request = there or self._made(submission, now)
+            asked = self._made(submission, now)
+            there = await _joinable(connection, submission, asked.deadline)
+            request = there or asked
             if there is None:
                 await self._write(connection, submission, request, now)
             if submission.idempotency_key is not None:
@@ -227,7 +228,13 @@ class IntakeStorage:
         """
         due = (
             update(CONTROL_TICK)
-            .where(CONTROL_TICK.c.written_at <= func.now() - literal(every))
+            .where(
+                or_(
+                    CONTROL_TICK.c.written_at <= func.now() - literal(every),
+                    # The clock was ahead and was set back: waiting for that moment is silence.
+                    CONTROL_TICK.c.written_at > func.clock_timestamp(),
+                )
+            )
             .values(sequence=CONTROL_TICK.c.sequence + 1, written_at=func.now())
             .returning(CONTROL_TICK.c.sequence, CONTROL_TICK.c.written_at)
         )
@@ -329,14 +336,22 @@ def _message(envelope: Envelope[Event]) -> Message:
     )
 
 
-async def _open_request(connection: AsyncConnection, submission: Submission) -> Request | None:
-    """Find the team's open request for this person, under whatever key version it was made."""
+async def _joinable(
+    connection: AsyncConnection, submission: Submission, by: datetime
+) -> Request | None:
+    """Find the team's request for this person, under whatever key version, that does for this one.
+
+    It must end no later than `by`, and the eraser must not have gone through everything already:
+    what the person did since is for a request of its own.
+    """
     query = (
         select(REQUEST)
         .where(
             REQUEST.c.team == submission.team,
             REQUEST.c.subject_ref.in_(submission.subject.refs),
             REQUEST.c.closed_at.is_(None),
+            REQUEST.c.state != RequestState.ERASED,
+            REQUEST.c.deadline <= by,
         )
         .order_by(REQUEST.c.request_id)
         .limit(1)

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from lethe_contracts.topics import RETENTION_DAYS
-from lethe_runtime.settings import DatabaseUrl, ServiceSettings
+from lethe_runtime.settings import DatabaseUrl, RedisUrl, ServiceSettings
 
 
 class ReportingSettings(ServiceSettings):
@@ -18,7 +18,7 @@ class ReportingSettings(ServiceSettings):
     """The database `reporting`."""
     kafka_bootstrap: Annotated[str, Field(min_length=1)]
     """`host:port`, several separated by commas."""
-    redis_url: SecretStr | None = None
+    redis_url: RedisUrl | None = None
     """The inbox's fast path; without it consuming is slower and as right."""
     inbox_keep_days: Annotated[int, Field(gt=RETENTION_DAYS, le=3650)] = 35
     """How long an event that was handled is recognised; longer than any topic keeps its records."""

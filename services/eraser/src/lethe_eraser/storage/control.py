@@ -92,7 +92,10 @@ async def fresh(connection: AsyncConnection, bucket: int, within: timedelta) -> 
 async def save_watermarks(
     connection: AsyncConnection, marks: Iterable[Mapping[int, datetime]]
 ) -> None:
-    """Keep the newest watermark of each bucket."""
+    """Keep the newest watermark of each bucket, and believe none that speaks of the future.
+
+    A clock that was ahead for a moment would let everything look settled until then.
+    """
     newest: dict[int, datetime] = {}
     for mark in marks:
         for bucket, moment in mark.items():
@@ -109,7 +112,8 @@ async def save_watermarks(
         .render_derived()
     )
     new = insert(watermark).from_select(
-        ["bucket", "settled_until"], select(given.c.bucket, given.c.settled_until)
+        ["bucket", "settled_until"],
+        select(given.c.bucket, func.least(given.c.settled_until, func.now())),
     )
     await connection.execute(
         new.on_conflict_do_update(

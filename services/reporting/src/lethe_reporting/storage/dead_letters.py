@@ -21,6 +21,8 @@ from lethe_runtime.database import SCHEMA
 DEAD_LETTER_TOPICS: Final = tuple(dead_letter_topic(topic) for topic in TOPICS)
 
 _TABLE: Final = OutboxTables(SCHEMA).dead_letter
+_DIGITS: Final = 19
+"""Of the largest id; anybody may have written the header, and Python reads no thousands of them."""
 
 
 class State(StrEnum):
@@ -110,7 +112,7 @@ class DeadLetters:
         async with self._engine.connect() as connection:
             for letter, packed in await connection.execute(query):
                 number = dict(unpack_any_headers(packed)).get(ORIGIN_ROW) or b""
-                if number.isdigit():
+                if number.isdigit() and len(number) <= _DIGITS:
                     found[letter] = int(number)
         return found
 
