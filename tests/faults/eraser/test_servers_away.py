@@ -12,7 +12,15 @@ from sqlalchemy.exc import OperationalError
 from lethe_contracts.events import Failed
 from lethe_eraser.domain import MAX_ATTEMPTS, ObjectRef
 from lethe_eraser.objects import Deletion, ObjectStore, ObjectStoreUnavailableError
-from tests.integration.eraser.world import NOTHING, SUBJECT, World, put_in, to_the_end, until_state
+from tests.integration.eraser.world import (
+    NOTHING,
+    OTHER,
+    SUBJECT,
+    World,
+    put_in,
+    to_the_end,
+    until_state,
+)
 from tests.support.waiting import until
 
 
@@ -69,6 +77,41 @@ async def test_s3_away_is_waited_for_and_costs_no_attempt(world: World) -> None:
     assert await world.left_of(SUBJECT) == NOTHING
     assert await world.value("select attempts from lethe.job") == 0
     assert (await world.said())[-1].event.totals["sketch"].objects_gone == 8
+
+
+async def test_a_server_that_is_away_for_one_person_alone_keeps_nobody_else_waiting(
+    world: World,
+) -> None:
+    """A row that somebody locks for hours, say; theirs is the first turn."""
+    ref = "1.07her"
+    await world.sketch(1)
+    await world.sketch(2, subject=OTHER)
+    await world.accept(world.requested(days=1))
+    await world.accept(world.requested(ref=ref, subject=OTHER), ref=ref)
+
+    class AwayForOne(FlakyStore):
+        async def delete(self, refs: Iterable[ObjectRef]) -> Deletion:
+            self.calls += 1
+            wanted = list(refs)
+            if any(SUBJECT in one.key for one in wanted):
+                raise ObjectStoreUnavailableError("InternalError")
+            return await self._store.delete(wanted)
+
+    store = AwayForOne(world.store, set())
+    eraser = world.eraser(objects=store, concurrency=1)
+    stop = asyncio.Event()
+    running = asyncio.create_task(eraser.executor.run(stop))
+
+    async def other_is_verified() -> bool:
+        query = "select state = 'verified' from lethe.job where subject_ref = :ref"
+        return bool(await world.value(query, ref=ref))
+
+    await until(other_is_verified)
+    stop.set()
+    await running
+    assert store.calls > 1
+    state = await world.rows("select state, attempts from lethe.job where subject_ref <> :r", r=ref)
+    assert [tuple(row) for row in state] == [("running", 0)]
 
 
 async def test_a_database_that_restarts_is_waited_for(world: World) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import CatalogError
 from lethe_eraser.check import check_schema
+from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.references import References
+from lethe_eraser.storage.look_ups import LOCKS, lock_objects
 from tests.integration.eraser.world import (
     NOTHING,
     OTHER,
@@ -69,6 +72,28 @@ async def test_another_persons_result_as_an_input_stays(world: World) -> None:
     assert await world.state() == "verified"
     assert await world.left_of(SUBJECT) == NOTHING
     assert world.keys("results") == {theirs}
+
+
+async def test_letting_go_of_objects_amid_many_batches_comes_to_its_end(counted: World) -> None:
+    """What a masked batch lets go of takes no batch's place: the page of another waits for it."""
+    for number in range(6):
+        counted.put("uploads", f"common/{number}.png")
+        await counted.sketch(number, option=option(counted, f"common/{number}.png"))
+    await counted.accept(counted.requested())
+    ending = to_the_end(counted, counted.eraser(batch_rows=1))
+    assert await asyncio.wait_for(ending, 60) == "verified"
+    assert counted.keys("uploads") == {PICTURE}
+    assert await counted.left_of(SUBJECT) == NOTHING
+
+
+async def test_the_locks_of_any_number_of_objects_are_few(counted: World) -> None:
+    """All sessions of a server share room for a few thousand of them."""
+    query = text(
+        "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+    )
+    async with counted.engine.begin() as connection:
+        await lock_objects(connection, [ObjectRef("b", str(number)) for number in range(9000)])
+        assert await connection.scalar(query) == LOCKS
 
 
 async def test_another_persons_file_in_a_manifest_stays(world: World, tmp_path: Path) -> None:

@@ -247,6 +247,53 @@ async def test_the_few_keys_of_a_folder_are_listed_together_and_not_much_else(
     }  # fmt: skip
 
 
+async def test_an_empty_page_is_not_the_end_of_a_listing(store: ObjectStore) -> None:
+    """S3 may answer with fewer entries than there are, and with none."""
+    more = "<IsTruncated>true</IsTruncated><NextKeyMarker>f/2</NextKeyMarker>"
+    whole = "<IsTruncated>false</IsTruncated>"
+    found = "<Version><Key>f/3</Key><VersionId>1</VersionId></Version>"
+
+    def script(sent: Sent) -> tuple[int, str]:
+        if sent.operation == "GetBucketVersioning":
+            return versioning("Enabled")
+        said = whole + found if "key-marker=f/2" in sent.url else more
+        return 200, f"<ListVersionsResult>{said}</ListVersionsResult>"
+
+    with scripted(store, ["plain"], script):
+        assert await store.remaining(plain("f/3")) == frozenset(plain("f/3"))
+        assert await store.remaining(plain("f/1", "f/3")) == frozenset(plain("f/3"))
+
+
+async def test_an_empty_page_of_keys_is_not_the_end_either(store: ObjectStore) -> None:
+    keys = [f"f/{number}" for number in range(9)]
+    contents = "".join(f"<Contents><Key>{key}</Key></Contents>" for key in keys)
+
+    def script(sent: Sent) -> tuple[int, str]:
+        if sent.operation == "GetBucketVersioning":
+            return versioning(None)
+        assert sent.operation == "ListObjectsV2"
+        more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+        said = f"<IsTruncated>false</IsTruncated>{contents}" if "token=t" in sent.url else more
+        return 200, f"<ListBucketResult>{said}</ListBucketResult>"
+
+    with scripted(store, ["plain"], script):
+        assert await store.remaining(plain(*keys)) == frozenset(plain(*keys))
+
+
+async def test_a_call_that_a_server_does_not_have_is_refused_and_no_outage(
+    store: ObjectStore,
+) -> None:
+    def script(sent: Sent) -> tuple[int, str]:
+        if sent.operation == "GetBucketVersioning":
+            return refusal(501, "NotImplemented")
+        return listing()
+
+    with scripted(store, ["plain"], script) as sent:
+        assert await store.remaining(plain("a")) == frozenset()
+    # Nobody says whether it keeps versions: it may.
+    assert operations(sent) == ["GetBucketVersioning", "ListObjectVersions"]
+
+
 async def test_tags_are_added_to_what_is_there_version_by_version(store: ObjectStore) -> None:
     tags = {
         "old": "<Tag><Key>a</Key><Value>b</Value></Tag>",
@@ -275,6 +322,9 @@ async def test_tags_are_added_to_what_is_there_version_by_version(store: ObjectS
     refs = {key: ObjectRef("tagged", key) for key in keys}
     with scripted(store, ["tagged"], script) as sent:
         deletion = await store.delete(refs.values())
+        # A marker alone holds nothing: what cannot be tagged is not waited for either.
+        left = await store.remaining(refs.values())
+    assert left == {refs["old"], refs["new"], refs["full"]}
     assert deletion.scheduled == {refs["old"], refs["new"]}
     assert deletion.failed == {refs["full"]: "TagLimit"}
     assert deletion.gone == {refs["bare"], refs["absent"]}

@@ -49,7 +49,10 @@ class _Plan:
         self.blocked += blocked
         if part.rows:
             self.found.append(part)
-            self.objects += sum(len(row.delete) + len(row.delete_last) for row in part.rows)
+            self.objects += sum(
+                len(row.delete) + len(row.delete_last) + len(row.unless_referenced)
+                for row in part.rows
+            )
 
     @property
     def is_empty(self) -> bool:

@@ -20,7 +20,11 @@ from lethe_eraser.objects import Company, Deletion
 from lethe_eraser.storage.journal import Intent
 
 AT_ONCE: Final = 2
-"""Batches whose intent is committed and whose rows are not masked, at most."""
+"""Batches whose intent is committed and whose rows are not masked, at most.
+
+Objects without a row come beside them: a batch that waited for these to go would be waited for by
+the page that its own keys are to fill.
+"""
 
 MayGoOn = Callable[[Job], bool]
 
@@ -103,7 +107,7 @@ class Pipeline:
         """Begin a batch as soon as there is room; False if it may not."""
         began = time.monotonic()
         if plan.rows:
-            await self._until(lambda: self._stops or len(self._begun) < AT_ONCE)
+            await self._until(lambda: self._stops or self._with_rows() < AT_ONCE)
         else:
             # It has no number before its mask, so nothing else may be under way.
             self._company.nobody_comes()
@@ -170,6 +174,9 @@ class Pipeline:
             seconds, self._rests_for = self._rests_for, 0.0
             self._company.nobody_comes()
             await asyncio.sleep(seconds)
+
+    def _with_rows(self) -> int:
+        return len(self._deleting())
 
     def _goes_on(self) -> bool:
         return not self._stops and self._may_go_on(self._job)

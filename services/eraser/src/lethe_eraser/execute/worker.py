@@ -6,13 +6,14 @@ to a batch boundary makes room for it.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import PARTITIONS
@@ -25,6 +26,7 @@ from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.jobs import TakenOverError
 from lethe_eraser.window import Window
 from lethe_outbox import BUCKETS
+from lethe_outbox.transient import is_transient
 from lethe_runtime.database import TRANSIENT
 from lethe_runtime.database_away import reason_of
 from lethe_runtime.health import Readiness
@@ -42,7 +44,8 @@ RETRY: Final = timedelta(seconds=5)
 """Pause after a job's first error of its own; it doubles with each further one."""
 
 COOL_SECONDS: Final = 30.0
-"""How long a job that another executor took over is left to it."""
+"""How long a job that another executor took over is left to it, and how long one over which a
+server was away comes after all others: it may be that job's own data, or a row somebody locks."""
 
 ELSEWHERE: Final[tuple[type[Exception], ...]] = (*TRANSIENT, ObjectStoreUnavailableError)
 """Errors of servers that are away; no job is to blame."""
@@ -128,6 +131,7 @@ class Executor:
         self._claiming = asyncio.Lock()
         self._running: set[UUID] = set()
         self._left_to_others: dict[UUID, float] = {}
+        self._after_others: dict[UUID, float] = {}
         self._waiting: Urgency | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -170,7 +174,7 @@ class Executor:
                 self._assignment.buckets,
                 control_fresh=self._control_fresh,
                 in_window=self._window.is_open(self._clock()),
-                without=self._running | self._left_to_others.keys(),
+                without=self._running | self._left_to_others.keys() | self._after_others.keys(),
             )
         self._waiting = job.urgency if job is not None else None
 
@@ -201,22 +205,25 @@ class Executor:
             buckets = self._assignment.buckets
             if not buckets:
                 return None
-            now = time.monotonic()
-            self._left_to_others = {
-                id_: until for id_, until in self._left_to_others.items() if until > now
-            }
+            self._left_to_others = _still(self._left_to_others)
+            self._after_others = _still(self._after_others)
             without = self._running | self._left_to_others.keys()
-            async with self._engine.begin() as connection:
-                job = await jobs.claim(
-                    connection,
-                    buckets,
-                    control_fresh=self._control_fresh,
-                    in_window=self._window.is_open(self._clock()),
-                    without=without,
-                )
+            job = await self._claim_one(buckets, without | self._after_others.keys())
+            if job is None and self._after_others:
+                job = await self._claim_one(buckets, without)
             if job is not None:
                 self._running.add(job.job_id)
             return job
+
+    async def _claim_one(self, buckets: frozenset[int], without: Collection[UUID]) -> Job | None:
+        async with self._engine.begin() as connection:
+            return await jobs.claim(
+                connection,
+                buckets,
+                control_fresh=self._control_fresh,
+                in_window=self._window.is_open(self._clock()),
+                without=without,
+            )
 
     async def _run(self, job: Job, stop: asyncio.Event) -> None:
         lap = self._stopwatch.lap(job)
@@ -229,12 +236,15 @@ class Executor:
             after = await self._rounds.run(job, may_go_on)
             if after is not None:
                 lap.at(after)
+            self._after_others.pop(job.job_id, None)
         except TakenOverError:
             self._left_to_others[job.job_id] = time.monotonic() + COOL_SECONDS
             _log.info("job taken over", job_id=str(job.job_id), subject_ref=job.subject_ref)
-        except ELSEWHERE:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on
+        except Exception as error:
+            if _is_elsewhere(error):
+                self._after_others[job.job_id] = time.monotonic() + COOL_SECONDS
+                raise
+            # Whatever it is, the other jobs go on.
             await self._count_error(job, error)
 
     async def _count_error(self, job: Job, error: Exception) -> None:
@@ -286,3 +296,15 @@ class Executor:
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def _is_elsewhere(error: Exception) -> bool:
+    """Say whether a server is away, by the database's own code where it gives one."""
+    if isinstance(error, DBAPIError) and not is_transient(error):
+        return False
+    return isinstance(error, ELSEWHERE)
+
+
+def _still(until: Mapping[UUID, float]) -> dict[UUID, float]:
+    now = time.monotonic()
+    return {id_: moment for id_, moment in until.items() if moment > now}

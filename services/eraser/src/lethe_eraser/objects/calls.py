@@ -213,7 +213,9 @@ class S3Calls:
             code = str(error.response.get("Error", {}).get("Code", "Unknown"))
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             self._on_error(code)
-            if code in RETRYABLE or code in _CREDENTIALS or status >= 500:  # noqa: PLR2004  # HTTP
+            # 501 says that this server has no such call, and never will while we wait.
+            is_away = status >= 500 and status != 501  # noqa: PLR2004  # HTTP
+            if code in RETRYABLE or code in _CREDENTIALS or is_away:
                 raise ObjectStoreUnavailableError(code) from None
             raise RefusedError(code) from None
         except ParamValidationError:

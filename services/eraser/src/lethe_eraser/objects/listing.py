@@ -75,9 +75,10 @@ def sweep_keys(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
         answer, pages = calls.call(bucket, page), pages + 1
         names = [entry["Key"] for entry in answer.get("Contents", [])]
         seen.keys.update(wanted.intersection(names))
-        if not answer.get("IsTruncated") or not names:
+        if not answer.get("IsTruncated"):
             return seen
-        done = _settled(keys, settled, names[-1], inclusive=True)
+        # A page may be empty and not the last one.
+        done = _settled(keys, settled, names[-1], inclusive=True) if names else settled
         if _gives_up(keys, done - settled, pages):
             seen.unsettled = list(keys[done:])
             return seen
@@ -100,11 +101,11 @@ def sweep_versions(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
         listed = list(_versions(answer))
         # The prefix of a key is also the prefix of `<key>.bak`.
         seen.versions += [version for version in listed if version.key in wanted]
-        if not answer.get("IsTruncated") or not listed:
+        if not answer.get("IsTruncated"):
             return seen
-        # The last key of a page may go on, on the next one.
-        last = max(version.key for version in listed)
-        done = _settled(keys, settled, last, inclusive=False)
+        # The last key of a page may go on, on the next one; a page may be empty.
+        last = max((version.key for version in listed), default="")
+        done = max(settled, _settled(keys, settled, last, inclusive=False))
         if done == len(keys):
             return seen
         if len(keys) > 1 and _gives_up(keys, done - settled, pages):

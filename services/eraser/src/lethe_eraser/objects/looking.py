@@ -95,12 +95,18 @@ class Looking:
         self._versioning[bucket] = (monotonic(), state)
         return state
 
-    async def remaining(self, bucket: str, refs: Sequence[ObjectRef]) -> frozenset[ObjectRef]:
-        """Give those of which any version or marker is there, or S3 will not tell."""
+    async def remaining(
+        self, bucket: str, refs: Sequence[ObjectRef], *, markers_too: bool = True
+    ) -> frozenset[ObjectRef]:
+        """Give those of which any version (or marker) is there, or S3 will not tell."""
         try:
             if (await self.versioning(bucket)).keeps_versions:
                 versions = await self.versions_of(bucket, refs)
-                return frozenset(ref for ref in refs if versions[ref])
+                return frozenset(
+                    ref
+                    for ref in refs
+                    if any(markers_too or not version.is_marker for version in versions[ref])
+                )
             present = await self._present(bucket, {ref.key for ref in refs})
         except RefusedError:
             return frozenset(refs)

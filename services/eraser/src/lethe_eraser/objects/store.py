@@ -108,7 +108,11 @@ class ObjectStore:
         """Give those of `refs` of which any version or marker is there, or S3 will not tell."""
         copies, unknown = self._copies(refs)
         by_bucket = _by_bucket(copy for group in copies.values() for copy in group)
-        found = await every(self._looking.remaining(b, wanted) for b, wanted in by_bucket.items())
+        found = await every(
+            # A marker holds nothing that could be tagged; the lifecycle removes it by itself.
+            self._looking.remaining(b, wanted, markers_too=self._buckets[b].tag is None)
+            for b, wanted in by_bucket.items()
+        )
         there = frozenset[ObjectRef]().union(*found)
         return frozenset(unknown) | {ref for ref, group in copies.items() if there & group}
 

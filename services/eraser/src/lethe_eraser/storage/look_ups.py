@@ -25,10 +25,17 @@ EXPLAIN: Final = "explain (format json) "
 _INDEX_SCANS: Final = frozenset({"Index Scan", "Index Only Scan", "Bitmap Index Scan"})
 
 
+LOCKS: Final = 512
+"""The most locks that one transaction takes, however many objects it lets go of."""
+_LOCKS_FROM: Final = int.from_bytes(b"lethe-ob", "big")
+"""Beside the numbers that a product's own advisory locks are likely to have."""
+
+
 async def lock_objects(connection: AsyncConnection, refs: Iterable[ObjectRef]) -> None:
     """Lock objects until the transaction ends, in one order for everybody.
 
-    Whoever counts references under these locks sees what every earlier holder committed.
+    Whoever counts references under these locks sees what every earlier holder committed. What is
+    locked is a hash class of theirs: all sessions of a server share room for a few thousand locks.
     """
     numbers = sorted({_number(ref) for ref in refs})
     if numbers:
@@ -120,4 +127,4 @@ def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _number(ref: ObjectRef) -> int:
     name = f"{ref.bucket}\0{ref.key}".encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(name, digest_size=8, person=b"lethe-object").digest()
-    return int.from_bytes(digest, "big", signed=True)
+    return _LOCKS_FROM + int.from_bytes(digest, "big") % LOCKS
