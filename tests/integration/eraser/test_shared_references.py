@@ -15,6 +15,7 @@ from lethe_eraser.check import check_schema
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.references import References
 from lethe_eraser.storage.look_ups import LOCKS, lock_objects
+from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import (
     NOTHING,
     OTHER,
@@ -22,6 +23,7 @@ from tests.integration.eraser.world import (
     Killed,
     World,
     make_catalog,
+    open_store,
     put_in,
     to_the_end,
 )
@@ -74,14 +76,20 @@ async def test_another_persons_result_as_an_input_stays(world: World) -> None:
     assert world.keys("results") == {theirs}
 
 
-async def test_letting_go_of_objects_amid_many_batches_comes_to_its_end(counted: World) -> None:
-    """What a masked batch lets go of takes no batch's place: the page of another waits for it."""
+async def test_letting_go_of_objects_amid_many_batches_comes_to_its_end(
+    counted: World, s3: S3Address
+) -> None:
+    """What a masked batch lets go of takes no batch's place: a page that is not full waits for it.
+
+    The second batch fills the page of the first and has a key left, which waits for the third.
+    """
     for number in range(6):
         counted.put("uploads", f"common/{number}.png")
         await counted.sketch(number, option=option(counted, f"common/{number}.png"))
     await counted.accept(counted.requested())
-    ending = to_the_end(counted, counted.eraser(batch_rows=1))
-    assert await asyncio.wait_for(ending, 60) == "verified"
+    async with open_store(s3, counted.catalog, page_keys=3) as store:
+        ending = to_the_end(counted, counted.eraser(batch_rows=2, objects=store))
+        assert await asyncio.wait_for(ending, 60) == "verified"
     assert counted.keys("uploads") == {PICTURE}
     assert await counted.left_of(SUBJECT) == NOTHING
 

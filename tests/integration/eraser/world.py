@@ -439,13 +439,14 @@ def make_catalog(
     return load_catalog(path)
 
 
-def open_store(s3: S3Address, catalog: Catalog) -> ObjectStore:
+def open_store(s3: S3Address, catalog: Catalog, *, page_keys: int = 250) -> ObjectStore:
     options = S3Options(
         region=s3.region,
         endpoint_url=s3.endpoint,
         access_key_id=s3.access_key_id,
         secret_access_key=SecretStr(s3.secret_access_key),
         threads=4,
+        page_keys=page_keys,
     )
     return ObjectStore(options, catalog.buckets, wait_seconds=0.01)
 
