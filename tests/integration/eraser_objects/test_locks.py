@@ -1,13 +1,17 @@
 """What becomes of a person whose objects are locked; on versitygw: moto tells no retention."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import pytest
 
 from lethe_contracts.events import Blocked
 from lethe_contracts.states import BlockReason
+from lethe_eraser.storage import operations
+from lethe_eraser.storage.events import Announcer
+from lethe_outbox import Outbox
 from lethe_sandbox.stack import S3Address
-from tests.integration.eraser.world import SUBJECT, to_the_end
+from tests.integration.eraser.world import SUBJECT, Eraser, World, put_in, to_the_end
 from tests.integration.eraser_objects.conftest import MakeWorld
 from tests.support.factories import BucketFactory
 
@@ -57,3 +61,111 @@ async def test_a_legal_hold_has_no_date(with_catalog: MakeWorld, bucket: BucketF
     event = (await world.said())[-1].event
     assert isinstance(event, Blocked)
     assert (event.reasons, event.locked_until) == ({BlockReason.OBJECT_LOCKED: 1}, None)
+
+
+COUNTED: Final = (
+    ('ownership: {{owned_under: "uploads/{{client_key}}/"}}', "ownership: if_unreferenced"),
+    (
+        "features:\n",
+        """look_ups:
+  options:
+    table: sketch_feature
+    expression: "(option ->> 'key')"
+features:
+""",
+    ),
+)
+PICTURE: Final = "common/picture.png"
+
+
+@pytest.fixture
+async def held(with_catalog: MakeWorld, bucket: BucketFactory) -> World:
+    """A world with a picture under a legal hold that goes with the last reference to it."""
+    world = await with_catalog(*COUNTED, uploads=bucket(locked=True))
+    await world.write("create index on sketch_feature ((option ->> 'key'))")
+    world.put("uploads", PICTURE)
+    hold(world, "ON")
+    option = {"bucket": world.buckets["uploads"], "key": PICTURE}
+    await world.sketch(0, option=option)
+    await world.sketch(1, option={})
+    await world.accept(world.requested())
+    return world
+
+
+def hold(world: World, status: Any) -> None:
+    world.s3.put_object_legal_hold(
+        Bucket=world.buckets["uploads"], Key=PICTURE, LegalHold={"Status": status}
+    )
+
+
+async def retry(world: World) -> None:
+    async with world.engine.begin() as connection:
+        job_id = await world.value("select job_id from lethe.job")
+        await operations.retry(connection, Announcer(Outbox("lethe")), job_id)
+
+
+async def ended(world: World, state: str) -> bool:
+    """Whether the job ended so, and with the picture as that says."""
+    event = (await world.said())[-1].event
+    refused = isinstance(event, Blocked) and event.reasons == {BlockReason.OBJECT_LOCKED: 1}
+    blocked = state == "blocked"
+    return refused is blocked and (PICTURE in world.keys("uploads")) is blocked
+
+
+async def test_a_refused_object_that_no_row_names_blocks_every_retry_until_it_is_gone(
+    held: World,
+) -> None:
+    eraser = held.eraser()
+    assert await to_the_end(held, eraser) == "blocked"
+    assert await ended(held, "blocked")
+    for _ in range(2):
+        await retry(held)
+        assert await to_the_end(held, eraser) == "blocked"
+        assert await ended(held, "blocked")
+    hold(held, "OFF")
+    await retry(held)
+    assert await to_the_end(held, eraser) == "verified"
+    assert await ended(held, "verified")
+
+
+def change_a_row(world: World, eraser: Eraser) -> None:
+    """Let the product change a row between the delete and the mask, once."""
+    delete, done = eraser.batches.delete, list[int]()
+
+    async def changing(intent: Any) -> Any:
+        deletion = await delete(intent)
+        if intent.rows and not done:
+            done.append(1)
+            await world.write("update sketch_feature set status = 'seen' where option = '{}'")
+        return deletion
+
+    put_in(eraser.batches, "delete", changing)
+
+
+def come_late(world: World, eraser: Eraser) -> None:
+    """Let a request of the person come before the first scan."""
+    scan, done = eraser.verification.scan, list[int]()
+
+    async def late(*rest: Any) -> Any:
+        if not done:
+            done.append(1)
+            await world.sketch(2, option={})
+        return await scan(*rest)
+
+    put_in(eraser.verification, "scan", late)
+
+
+@pytest.mark.parametrize("another_round", [change_a_row, come_late])
+@pytest.mark.parametrize("state", ["blocked", "verified"])
+async def test_another_round_tries_a_refused_object_that_no_row_names_again(
+    held: World, another_round: Any, state: str
+) -> None:
+    eraser = held.eraser()
+    another_round(held, eraser)
+    await eraser.until_idle()
+    assert await held.state() == "running"
+    assert await held.value("select round from lethe.job") == 2
+    if state == "verified":
+        hold(held, "OFF")
+    assert await to_the_end(held, eraser) == state
+    assert await ended(held, state)

@@ -142,6 +142,7 @@ class Rounds:
             )
             if (deferred or doubted) and locked.round < MAX_ROUNDS:
                 again = replace(locked, round=locked.round + 1)
+                await progress.try_refused_again(connection, job.job_id)
                 pause = ROUND_PAUSE * 2 ** (locked.round - 1)
                 await jobs.write(connection, again, retry_in=pause)
                 return again

@@ -29,7 +29,7 @@ from lethe_eraser.domain import ObjectRef, RowKind
 from lethe_eraser.storage.arrays import BigIntegers
 from lethe_eraser.storage.client_rows import PrimaryKey
 from lethe_eraser.storage.counted import digest_of
-from lethe_eraser.storage.tables import blocked_row, counted_object, progress
+from lethe_eraser.storage.tables import blocked_row, counted_object, journal, progress
 
 OBJECTS_ONLY: Final = ""
 """The source of a journal row that names objects and no page of client rows."""
@@ -220,6 +220,28 @@ async def unblock(connection: AsyncConnection, job_id: UUID, *, before_round: in
     )
 
 
+async def try_refused_again(connection: AsyncConnection, job_id: UUID) -> None:
+    """Let the next round delete again what S3 refused to, where no row leads to it any more.
+
+    What is refused again is blocked again in that round; what went is forgotten by `unblock`.
+    """
+    refused = select(blocked_row.c.batch).where(
+        blocked_row.c.job_id == job_id,
+        blocked_row.c.kind == "object",
+        blocked_row.c.batch.is_not(None),
+    )
+    # Batches of client rows are found again by their rows, and by verification.
+    await connection.execute(
+        update(journal)
+        .where(
+            journal.c.job_id == job_id,
+            journal.c.source == OBJECTS_ONLY,
+            journal.c.batch.in_(refused),
+        )
+        .values(masked=False)
+    )
+
+
 async def blocked_by_type(connection: AsyncConnection, job_id: UUID) -> dict[str, int]:
     """Count what is blocked, by request type."""
     return await _counted(connection, job_id, blocked_row.c.request_type)
@@ -279,6 +301,7 @@ async def purge(connection: AsyncConnection, job_id: UUID) -> None:
 
 async def rewind(connection: AsyncConnection, job_id: UUID) -> None:
     """Let the job begin anew: every row is looked at again, no object is counted twice."""
+    await try_refused_again(connection, job_id)
     await connection.execute(delete(progress).where(progress.c.job_id == job_id))
     await connection.execute(
         update(blocked_row).where(blocked_row.c.job_id == job_id).values(round=0)

@@ -219,6 +219,7 @@ class Verification:
         """Another round finds late rows by itself; objects that came back are given to it."""
         again = job.to(JobState.RUNNING)
         again = replace(again, round=again.round + 1)
+        await progress.try_refused_again(connection, job.job_id)
         for found in scan.objects:
             for part in found.found:
                 if not part.objects:
