@@ -16,6 +16,7 @@ from lethe_eraser.catalog import CatalogError, load
 from lethe_eraser.check import check
 from lethe_eraser.execute.preflight import AGAIN_SECONDS, FRESH_SECONDS, Preflight
 from lethe_eraser.metrics import EraserMetrics
+from lethe_eraser.storage.names import quote
 from lethe_runtime import logging
 from lethe_runtime.cli import app
 from lethe_sandbox.stack import S3Address
@@ -73,10 +74,21 @@ def add(folder: Path, changes: Mapping[str, str]) -> None:
     path.write_text(written)
 
 
-async def test_a_row_with_a_value_in_a_column_nobody_claims_is_left(world: World) -> None:
-    await world.write("alter table sketch_feature add column face text")
+@pytest.mark.parametrize(
+    "column", ["face", "done %", "size :px", "a%(b)s", "a::b:c", "a\\:b", 'say "x"', "order"]
+)
+async def test_a_row_with_a_value_in_a_column_nobody_claims_is_left(
+    world: World, column: str
+) -> None:
+    await world.write(f"alter table sketch_feature add column {quote(column)} text")
     left, gone = await world.sketch(1), await world.sketch(2)
-    await world.write("update sketch_feature set face = 'mine' where id = :i", i=left)
+    await world.write(
+        f"update sketch_feature set {quote(column)} = 'mine' where id = :i",  # noqa: S608 - quoted
+        i=left,
+    )
+    assert await world.value(
+        "select count(*) from information_schema.columns where column_name = :c", c=column
+    )
     before = await world.rows("select * from sketch_feature where id = :i", i=left)
     assert await erased(world) == ("blocked", {"uncovered": 1})
     assert await world.rows("select * from sketch_feature where id = :i", i=left) == before

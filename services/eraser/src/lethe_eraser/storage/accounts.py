@@ -3,15 +3,13 @@
 from datetime import datetime
 
 from sqlalchemy import ARRAY, DateTime, Text, TextClause, bindparam, text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.cipher import Cipher
 from lethe_eraser.catalog import ActiveAccount
 from lethe_eraser.domain import Job
 from lethe_eraser.storage.look_ups import EXPLAIN, by_index
-
-_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
+from lethe_eraser.storage.names import qualified, quote
 
 
 class Accounts:
@@ -64,13 +62,13 @@ async def asked_by_index(connection: AsyncConnection, account: ActiveAccount) ->
 
 def _statement(account: ActiveAccount, prefix: str = "") -> TextClause:
     active = " or ".join(
-        f"{_quote(column)}::text = any(:lethe_active_{i})"
+        f"{quote(column)}::text = any(:lethe_active_{i})"
         for i, column in enumerate(sorted(account.active))
     )
     return text(
-        f"{prefix}select exists (select from {_quote(account.table.schema)}."  # noqa: S608 - names of the catalog
-        f"{_quote(account.table.name)} where {_quote(account.subject)} = :lethe_subject and "
-        f"({active} or {_quote(account.opened_at)} > :lethe_since))"
+        f"{prefix}select exists (select from {qualified(account.table)}"  # noqa: S608 - names of the catalog
+        f" where {quote(account.subject)} = :lethe_subject and "
+        f"({active} or {quote(account.opened_at)} > :lethe_since))"
     ).bindparams(
         bindparam("lethe_subject", type_=Text),
         bindparam("lethe_since", type_=DateTime(timezone=True)),

@@ -9,18 +9,18 @@ from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import ClientTable, ProductTable, Settle
 from lethe_eraser.storage.client_rows import PrimaryKey
+from lethe_eraser.storage.names import qualified, quote
 
 _AT_ONCE: Final = 2000
 _COLUMNS: Final = text(
     "select attname from pg_attribute"
-    " where attrelid = to_regclass(:name) and attnum > 0 and not attisdropped"
+    " where attnum > 0 and not attisdropped"
+    " and attrelid = to_regclass(format('%I.%I', cast(:schema as text), cast(:name as text)))"
 )
-_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ async def claims(
     connection: AsyncConnection, source: ClientTable, subject: str
 ) -> AsyncIterator[Claim]:
     """Read every client row of the person, in no order, a stretch at a time."""
-    key = ", ".join(_quote(name) for name in source.primary_key)
+    key = ", ".join(quote(name) for name in source.primary_key)
     statement = text(
         # Names are the catalog's, quoted; the value is a parameter.
-        f"select coalesce({_quote(source.request_type)}::text, ''), "  # noqa: S608 - as said above
-        f"{_quote(source.request_id)}, {key} from {_name(source)} "
-        f"where {_quote(source.client_key)} = :subject"
+        f"select coalesce({quote(source.request_type)}::text, ''), "  # noqa: S608 - as said above
+        f"{quote(source.request_id)}, {key} from {qualified(source.table)} "
+        f"where {quote(source.client_key)} = :subject"
     ).execution_options(yield_per=_AT_ONCE)
     async with connection.stream(statement, {"subject": subject}) as rows:
         async for request_type, request_id, *primary_key in rows:
@@ -56,21 +56,21 @@ async def survivors(
     A value in a column that the catalog says nothing about is left, too.
     """
     left: list[tuple[int, int]] = []
-    there = await connection.execute(_COLUMNS, {"name": _name(product)})
+    table = {"schema": product.table.schema, "name": product.table.name}
+    there = await connection.execute(_COLUMNS, table)
     unclaimed = [name for name in there.scalars() if name not in product.columns]
     values = {f"m{i}": mask.text for i, mask in enumerate(product.masks.values())}
     # A value that was never there is as good as masked.
     remains = " or ".join(
-        f"({_quote(name)} is not null"
-        f" and {_quote(name)}::text is distinct from cast(:m{i} as text))"
+        f"({quote(name)} is not null and {quote(name)}::text is distinct from cast(:m{i} as text))"
         for i, name in enumerate(product.masks)
     )
-    remains += "".join(f" or {_quote(name)} is not null" for name in unclaimed)
-    request_id = _quote(product.request_id)
+    remains += "".join(f" or {quote(name)} is not null" for name in unclaimed)
+    request_id = quote(product.request_id)
     statement = text(
         # Names are the catalog's, quoted; values are parameters.
-        f"select {_quote(product.primary_key)}, {request_id} "  # noqa: S608 - as said above
-        f"from {_name(product)} "
+        f"select {quote(product.primary_key)}, {request_id} "  # noqa: S608 - as said above
+        f"from {qualified(product.table)} "
         f"where {request_id} = any(cast(:ids as bigint[])) and ({remains})"
     )
     for begin in range(0, len(request_ids), _AT_ONCE):
@@ -96,20 +96,20 @@ async def unsettled(
     """Give the rows that are younger than `settle.after`, or that the product calls unfinished."""
     if product.created_at is None or not (settle.after or product.unfinished):
         return []
-    created = _quote(product.created_at)
+    created = quote(product.created_at)
     columns = sorted(product.unfinished)
     unfinished = " or ".join(
-        f"{_quote(name)}::text = any(cast(:u{i} as text[]))" for i, name in enumerate(columns)
+        f"{quote(name)}::text = any(cast(:u{i} as text[]))" for i, name in enumerate(columns)
     )
-    request_id = _quote(product.request_id)
+    request_id = quote(product.request_id)
     statement = text(
         # Names are the catalog's, quoted; values are parameters.
         f"select row_id, request_id, case"  # noqa: S608 - as said above
         f" when unfinished and age < :at_most then cast(:at_most as interval) - age"
         f" when not unfinished then cast(:after as interval) - age end"
-        f" from (select {_quote(product.primary_key)} as row_id, {request_id} as request_id,"
+        f" from (select {quote(product.primary_key)} as row_id, {request_id} as request_id,"
         f" now() - {created} as age, coalesce({unfinished or 'false'}, false) as unfinished"
-        f" from {_name(product)} where {request_id} = any(cast(:ids as bigint[]))) as one"
+        f" from {qualified(product.table)} where {request_id} = any(cast(:ids as bigint[]))) as one"
         f" where unfinished or age < :after"
     )
     named: dict[str, object] = {f"u{i}": list(product.unfinished[c]) for i, c in enumerate(columns)}
@@ -120,7 +120,3 @@ async def unsettled(
         rows = await connection.execute(statement, {"ids": ids, **named})
         found += [Unsettled(*row) for row in rows]
     return found
-
-
-def _name(of: ClientTable | ProductTable) -> str:
-    return f"{_quote(of.table.schema)}.{_quote(of.table.name)}"

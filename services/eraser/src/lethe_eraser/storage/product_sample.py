@@ -3,7 +3,6 @@
 Read-only and bounded: the newest rows by primary key, and as many from pages picked at random.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import Mask, TableName
+from lethe_eraser.storage.names import literal, qualified, quote
 from lethe_eraser.storage.product_schema import Constraint, TableColumns
 
 VALUE_LIMIT: Final = 65_536
@@ -37,16 +37,16 @@ async def newest_and_random(
     if not columns:
         return []
     values = ", ".join(
-        f"case when length({_quote(c)}::text) <= {VALUE_LIMIT} then {_quote(c)}::text end"
+        f"case when length({quote(c)}::text) <= {VALUE_LIMIT} then {quote(c)}::text end"
         for c in columns
     )
     newest = ""
     if order_by:
-        newest = " order by " + ", ".join(f"{_quote(c)} desc" for c in order_by)
+        newest = " order by " + ", ".join(f"{quote(c)} desc" for c in order_by)
     rows = [
         *await connection.execute(
             # Names are the catalog's, quoted.
-            text(f"select {values} from {_name(table)}{newest} limit :limit"),  # noqa: S608 - as said above
+            text(f"select {values} from {qualified(table)}{newest} limit :limit"),  # noqa: S608 - as said above
             {"limit": limit},
         )
     ]
@@ -55,7 +55,7 @@ async def newest_and_random(
         rows += await connection.execute(
             # As above; the share is a number of ours.
             text(
-                f"select {values} from {_name(table)} "  # noqa: S608 - as said above
+                f"select {values} from {qualified(table)} "  # noqa: S608 - as said above
                 f"tablesample system ({share}) limit :limit"
             ),
             {"limit": limit},
@@ -70,8 +70,8 @@ async def holds_rows_of(
     found = await connection.execute(
         # Names are the database's own, quoted.
         text(
-            f"select exists (select from {_name(table)} "  # noqa: S608 - as said above
-            f"where {_quote(column)} = :value)"
+            f"select exists (select from {qualified(table)} "  # noqa: S608 - as said above
+            f"where {quote(column)} = :value)"
         ),
         {"value": value},
     )
@@ -91,21 +91,21 @@ async def breaks_check(
     The masked row is built in the query; nothing is written.
     """
     masked = [
-        f"cast(:{_parameter(i)} as {live[name].type_name}) as {_quote(name)}"
+        f"cast(:{_parameter(i)} as {live[name].type_name}) as {quote(name)}"
         if name in masks
-        else _quote(name)
+        else quote(name)
         for i, name in enumerate(live)
     ]
     alone = [
-        part if name in masks else f"cast(null as {live[name].type_name}) as {_quote(name)}"
+        part if name in masks else f"cast(null as {live[name].type_name}) as {quote(name)}"
         for name, part in zip(live, masked, strict=True)
     ]
     statement = text(
         # Names, types and the expression are the database's own.
         f"select exists (select from ("  # noqa: S608 - as said above
-        f"(select {', '.join(masked)} from {_name(table)} limit :limit)"
-        f" union all select {', '.join(alone)}) as {_quote(table.name)}"
-        f" where ({_literal(constraint.expression)}) is false)"
+        f"(select {', '.join(masked)} from {qualified(table)} limit :limit)"
+        f" union all select {', '.join(alone)}) as {quote(table.name)}"
+        f" where ({literal(constraint.expression)}) is false)"
     )
     values = {_parameter(i): masks[name].text for i, name in enumerate(live) if name in masks}
     return bool((await connection.execute(statement, {**values, "limit": limit})).scalar())
@@ -126,18 +126,3 @@ async def _share(connection: AsyncConnection, table: TableName, rows: int) -> fl
 
 def _parameter(index: int) -> str:
     return f"m{index}"
-
-
-def _literal(expression: str) -> str:
-    """Keep SQLAlchemy from reading `:name` inside a literal of the expression as a parameter."""
-    return re.sub(r"(?<!:):(?!:)", r"\\:", expression)
-
-
-def _quote(name: str) -> str:
-    """Quote a name of any characters for `text`, which doubles a `%` itself."""
-    escaped = name.replace('"', '""')
-    return _literal(f'"{escaped}"')
-
-
-def _name(table: TableName) -> str:
-    return f"{_quote(table.schema)}.{_quote(table.name)}"
