@@ -88,6 +88,54 @@ async def test_a_finished_one_is_verified_at_once(settling: World) -> None:
     assert await looked_at_again(settling) == "verified"
 
 
+@pytest.mark.parametrize(
+    ("created", "status", "expected"),
+    [
+        ("now() + interval '2 hours'", "done", "blocked"),
+        ("now() + interval '2 hours'", "queued", "blocked"),
+        ("'2099-01-01'", "done", "blocked"),
+        ("'infinity'", "done", "blocked"),
+        ("'infinity'", "queued", "blocked"),
+        ("'-infinity'", "queued", "blocked"),
+        ("null", "queued", "blocked"),
+        ("'-infinity'", "done", "verified"),
+        ("'4000-01-01 BC'", "done", "verified"),
+        ("null", "done", "verified"),
+        # A clock of the product that is a little ahead is waited for.
+        ("now() + interval '30 minutes'", "done", "erased"),
+        ("now() + interval '30 minutes'", "queued", "erased"),
+    ],
+)
+async def test_a_moment_that_never_comes_is_not_waited_for(
+    settling: World, created: str, status: str, expected: str
+) -> None:
+    odd, plain = await settling.sketch(1), await settling.sketch(2)
+    await ages(settling, plain, timedelta(hours=9))
+    await settling.write("alter table sketch_feature alter created_at drop not null")
+    await settling.write(
+        f"update sketch_feature set created_at = {created}, status = :s where id = :i",  # noqa: S608 - ours
+        s=status,
+        i=odd,
+    )
+    await settling.accept(settling.requested())
+    await settling.eraser().until_idle()
+    assert await settling.state() == expected
+    if expected == "blocked":
+        assert await settling.value("select reasons from lethe.job") == {"still_writing": 1}
+    left = await settling.rows("select request_id from client where client_key = :s", s=SUBJECT)
+    still = {"blocked": [odd], "verified": [], "erased": [odd, plain]}[expected]
+    assert [row.request_id for row in left] == still
+
+
+async def test_no_bound_is_too_long_for_the_calendar(world: World, tmp_path: Path) -> None:
+    forever = {k: v.replace("3600", "80000000000000") for k, v in SETTLE.items()}
+    world.catalog = make_catalog(tmp_path, world.buckets, forever)
+    await ages(world, await world.sketch(1), timedelta(hours=9))
+    await world.accept(world.requested())
+    await world.eraser().until_idle()
+    assert await world.state() == "verified"
+
+
 def test_how_old_an_unfinished_row_is_must_be_known(world: World, tmp_path: Path) -> None:
     changes = {k: v.replace("created_at: created_at\n      ", "") for k, v in SETTLE.items()}
     with pytest.raises(CatalogError, match="how old may an unfinished row be"):

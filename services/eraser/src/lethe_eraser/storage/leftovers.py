@@ -16,6 +16,8 @@ from lethe_eraser.storage.client_rows import PrimaryKey
 from lethe_eraser.storage.names import qualified, quote
 
 _AT_ONCE: Final = 2000
+_LONGEST: Final = timedelta(days=36_500)
+"""Now and this make a moment that PostgreSQL can hold, in either direction."""
 _COLUMNS: Final = text(
     "select attname from pg_attribute"
     " where attnum > 0 and not attisdropped"
@@ -87,7 +89,10 @@ class Unsettled:
     row_id: int
     request_id: int
     waits_for: timedelta | None
-    """How long it may take to settle; None if it is unfinished for longer than is waited."""
+    """How long it may take to settle; None if that is longer than is waited.
+
+    It is unfinished for longer than that, or dated further in the future.
+    """
 
 
 async def unsettled(
@@ -102,18 +107,25 @@ async def unsettled(
         f"{quote(name)}::text = any(cast(:u{i} as text[]))" for i, name in enumerate(columns)
     )
     request_id = quote(product.request_id)
+    # Moments are compared, and subtracted only within these bounds: `infinity` minus anything is
+    # no interval that could be read.
     statement = text(
         # Names are the catalog's, quoted; values are parameters.
         f"select row_id, request_id, case"  # noqa: S608 - as said above
-        f" when unfinished and age < :at_most then cast(:at_most as interval) - age"
-        f" when not unfinished then cast(:after as interval) - age end"
+        f" when created > now() + cast(:at_most as interval) then null"
+        f" when unfinished then case when created > now() - cast(:at_most as interval)"
+        f" then created - (now() - cast(:at_most as interval)) end"
+        f" else created - (now() - cast(:after as interval)) end"
         f" from (select {quote(product.primary_key)} as row_id, {request_id} as request_id,"
-        f" now() - {created} as age, coalesce({unfinished or 'false'}, false) as unfinished"
+        f" {created} as created, coalesce({unfinished or 'false'}, false) as unfinished"
         f" from {qualified(product.table)} where {request_id} = any(cast(:ids as bigint[]))) as one"
-        f" where unfinished or age < :after"
+        f" where unfinished or created > now() - cast(:after as interval)"
     )
     named: dict[str, object] = {f"u{i}": list(product.unfinished[c]) for i, c in enumerate(columns)}
-    named |= {"after": settle.after, "at_most": settle.at_most}
+    named |= {
+        "after": min(settle.after, _LONGEST),
+        "at_most": min(settle.at_most, _LONGEST),
+    }
     found: list[Unsettled] = []
     for begin in range(0, len(request_ids), _AT_ONCE):
         ids = list(request_ids[begin : begin + _AT_ONCE])

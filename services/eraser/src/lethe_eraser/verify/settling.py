@@ -24,7 +24,7 @@ class Settling:
     again_in: timedelta | None
     """When to look again; None if nothing is waited for."""
     overdue: tuple[Blocked, ...]
-    """Requests that are unfinished for longer than is waited."""
+    """Requests that are unfinished for longer than is waited, or dated further in the future."""
 
 
 async def settling(
