@@ -8,7 +8,7 @@ import yaml
 from lethe_eraser.catalog import Catalog, CatalogError, load
 from lethe_eraser.check import check
 from lethe_eraser.check.scaffold import scaffold
-from tests.integration.eraser.world import World, make_catalog
+from tests.integration.eraser.world import NOTHING, SUBJECT, World, make_catalog, to_the_end
 
 ODD = """
 create schema "Shop";
@@ -243,3 +243,71 @@ async def refused(world: World, catalog: Catalog) -> list[str]:
         with pytest.raises(CatalogError) as caught:
             await check(connection, catalog)
     return sorted(caught.value.problems)
+
+
+KEY = "seen, few, words, code, uid, at, plain, id"
+
+
+async def test_keys_of_every_accepted_type_are_paged_and_masked(
+    world: World, tmp_path: Path
+) -> None:
+    await world.write(
+        "alter table public.client_old drop constraint client_old_pkey, add seen boolean,"
+        " add few smallint, add words text, add code varchar(9), add uid uuid,"
+        " add at timestamptz, add plain timestamp"
+    )
+    request = await world.sketch(1, source="client_old")
+    # Many client rows of one request: the key alone says where the next page begins.
+    await world.write("delete from client_old")
+    await world.write(
+        "insert into client_old (client_key, type, feature_id, seen, few, words, code, uid, at,"
+        " plain) select :s, 'sketch', :i, n % 2 = 0, n % 3, 'w ' || n % 5, 'c' || n % 2,"
+        " gen_random_uuid(), now() - n * interval '1.000001 s', localtimestamp"
+        " from generate_series(1, 20) n",
+        s=SUBJECT,
+        i=request,
+    )
+    await world.write(f"alter table public.client_old add primary key ({KEY})")
+    world.catalog = make_catalog(
+        tmp_path, world.buckets, {"  client_old:\n": f"  client_old:\n    primary_key: [{KEY}]\n"}
+    )
+    async with world.engine.connect() as connection:
+        assert await check(connection, world.catalog) == ()
+    await world.accept(world.requested())
+    assert await to_the_end(world, world.eraser()) == "verified"
+    assert await world.left_of(SUBJECT) == NOTHING
+
+
+async def test_keys_that_no_job_could_write_down_are_refused(world: World, tmp_path: Path) -> None:
+    await world.write("create type public.kind as enum ('a')")
+    parts = {
+        "day": "date",
+        "exact": "numeric",
+        "fixed": "character(3)",
+        "address": "inet",
+        "sort": "kind",
+        "raw": "bytea",
+        "about": "double precision",
+    }
+    for name, type_name in parts.items():
+        await world.write(f"alter table public.client_old add {name} {type_name} not null")
+    key = ", ".join(["id", *parts])
+    await world.write(
+        f"alter table public.client_old drop constraint client_old_pkey, add primary key ({key})"
+    )
+    await world.write("alter table public.document add uid uuid not null unique")
+    await world.write("alter table public.sketch_task add code text not null unique")
+    catalog = make_catalog(
+        tmp_path,
+        world.buckets,
+        {
+            "  client_old:\n": f"  client_old:\n    primary_key: [{key}]\n",
+            "table: sketch_task\n": "table: sketch_task\n      primary_key: code\n",
+            "table: document\n": "table: document\n      primary_key: uid\n      request_id: id\n",
+        },
+    )
+    says = [one.split("; ")[0] for one in await refused(world, catalog)]
+    assert says == sorted(
+        [f"public.client_old.{name}: is {type_name}" for name, type_name in parts.items()]
+        + ["public.document.uid: is uuid", "public.sketch_task.code: is text"]
+    )

@@ -10,7 +10,19 @@ from lethe_eraser.storage.product_relations import Place, Tie, keys, ties
 from lethe_eraser.storage.product_schema import TableColumns, rewritten_masks
 
 WHOLE_NUMBERS: Final = frozenset({"smallint", "integer", "bigint"})
-"""Types that the id of a request may have."""
+"""Types that the id of a request, and that of its row, may have."""
+
+KEY_PARTS: Final = WHOLE_NUMBERS | {
+    "text",
+    "character varying",
+    "uuid",
+    "boolean",
+    "timestamp with time zone",
+    "timestamp without time zone",
+}
+"""Types that a part of a client table's key may have: a cursor holds them without loss."""
+
+_LISTED: Final = ", ".join(sorted(KEY_PARTS))
 
 
 async def misfits(
@@ -35,7 +47,7 @@ async def misfits(
         problems += _of_ties(table, masks, tied.get((table.schema, table.name), []))
     for client in catalog.client_tables:
         problems += _of_key(client, unique.get((client.table.schema, client.table.name), []))
-    problems += _of_request_ids(catalog, live)
+    problems += _of_types(catalog, live)
     constants = [
         (f"{table}.{name}", mask.text, live[table.schema, table.name][name].type_name)
         for table, masks in masked
@@ -70,13 +82,20 @@ def _of_key(client: ClientTable, unique: list[tuple[str, ...]]) -> Iterator[str]
     )
 
 
-def _of_request_ids(catalog: Catalog, live: Mapping[Place, TableColumns]) -> Iterator[str]:
-    columns = [(c.table, c.request_id) for c in catalog.client_tables]
-    columns += [(t.table, t.request_id) for f in catalog.features.values() for t in f.tables]
-    for table, name in columns:
-        column = live[table.schema, table.name][name]
-        if column.base_type not in WHOLE_NUMBERS:
-            yield (
-                f"{table}.{name}: is {column.type_name}; the id of a request is a whole number"
-                " (smallint, integer or bigint)"
-            )
+def _of_types(catalog: Catalog, live: Mapping[Place, TableColumns]) -> Iterator[str]:
+    """What a job writes down of a row and reads again must be of a type that it can write."""
+    products = [table for feature in catalog.features.values() for table in feature.tables]
+    requests = {(c.table, c.request_id) for c in catalog.client_tables}
+    requests |= {(p.table, p.request_id) for p in products}
+    rows = {(p.table, p.primary_key) for p in products} - requests
+    parts = {(c.table, part) for c in catalog.client_tables for part in c.primary_key} - requests
+    number = "is a whole number (smallint, integer or bigint)"
+    for columns, types, must in (
+        (requests, WHOLE_NUMBERS, f"the id of a request {number}"),
+        (rows, WHOLE_NUMBERS, f"the primary key of a product table {number}"),
+        (parts, KEY_PARTS, f"a part of a client table's key is one of {_LISTED}"),
+    ):
+        for table, name in sorted(columns, key=str):
+            column = live[table.schema, table.name][name]
+            if column.base_type not in types:
+                yield f"{table}.{name}: is {column.type_name}; {must}"
