@@ -148,11 +148,8 @@ class Crew:
         return note
 
     def _ask_to_leave(self, lane: Lane) -> None:
-        if lane.leaving:
-            return
-        lane.leaving = True
-        lane.reset(self._outlet.acknowledger.ids_of(lane))
-        lane.chunks.put_nowait([])
+        if not lane.leaving:
+            lane.leave(self._outlet.acknowledger.ids_of(lane))
 
     async def _let_go(self) -> None:
         """Release the lanes that were asked to leave and have nothing on its way any more."""

@@ -88,6 +88,7 @@ class Lane:
         held: by bucket, the lowest id of a dead row that holds its key back. What waits behind it
             is below the cursor, so the low-water mark stays below it.
         limit: rows a fetch takes of a bucket that is not ahead.
+        leaving: nothing more is fetched, and an empty chunk ends the publisher.
         sizes: bytes of the chunk being published and of those that wait.
     """
 
@@ -206,8 +207,13 @@ class Lane:
         fitting = int(chunk_bytes / mean / len(self.buckets))
         self.limit = max(1, min(most, fitting, self.limit * 2))
 
+    def leave(self, unacknowledged: Iterable[int]) -> None:
+        """Let the publisher end after what it has in hand; the argument is that of `reset`."""
+        self.leaving = True
+        self.reset(unacknowledged)
+
     def reset(self, unacknowledged: Iterable[int]) -> None:
-        """Forget what was fetched and not handed over, and read it again.
+        """Forget what was fetched and not handed over, and read it again, unless it is left.
 
         Args:
             unacknowledged: ids that were delivered and are on their way to be acknowledged.
@@ -216,6 +222,9 @@ class Lane:
         while not self.chunks.empty():
             if self.chunks.get_nowait():
                 self.sizes.pop()
+        if self.leaving:
+            # The one there was may be among those taken out, or taken by the publisher already.
+            self.chunks.put_nowait([])
         self.taken = {*unacknowledged, *self.acknowledged}
         for bucket in self.buckets.values():
             bucket.cursor = bucket.low_water
