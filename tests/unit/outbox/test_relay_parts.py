@@ -179,3 +179,12 @@ def test_only_answers_about_the_record_are_refusals() -> None:
 def test_settings_that_contradict_each_other_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(RelaySettingsError):
         RelaySettings(**wrong)
+
+
+def test_rows_that_are_too_large_only_together_are_handed_over_in_smaller_batches() -> None:
+    rows = [row(n, "k", b"x" * 40) for n in range(7)]
+    rows.insert(3, row(9, "k", b"x" * 150))
+    batches = [given[0] for given in built(rows, limit=1000, largest=100)]
+    assert [[r[0] for r in batch.rows] for batch in batches if batch.refused] == [[9]]
+    assert [r[0] for batch in batches for r in batch.rows] == [0, 1, 2, 9, 3, 4, 5, 6]
+    assert all(batch.kafka.size() <= 100 for batch in batches if not batch.refused)

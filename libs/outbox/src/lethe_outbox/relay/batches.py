@@ -143,6 +143,10 @@ def _fill(
     kafka.close()
     refused_size = None
     if kafka.size() > largest_record_bytes:
+        if end - start > 1:
+            # None of them need be too large alone.
+            fewer = rows[: (start + end) // 2]
+            return _fill(producer, place, fewer, start, largest_record_bytes)
         refused_size = RefusedError("too_large", "MessageSizeTooLargeError")
     return Batch(topic, partition, rows[start:end], kafka, refused_size), end
 
