@@ -109,6 +109,7 @@ class Producer:
         cluster = self._kafka.client.cluster
         known = cluster.partitions_for_topic(topic)
         if known:
+            self._unknown_since.pop(topic, None)
             return len(known)
         if not _LEGAL_TOPIC.fullmatch(topic) or topic in {".", ".."}:
             raise TopicRefusedError("invalid_topic", "InvalidTopicError")
