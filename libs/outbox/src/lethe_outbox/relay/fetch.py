@@ -186,12 +186,20 @@ class Fetcher:
             ]
             if not moved:
                 continue
-            held = await self._leases.held(list(lane.buckets))
+            held = await self._held(lane)
             for lease in moved:
                 lane.rewound(lease.bucket, lease.low_water, lease.rewinds)
             lane.held = held
             lane.reset(self._acknowledger.ids_of(lane))
         self._rewinds = rewinds
+
+    async def _held(self, lane: Lane) -> dict[int, int]:
+        """Ask what is held back, again if a row died meanwhile: the answer may be without it."""
+        while True:
+            holds = lane.holds
+            held = await self._leases.held(list(lane.buckets))
+            if lane.holds == holds:
+                return held
 
     async def _sweep_range(self, above: int, up_to: int) -> None:
         low_waters = {

@@ -87,6 +87,7 @@ class Lane:
         generation: grows with every reset; a fetch from before it is thrown away.
         held: by bucket, the lowest id of a dead row that holds its key back. What waits behind it
             is below the cursor, so the low-water mark stays below it.
+        holds: grows with every hold; what the database said of `held` before it is out of date.
         limit: rows a fetch takes of a bucket that is not ahead.
         leaving: nothing more is fetched, and an empty chunk ends the publisher.
         sizes: bytes of the chunk being published and of those that wait.
@@ -102,6 +103,7 @@ class Lane:
     look: Look = field(default_factory=Look)
     generation: int = 0
     held: dict[int, int] = field(default_factory=dict)
+    holds: int = 0
     limit: int = _FIRST_LIMIT
     leaving: bool = False
     sizes: deque[int] = field(default_factory=deque)
@@ -249,6 +251,7 @@ class Lane:
 
     def hold(self, row: Row) -> None:
         """Note that `row` died and holds its key back; a reset must follow."""
+        self.holds += 1
         self.held[row.bucket] = min(row.id, self.held.get(row.bucket, row.id))
 
 
