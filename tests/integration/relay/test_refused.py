@@ -106,6 +106,17 @@ async def test_good_rows_that_are_too_large_together_are_all_published(
     assert set(await statuses(engine)) == {Status.SENT}
 
 
+async def test_a_batch_may_be_set_larger_than_the_largest_record(
+    engine: AsyncEngine, database_url: str, kafka: str, name: str
+) -> None:
+    key = key_in_lane(6)
+    await append(engine, *events(name, [key], 60, size=300))
+    async with running(database_url, kafka, replace(QUICK, largest_record_bytes=1000)):
+        await drained(engine)
+    assert await problems(engine, kafka, [name]) == []
+    assert set(await statuses(engine)) == {Status.SENT}
+
+
 async def test_a_dead_letter_topic_that_refuses_leaves_the_row_dlt_failed_and_others_go_on(
     engine: AsyncEngine,
     database_url: str,
