@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from lethe_outbox import Message, requeue
 from lethe_outbox.partition_storage import Outcome, drop, partitions
@@ -162,6 +162,24 @@ async def test_a_requeue_and_a_drop_at_the_same_moment(engine: AsyncEngine) -> N
     async with engine.begin() as connection:
         assert await requeue(connection, accept_reorder=True) == 1
     assert [(row.id, row.status) for row in await stored(engine)] == [(number, Status.PENDING)]
+
+
+@pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
+async def test_a_drop_that_waits_sees_what_it_waited_for_whatever_the_database_s_isolation(
+    engine: AsyncEngine, database_url: str, level: str
+) -> None:
+    old = await a_month_that_is_over(engine)
+    escaped = level.replace(" ", r"\ ")
+    options = {"options": f"-c default_transaction_isolation={escaped}"}
+    strict = create_async_engine(database_url, connect_args=options)
+    async with engine.connect() as late:
+        await put(late, OLD, Message("t", "k", b"3"))
+        dropping = asyncio.create_task(Upkeep(strict, rules=UpkeepRules(lock_seconds=20)).run())
+        await until(lambda: waiting(engine), what="a drop that waits")
+        await late.commit()
+    assert (await dropping).dropped == {old: Outcome.REFUSED}
+    await strict.dispose()
+    assert [row.status for row in await stored(engine)] == [Status.SENT] * 2 + [Status.PENDING]
 
 
 async def hold(connection: AsyncConnection, statement: str) -> None:

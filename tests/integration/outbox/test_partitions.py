@@ -1,6 +1,8 @@
 """Making and dropping partitions on a real table."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -11,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from lethe_outbox import partition_storage
 from lethe_outbox.partition_storage import Outcome, PartitionedTable, drop, make_ahead, partitions
 from lethe_outbox.partitions import BY_TIME, BY_UUID7, Partition, first_uuid7
+from tests.support.waiting import until
 
 LAY = """
 create schema "Odd one";
@@ -114,6 +117,32 @@ async def test_rows_of_the_default_partition_move_where_they_belong(engine: Asyn
     )
     assert await places(engine) == [(1, "t_2026_11"), (2, "t_default"), (3, "t_2026_12")]
     assert seen == [("Odd one", "t_2026_11"), ("Odd one", "t_2026_12")]
+
+
+async def test_a_month_made_late_takes_over_what_was_written_while_it_waited(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """Also where the database's default isolation would show it the rows of before."""
+    options = {"options": r"-c default_transaction_isolation=repeatable\ read"}
+    strict = create_async_engine(database_url, connect_args=options)
+    patient = replace(T, lock_seconds=20)
+    async with engine.connect() as late:
+        await late.execute(text('insert into "Odd one".t (created_at) values (:m)'), {"m": NOW})
+        making = asyncio.create_task(make_ahead(strict, patient, NOW, 0))
+        await until(lambda: _somebody_waits(engine), what="a month that waits")
+        await late.commit()
+    assert await making == {"t from 2026-11-01": Outcome.DONE}
+    await strict.dispose()
+    assert await places(engine) == [(1, "t_2026_11")]
+
+
+async def _somebody_waits(engine: AsyncEngine) -> bool:
+    query = (
+        "select exists (select from pg_locks where not granted and database ="
+        " (select oid from pg_database where datname = current_database()))"
+    )
+    async with engine.connect() as connection:
+        return bool(await connection.scalar(text(query)))
 
 
 async def test_a_full_default_partition_keeps_its_rows_and_the_next_range_begins_later(

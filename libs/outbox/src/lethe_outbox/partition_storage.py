@@ -6,7 +6,8 @@ longer than `lock_seconds` for a lock: whoever wants the table queues behind a w
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -154,7 +155,7 @@ async def make_ahead(
     for span in missing(await partitions(engine, table), now, ahead):
         step = partial(_make, table=table, span=span, now=now, on_moved=on_moved)
         try:
-            async with engine.connect() as connection, connection.begin():
+            async with _fresh(engine) as connection, connection.begin():
                 may = await connection.run_sync(alone, table)
                 outcome = await connection.run_sync(step) if may else Outcome.BUSY
         except DBAPIError as error:
@@ -179,7 +180,7 @@ async def drop(
     if partition.span is None:
         raise ArgumentError("the default partition is never dropped")
     try:
-        async with engine.connect() as connection, connection.begin() as transaction:
+        async with _fresh(engine) as connection, connection.begin() as transaction:
             if not await connection.run_sync(alone, table):
                 return Outcome.BUSY
             if partition not in await partitions(connection, table):
@@ -193,6 +194,18 @@ async def drop(
             return outcome
     except DBAPIError as error:
         return _busy(error)
+
+
+@asynccontextmanager
+async def _fresh(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Connect so that each statement sees what was committed while the one before it waited.
+
+    Otherwise, on a stricter default of the database, the look after a lock would see none of what
+    those wrote whom the lock waited for.
+    """
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="READ COMMITTED")
+        yield connection
 
 
 async def _drop_patiently(
