@@ -101,6 +101,17 @@ async def test_a_partition_goes_when_its_newest_row_is_past_keeping_and_not_befo
     assert await world.rows() == 0
 
 
+async def test_a_partition_that_cannot_go_keeps_no_other_one(world: World) -> None:
+    now = datetime.now(UTC)
+    await world.keeper.once(now)
+    await world.handled(uuid4(), now)
+    async with world.engine.begin() as connection:
+        await connection.execute(text(f"CREATE VIEW report AS SELECT * FROM lethe.{name_of(now)}"))  # noqa: S608 - a name of ours
+    found = await world.keeper.once(later(2) + KEEP)
+    assert found.dropped == (name_of(later(1)),)
+    assert (found.overdue, found.deleted) == (1, 1)
+
+
 async def test_ids_without_a_time_are_forgotten_by_when_they_were_handled(world: World) -> None:
     now = datetime.now(UTC)
     for _ in range(5):

@@ -231,6 +231,31 @@ async def test_an_open_writer_puts_the_drop_off_wherever_it_writes(engine: Async
     assert await drop(engine, T, old, yes) is Outcome.DONE
 
 
+async def test_a_look_that_takes_too_long_puts_its_drop_off(engine: AsyncEngine) -> None:
+    old = await october(engine)
+
+    def slow(connection: Connection, partition: Partition) -> bool:
+        connection.exec_driver_sql("select pg_sleep(60)")
+        return yes(connection, partition)
+
+    hasty = replace(T, statement_seconds=0.05)
+    assert await drop(engine, hasty, old, slow) is Outcome.BUSY
+    assert await drop(engine, T, old, yes) is Outcome.DONE
+
+
+async def test_a_month_that_cannot_be_made_keeps_no_other_one(engine: AsyncEngine) -> None:
+    """A row of the default partition breaks a check that was added for new ones only."""
+    await put(engine, NOW)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("alter table \"Odd one\".t add constraint c check (v <> 'd') not valid")
+        )
+    assert await make_ahead(engine, T, NOW, 1) == {
+        "t from 2026-11-01": Outcome.BUSY,
+        "t from 2026-12-01": Outcome.DONE,
+    }
+
+
 async def test_the_default_partition_is_never_dropped(engine: AsyncEngine) -> None:
     default = next(one for one in await partitions(engine, T) if one.span is None)
     with pytest.raises(ValueError, match="never dropped"):

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import TextClause, delete, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from lethe_outbox import Message, ReorderError, requeue
 from lethe_outbox.errors import RowGoneError
@@ -17,6 +18,7 @@ from lethe_outbox.schema import Status
 from lethe_outbox.upkeep import Kept, Upkeep, UpkeepRules
 from tests.support.outbox_upkeep import bury, make_month, mark_sent, months_ago, names, put
 from tests.support.outbox_world import OUTBOX, append, lay, statuses
+from tests.support.waiting import until
 
 OLD = months_ago(4)
 RULES = UpkeepRules(lock_seconds=0.05)
@@ -117,6 +119,52 @@ async def test_refused_rows_pin_nothing_and_are_not_lost(
             await requeue(connection, ids[:1])
         assert await requeue(connection, ids[:1], accept_reorder=True) == 1
         assert await requeue(connection) == 1
+
+
+async def test_a_partition_that_cannot_go_keeps_no_other_one(
+    engine: AsyncEngine, old: str, upkeep: Upkeep, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = await make_month(engine, months_ago(3))
+    ids = await put_older(engine, Message("t", "k", b""))
+    await mark_sent(engine, ids, OLD)
+    async with engine.begin() as connection:
+        await connection.execute(text(f"create view lethe.report as select * from lethe.{old}"))  # noqa: S608 - a name of ours
+    kept = await upkeep.run()
+    assert kept == Kept(dropped={old: Outcome.BUSY, later: Outcome.DONE}, swept=1)
+    assert caplog.messages == [f"partition {old} could not be changed (DependentObjectsStillExist)"]
+    async with engine.begin() as connection:
+        await connection.execute(text("drop view lethe.report"))
+    assert (await upkeep.run()).dropped == {old: Outcome.DONE}
+
+
+async def put_older(engine: AsyncEngine, *messages: Message) -> list[int]:
+    """Append of a time before that of `old`: into the default partition."""
+    async with engine.begin() as connection:
+        return await put(connection, months_ago(6), *messages)
+
+
+async def test_a_database_that_is_away_is_no_partition_that_is_busy(
+    engine: AsyncEngine, old: str, upkeep: Upkeep
+) -> None:
+    """The rest is not tried partition by partition."""
+    ended = text(
+        "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'"
+        " and datname = current_database()"
+    )
+    async with engine.connect() as other, engine.connect() as killer:
+        await other.execute(text(f"lock table lethe.{old} in row exclusive mode"))
+        patient = Upkeep(engine, rules=UpkeepRules(lock_seconds=20))
+        running = asyncio.create_task(patient.run())
+        await until(lambda: _first(killer, ended), what="a drop that waits")
+        with pytest.raises(DBAPIError):
+            await running
+    assert (await upkeep.run()).dropped == {old: Outcome.DONE}
+
+
+async def _first(connection: AsyncConnection, query: TextClause) -> bool:
+    found = (await connection.execute(query)).first() is not None
+    await connection.rollback()
+    return found
 
 
 async def test_old_sent_rows_of_the_default_partition_are_deleted_and_nothing_else(

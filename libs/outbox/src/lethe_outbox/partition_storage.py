@@ -6,6 +6,7 @@ longer than `lock_seconds` for a lock: whoever wants the table queues behind a w
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from lethe_outbox.partitions import (
     missing,
     parse_bounds,
 )
+
+_log: Final = logging.getLogger(__name__)
 
 MOST_MOVED_ROWS: Final = 20_000
 """Rows moved out of a default partition in one go; it is locked for well under a second then."""
@@ -78,7 +81,7 @@ class Outcome(Enum):
 
     DONE = "done"
     BUSY = "busy"
-    """Somebody else does it, or works in the table; to be tried again later."""
+    """Somebody else does it or works in the table, or the database refused; to be tried again."""
     REFUSED = "refused"
     """It must not be done now: the table's own check says so."""
 
@@ -153,14 +156,15 @@ async def make_ahead(
     """
     outcomes: dict[str, Outcome] = {}
     for span in missing(await partitions(engine, table), now, ahead):
+        what = f"{table.name} from {span.start:%Y-%m-%d}"
         step = partial(_make, table=table, span=span, now=now, on_moved=on_moved)
         try:
             async with _fresh(engine) as connection, connection.begin():
                 may = await connection.run_sync(alone, table)
                 outcome = await connection.run_sync(step) if may else Outcome.BUSY
         except DBAPIError as error:
-            outcome = _busy(error)
-        outcomes[f"{table.name} from {span.start:%Y-%m-%d}"] = outcome
+            outcome = _put_off(error, what)
+        outcomes[what] = outcome
     return outcomes
 
 
@@ -193,7 +197,7 @@ async def drop(
                 await transaction.rollback()
             return outcome
     except DBAPIError as error:
-        return _busy(error)
+        return _put_off(error, partition.name)
 
 
 @asynccontextmanager
@@ -221,7 +225,8 @@ async def _drop_patiently(
             async with connection.begin_nested():
                 await connection.run_sync(_detach_and_drop, table, partition, save)
         except DBAPIError as error:
-            _busy(error)
+            if not isinstance(error.orig, _LOCKED):
+                raise
             if attempt == _ATTEMPTS:
                 break
             # Whoever queued behind us goes first.
@@ -231,12 +236,15 @@ async def _drop_patiently(
     return Outcome.BUSY
 
 
-def _busy(error: DBAPIError) -> Outcome:
-    """Raise what is not a lock held by somebody else."""
-    # A writer that waits for us while we wait for it is a deadlock, and as good a reason.
+def _put_off(error: DBAPIError, what: str) -> Outcome:
+    """Leave a partition for later, so that it stops no other one; raise if the database is away."""
+    # A writer that waits for us while we wait for it is a deadlock, and as usual as a lock.
     if isinstance(error.orig, _LOCKED):
         return Outcome.BUSY
-    raise error
+    if error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None:
+        raise error
+    _log.warning("partition %s could not be changed (%s)", what, type(error.orig).__name__)
+    return Outcome.BUSY
 
 
 def alone(connection: Connection, table: PartitionedTable) -> bool:
