@@ -260,3 +260,33 @@ async def test_who_loses_the_first_lane_says_nothing_more(
     sampling.cancel()
     await asyncio.wait([sampling])
     assert said() == []
+
+
+@pytest.mark.parametrize("first", ["-infinity", "0044-03-15 BC"])
+async def test_a_partition_whatever_its_bounds_ends_no_sampling(
+    engine: AsyncEngine, database_url: str, first: str
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                f"create table lethe.outbox_before partition of lethe.outbox for values"
+                f" from ('{first}') to ('2001-01-01')"
+            )
+        )
+    registry = CollectorRegistry()
+    sampler = Sampler("tested", database_url, "lethe", RelayMetrics(registry), QUICK)
+    sampling = asyncio.create_task(sampler.run({0: Lane.claimed(0, [Lease(0, 1, 0, 0)], 0.0, 1)}))
+
+    def overdue() -> float | None:
+        return registry.get_sample_value("outbox_overdue_partitions", {"outbox": "tested"})
+
+    await until(lambda: sampling.done() or overdue() is not None)
+    assert not sampling.done()
+    if first == "-infinity":
+        assert overdue() == 1
+    async with engine.begin() as connection:
+        await connection.execute(text("drop table lethe.outbox_before"))
+    await until(lambda: sampling.done() or overdue() == 0)
+    assert not sampling.done()
+    sampling.cancel()
+    await asyncio.wait([sampling])

@@ -117,6 +117,10 @@ def test_open_ends_cover_everything_on_their_side() -> None:
     found = parse_bounds("FOR VALUES FROM (MINVALUE) TO ('2026-11-01 00:00:00+00')", BY_TIME)
     assert found is not None
     assert older([partition(found)], day(11)) == [partition(found)]
+    named = parse_bounds("FOR VALUES FROM ('-infinity') TO ('infinity')", BY_TIME)
+    open_ends = parse_bounds("FOR VALUES FROM (MINVALUE) TO (MAXVALUE)", BY_TIME)
+    assert named is not None
+    assert named == open_ends
     last = parse_bounds(
         f"FOR VALUES FROM ('{first_uuid7(day(11))}') TO ('ffffffff-ffff-ffff-ffff-ffffffffffff')",
         BY_UUID7,

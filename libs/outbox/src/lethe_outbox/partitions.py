@@ -18,6 +18,12 @@ from lethe_outbox.errors import ArgumentError
 _BOUNDS: Final = re.compile(r"^FOR VALUES FROM \((.+)\) TO \((.+)\)$")
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
+_OPEN: Final = {
+    "MINVALUE": _FIRST,
+    "MAXVALUE": _LAST,
+    "'-infinity'": _FIRST,
+    "'infinity'": _LAST,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +154,4 @@ def _gaps(month: Span, taken: Sequence[Span]) -> Iterable[Span]:
 
 
 def _bound(literal: str, key: PartitionKey) -> datetime:
-    if literal == "MINVALUE":
-        return _FIRST
-    if literal == "MAXVALUE":
-        return _LAST
-    return key.moment(literal.strip("'"))
+    return _OPEN[literal] if literal in _OPEN else key.moment(literal.strip("'"))

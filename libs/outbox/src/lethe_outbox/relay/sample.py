@@ -88,7 +88,7 @@ class Sampler:
             )
             rows["sent"] = _sent(found, size)
             values |= self._values(size)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, ValueError) as error:
             _log.warning("the outbox could not be sampled (%s)", type(error).__name__)
         else:
             stamp = found.taken_at.timestamp()
