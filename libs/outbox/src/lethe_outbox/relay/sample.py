@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from prometheus_client import Gauge
-from sqlalchemy import NullPool
+from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -16,6 +16,7 @@ from lethe_outbox.measuring import Figures, figures
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.operations import OutboxStatus, status
 from lethe_outbox.relay.lane import Lane
+from lethe_outbox.relay.session import options_of
 from lethe_outbox.relay.settings import RelaySettings
 
 _STATEMENT_MILLISECONDS: Final = 5000
@@ -127,6 +128,7 @@ class Sampler:
 
 def engine_for(dsn: str, application_name: str, statement_milliseconds: int) -> AsyncEngine:
     """Make an engine that opens a connection for each piece of work and keeps none."""
+    timeout = f"statement_timeout={statement_milliseconds}"
     return create_async_engine(
         dsn,
         poolclass=NullPool,
@@ -136,7 +138,7 @@ def engine_for(dsn: str, application_name: str, statement_milliseconds: int) -> 
             "connect_timeout": 5,
             # Behind a pooler in transaction mode nothing prepared is found again.
             "prepare_threshold": None,
-            "options": f"-c statement_timeout={statement_milliseconds} -c timezone=UTC",
+            "options": options_of(make_url(dsn), timeout, "timezone=UTC"),
         },
     )
 

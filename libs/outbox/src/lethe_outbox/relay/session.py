@@ -142,8 +142,19 @@ async def _is_pooled(connection: Connection) -> bool:
     return serving is None or serving[0] != connection.info.backend_pid
 
 
+def options_of(url: URL, *ours: str) -> str:
+    """Add settings of ours to those the URL has for the server; ours hold."""
+    asked = url.query.get("options", ())
+    return " ".join(
+        [*((asked,) if isinstance(asked, str) else asked), *(f"-c {one}" for one in ours)]
+    )
+
+
 def _arguments(url: URL, application_name: str) -> Mapping[str, Any]:
-    asked = url.translate_connect_args(username="user", database="dbname")
+    # As an engine does: several hosts, for one, are written in a way of SQLAlchemy's own.
+    dialect = url.set(drivername="postgresql+psycopg").get_dialect()()
+    _, asked = dialect.create_connect_args(url)
+    timeout = f"statement_timeout={_STATEMENT_SECONDS * 1000}"
     return {
         "connect_timeout": 5,
         # A peer that vanished without a word is noticed in half a minute, not in two hours.
@@ -151,9 +162,8 @@ def _arguments(url: URL, application_name: str) -> Mapping[str, Any]:
         "keepalives_interval": 5,
         "keepalives_count": 3,
         **asked,
-        **url.query,
         "application_name": application_name[:63],
-        "options": f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c timezone=UTC",
+        "options": options_of(url, timeout, "timezone=UTC"),
     }
 
 

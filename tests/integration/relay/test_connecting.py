@@ -1,0 +1,46 @@
+"""The relay's connections are what its URL says, as any engine's are."""
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_outbox.relay.sample import engine_for
+from lethe_outbox.relay.session import Session
+
+SHOW = (
+    "select current_setting('search_path'), current_setting('timezone'),"
+    " current_setting('statement_timeout')"
+)
+
+
+async def told(url: str) -> list[tuple[str, ...]]:
+    """Give the settings of a relay's session and of its engines."""
+    async with Session(url, "tested") as session:
+        row = await (await session.reader.execute(SHOW, prepare=False)).fetchone()
+    assert row is not None
+    async with engine_for(url, "tested", 5000).connect() as connection:
+        return [tuple(row), tuple((await connection.execute(text(SHOW))).one())]
+
+
+@pytest.mark.parametrize(
+    "options", ["-csearch_path=tenant1", ("-c search_path=tenant1", "-c timezone=Asia/Seoul")]
+)
+async def test_options_of_the_url_hold_beside_the_relays_own(
+    engine: AsyncEngine, database_url: str, options: str | tuple[str, ...]
+) -> None:
+    del engine
+    url = make_url(database_url).update_query_dict({"options": options})
+    assert await told(url.render_as_string(hide_password=False)) == [
+        ("tenant1", "UTC", "30s"),
+        ("tenant1", "UTC", "5s"),
+    ]
+
+
+async def test_of_several_hosts_one_that_is_there_is_taken(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    del engine
+    url = make_url(database_url)
+    hosts = ("127.0.0.1:1", f"{url.host}:{url.port}")
+    several = url.set(host=None, port=None).update_query_dict({"host": hosts})
+    assert len(await told(several.render_as_string(hide_password=False))) == 2
