@@ -295,3 +295,26 @@ async def test_who_is_told_to_stop_asks_no_broker_any_more(monkeypatch: pytest.M
         await poller._poll(consumer, stop)
     assert told.empty()
     assert not asked.is_set()
+
+
+async def test_a_broker_that_stumbles_now_and_then_is_waited_for_as_the_first_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it was away for since it was last well decides, not how often it ever was."""
+    consumer, stop = Silent(KafkaConnectionError()), asyncio.Event()
+    consumer.may_stop.set()
+    poller, _ = poller_of(consumer, monkeypatch, PollSettings())
+    pauses: list[float] = []
+
+    async def wait(stop: asyncio.Event, seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 4:
+            # From now on it is not there at all.
+            consumer.hangs.set()
+        if len(pauses) == 6:
+            stop.set()
+
+    monkeypatch.setattr(polling, "_wait", wait)
+    async with asyncio.timeout(3):
+        await poller.run(stop)
+    assert pauses == [0.2, 0.2, 0.2, 0.2, 0.4, 0.8]

@@ -183,6 +183,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         self._rebalances = 0
         self._heard = 0.0
         self._partitions = 0
+        self._failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Poll until `stop`; wait out whatever the broker does.
@@ -192,23 +193,21 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         Raises:
             OffsetsLostError: the group had no offset for a partition, or one outside the log.
         """
-        failures = 0
         self._metrics.offsets_lost.labels(group=self._group).set(0)
         while not stop.is_set():
             try:
                 await self._member(stop)
-                failures = 0
             except (NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
                 lost = self._lost(error)
                 # The process stays, not ready, so that the gauge is seen and somebody comes.
                 await stop.wait()
                 raise lost from error
             except _AWAY as error:
-                failures += 1
+                self._failures += 1
                 name = type(error).__name__
                 self._tell("away", name)
                 pause = min(
-                    self._settings.first_pause * 2.0 ** min(failures, 30),
+                    self._settings.first_pause * 2.0 ** min(self._failures, 30),
                     self._settings.longest_pause,
                 )
                 _log.warning(
@@ -352,6 +351,8 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
             self._metrics.lag.labels(group=self._group, topic=topic).set(records)
 
     def _tell(self, state: State, error_class: str) -> None:
+        if state == "ok":
+            self._failures = 0
         if self._on_state is not None:
             self._on_state(state, error_class)
 
