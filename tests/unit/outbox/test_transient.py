@@ -1,5 +1,9 @@
 """Which errors of a database are waited out, and which are a record's own."""
 
+import errno
+import socket
+import ssl
+
 import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -20,6 +24,11 @@ def of(state: str | None, kind: type[DBAPIError] = DBAPIError, *, lost: bool = F
     return kind("SELECT", None, Refused(state), connection_invalidated=lost)
 
 
+def os_error(name: str) -> OSError:
+    """As the system raises it: with the class that goes with its number."""
+    return OSError(getattr(errno, name), name)
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -32,6 +41,13 @@ def of(state: str | None, kind: type[DBAPIError] = DBAPIError, *, lost: bool = F
         PoolTimeoutError(),
         ConnectionResetError(),
         TimeoutError(),
+        ConnectionRefusedError(errno.ECONNREFUSED, ""),
+        socket.gaierror(socket.EAI_AGAIN, ""),
+        ssl.SSLError(1, ""),
+        OSError("Multiple exceptions: of several addresses"),
+        OSError(socket.EAI_AGAIN, "a client's own word for a name that is not resolved"),
+        *map(os_error, ("ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "ETIMEDOUT")),
+        *map(os_error, ("EMFILE", "ENFILE", "ENOSPC", "ENOMEM", "EIO")),
     ],
     ids=repr,
 )
@@ -47,6 +63,8 @@ def test_what_may_pass_is_waited_for(error: Exception) -> None:
         of("54000", OperationalError),
         of(None),
         ValueError(),
+        *map(os_error, ("ENOENT", "ENAMETOOLONG", "EACCES", "EISDIR", "ENOTDIR", "EEXIST")),
+        *map(os_error, ("EPERM", "EINVAL", "ELOOP")),
     ],
     ids=repr,
 )

@@ -4,12 +4,29 @@ Of a database's error its SQLSTATE decides where it carries one: SQLAlchemy's cl
 that shuts down with a value too long for an index, and drivers differ in which they raise.
 """
 
+import errno
+import socket
+import ssl
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-_ELSEWHERE: Final = (PoolTimeoutError, OSError, TimeoutError)
+_ELSEWHERE: Final = (
+    *(PoolTimeoutError, ConnectionError, TimeoutError),
+    *(socket.gaierror, socket.herror, ssl.SSLError),
+)
+_NUMBERS: Final = frozenset(
+    {
+        # The network,
+        *(errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EPIPE),
+        *(errno.EADDRNOTAVAIL, errno.ENOTCONN),
+        # and what this machine is short of.
+        *(errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.ENOBUFS),
+        *(errno.EAGAIN, errno.EIO),
+    }
+)
 _CLASSES: Final = frozenset(
     {
         "08",  # the connection broke
@@ -32,7 +49,9 @@ _STATES: Final = frozenset({"25006"})
 def is_transient(error: BaseException) -> bool:
     """Say whether what failed with `error` is worth trying again, however often."""
     if not isinstance(error, DBAPIError):
-        return isinstance(error, _ELSEWHERE)
+        return isinstance(error, _ELSEWHERE) or (
+            isinstance(error, OSError) and _is_of_the_machine(error.errno)
+        )
     if error.connection_invalidated:
         return True
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
@@ -40,3 +59,10 @@ def is_transient(error: BaseException) -> bool:
         # The driver's own word: it has no connection, or was used wrongly.
         return isinstance(error, OperationalError | InterfaceError)
     return state[:2] in _CLASSES or state in _STATES
+
+
+def _is_of_the_machine(number: int | None) -> bool:
+    """Tell such an error from those of a file's name, which a record may have brought."""
+    # None: asyncio reached none of several addresses. Below 0: a name was not resolved, and a
+    # client made an error of its own of that.
+    return number is None or number < 0 or number in _NUMBERS
