@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
+from lethe_outbox.kafka_clients import started, stopped
 from lethe_outbox.record import ConsumedHeaders
-from lethe_outbox.stopping import stopped
 
 HEADROOM_BYTES: Final = 64 * 1024
 _LONGEST_TEXT: Final = 256
@@ -177,7 +177,7 @@ class DeadLetterProducer:
                 max_request_size=self._max_request_bytes,
             )
             try:
-                await producer.start()
+                await started(producer)
             except BaseException:
                 # Cancelled, too, it leaves connections and tasks of its own.
                 await stopped(producer)

@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
 from lethe_outbox.errors import GroupAtWorkError, TopicMissingError
-from lethe_outbox.stopping import stopped
+from lethe_outbox.kafka_clients import started, stopped
 from lethe_outbox.topics import partition_counts, waiting_for_broker
 
 
@@ -38,7 +38,7 @@ async def _initialise(bootstrap: str, group: str, topics: Sequence[str]) -> int:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
     )
-    await consumer.start()
+    await started(consumer)
     missing: list[TopicPartition] = []
     try:
         consumer.assign(partitions)

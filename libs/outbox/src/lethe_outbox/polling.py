@@ -22,10 +22,10 @@ from aiokafka.errors import (
 
 from lethe_outbox.attending import Attendant
 from lethe_outbox.errors import ArgumentError, OffsetsLostError
+from lethe_outbox.kafka_clients import started, stopped
 from lethe_outbox.membership import commit_as_member
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.ranges import wrong_number
-from lethe_outbox.stopping import stopped
 from lethe_outbox.taking import Taker, share_of_partition
 from lethe_outbox.topics import partition_counts
 
@@ -233,7 +233,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         self._pauses.paused.clear()
         consumer.subscribe(self._topics, listener=self)
         try:
-            await self._attendant.done(consumer.start(), unless=stop)
+            await self._attendant.done(started(consumer), unless=stop)
             if stop.is_set():
                 return
             commit_as_member(consumer)

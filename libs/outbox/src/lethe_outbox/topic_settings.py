@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 
 from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 from lethe_outbox.errors import DeadLetterTopicError, RetentionError, TopicMissingError
+from lethe_outbox.kafka_clients import started
 
 _MAX_BYTES: Final = "max.message.bytes"
 _RETENTION: Final = "retention.ms"
@@ -95,7 +96,7 @@ async def topic_settings(
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
-        await admin.start()
+        await started(admin)
         answers = await admin.describe_configs(
             [
                 ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(names))

@@ -18,6 +18,7 @@ from tenacity.wait import wait_exponential
 
 from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 from lethe_outbox.errors import PartitionCountError, TopicMissingError
+from lethe_outbox.kafka_clients import started
 
 _NO_ERROR: Final = 0
 _MAX_BYTES: Final = "max.message.bytes"
@@ -151,7 +152,7 @@ async def partition_counts(bootstrap: str, topics: Iterable[str]) -> dict[str, i
     """Ask the brokers how many partitions each topic has; one that does not exist is left out."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
-        await admin.start()
+        await started(admin)
         described = await admin.describe_topics(list(topics))
     finally:
         await admin.close()
@@ -165,7 +166,7 @@ async def partition_counts(bootstrap: str, topics: Iterable[str]) -> dict[str, i
 async def _create(bootstrap: str, specs: list[TopicSpec]) -> tuple[str, ...]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
-        await admin.start()
+        await started(admin)
         answers = await asyncio.gather(*(_create_one(admin, spec) for spec in specs))
     finally:
         await admin.close()

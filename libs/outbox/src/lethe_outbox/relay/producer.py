@@ -29,6 +29,7 @@ from aiokafka.errors import (
 )
 
 from lethe_outbox.errors import LetheOutboxError
+from lethe_outbox.kafka_clients import started
 from lethe_outbox.relay.settings import RelaySettings
 
 REFUSALS: Final[dict[type[BaseException], str]] = {
@@ -319,7 +320,7 @@ class Producers:
         producer = Producer(kafka, self._settings)
         try:
             async with asyncio.timeout(self._settings.publish_seconds):
-                await kafka.start()
+                await started(kafka)
         except (KafkaError, OSError, TimeoutError) as error:
             self._failed(type(error).__name__)
             await producer.abort()
