@@ -9,8 +9,8 @@ import pytest
 from lethe_contracts.events import TypeTotals
 from lethe_sandbox.stack import S3Address
 from tests.faults.eraser.audit import Before, assert_erased_once, assert_traceable, look
-from tests.integration.eraser.test_shared_references import COUNTED
 from tests.integration.eraser.world import (
+    COUNTED,
     OTHER,
     World,
     make_catalog,

@@ -17,8 +17,11 @@ from lethe_eraser.execute.references import References
 from lethe_eraser.storage.look_ups import LOCKS, lock_objects
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import (
+    COUNTED,
+    COUNTED_INDEX,
     NOTHING,
     OTHER,
+    PICTURE,
     SUBJECT,
     Killed,
     World,
@@ -29,22 +32,12 @@ from tests.integration.eraser.world import (
 )
 
 OTHER_REF: Final = "1.07her"
-COUNTED: Final = {
-    'ownership: {owned_under: "uploads/{client_key}/"}': "ownership: if_unreferenced",
-    "features:\n": """look_ups:
-  options:
-    table: sketch_feature
-    expression: "(option ->> 'key')"
-features:
-""",
-}
-PICTURE: Final = "common/picture.png"
 
 
 @pytest.fixture
 async def counted(world: World, tmp_path: Path) -> World:
     """The world, in which an input goes with the last reference to it."""
-    await world.write("create index on sketch_feature ((option ->> 'key'))")
+    await world.write(COUNTED_INDEX)
     world.catalog = make_catalog(tmp_path, world.buckets, COUNTED)
     world.put("uploads", PICTURE)
     return world

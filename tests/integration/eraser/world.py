@@ -128,6 +128,23 @@ features:
 """
 
 
+COUNTED: Final = {
+    'ownership: {owned_under: "uploads/{client_key}/"}': "ownership: if_unreferenced",
+    "features:\n": """look_ups:
+  options:
+    table: sketch_feature
+    expression: "(option ->> 'key')"
+features:
+""",
+}
+"""Changes of the catalog by which an input goes with the last reference to it."""
+
+COUNTED_INDEX: Final = "create index on sketch_feature ((option ->> 'key'))"
+"""What serves its look-up."""
+
+PICTURE: Final = "common/picture.png"
+"""Such an input."""
+
 CONTROL_FRESH: Final = timedelta(minutes=2)
 
 

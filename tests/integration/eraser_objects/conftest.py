@@ -1,13 +1,12 @@
 """The eraser's world with buckets of other kinds."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lethe_eraser.catalog import load
 from lethe_eraser.fence import Fence
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.invalidations import Invalidations
@@ -16,7 +15,7 @@ from lethe_eraser.verify import Invalidator
 from lethe_outbox import Outbox
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.conftest import database_template, world
-from tests.integration.eraser.world import CATALOG, CONTROL_FRESH, Eraser, World, open_store
+from tests.integration.eraser.world import CONTROL_FRESH, Eraser, World, make_catalog, open_store
 from tests.support.edges import Edges
 
 __all__ = ["database_template", "world"]
@@ -26,19 +25,18 @@ MakeWorld = Callable[..., Awaitable[World]]
 
 @pytest.fixture
 async def with_catalog(world: World, s3: S3Address, tmp_path: Path) -> AsyncIterator[MakeWorld]:
-    """Change the catalog: `await with_catalog(("text of it", "other text"), results="bucket")`."""
+    """Change the catalog: `await with_catalog(("text of it", "other text"), results="bucket")`.
+
+    In these texts `{results}` is a bucket; those of `plain` are taken as they are.
+    """
     async with AsyncExitStack() as stack:
 
-        async def make(*changes: tuple[str, str], **buckets: str) -> World:
+        async def make(
+            *changes: tuple[str, str], plain: Mapping[str, str] | None = None, **buckets: str
+        ) -> World:
             named = {**world.buckets, **buckets}
-            text = CATALOG.format(**named)
-            for good, other in changes:
-                old = good.format(**named)
-                assert old in text, old
-                text = text.replace(old, other.format(**named))
-            path = tmp_path / "changed.yaml"
-            path.write_text(text)
-            catalog = load(path)
+            changed = {good.format(**named): other.format(**named) for good, other in changes}
+            catalog = make_catalog(tmp_path, named, changed | dict(plain or {}))
             store = await stack.enter_async_context(open_store(s3, catalog))
             return replace(world, catalog=catalog, store=store, buckets=named)
 

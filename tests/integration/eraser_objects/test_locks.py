@@ -1,7 +1,7 @@
 """What becomes of a person whose objects are locked; on versitygw: moto tells no retention."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
@@ -11,7 +11,16 @@ from lethe_eraser.storage import operations
 from lethe_eraser.storage.events import Announcer
 from lethe_outbox import Outbox
 from lethe_sandbox.stack import S3Address
-from tests.integration.eraser.world import SUBJECT, Eraser, World, put_in, to_the_end
+from tests.integration.eraser.world import (
+    COUNTED,
+    COUNTED_INDEX,
+    PICTURE,
+    SUBJECT,
+    Eraser,
+    World,
+    put_in,
+    to_the_end,
+)
 from tests.integration.eraser_objects.conftest import MakeWorld
 from tests.support.factories import BucketFactory
 
@@ -63,26 +72,11 @@ async def test_a_legal_hold_has_no_date(with_catalog: MakeWorld, bucket: BucketF
     assert (event.reasons, event.locked_until) == ({BlockReason.OBJECT_LOCKED: 1}, None)
 
 
-COUNTED: Final = (
-    ('ownership: {{owned_under: "uploads/{{client_key}}/"}}', "ownership: if_unreferenced"),
-    (
-        "features:\n",
-        """look_ups:
-  options:
-    table: sketch_feature
-    expression: "(option ->> 'key')"
-features:
-""",
-    ),
-)
-PICTURE: Final = "common/picture.png"
-
-
 @pytest.fixture
 async def held(with_catalog: MakeWorld, bucket: BucketFactory) -> World:
     """A world with a picture under a legal hold that goes with the last reference to it."""
-    world = await with_catalog(*COUNTED, uploads=bucket(locked=True))
-    await world.write("create index on sketch_feature ((option ->> 'key'))")
+    world = await with_catalog(plain=COUNTED, uploads=bucket(locked=True))
+    await world.write(COUNTED_INDEX)
     world.put("uploads", PICTURE)
     hold(world, "ON")
     option = {"bucket": world.buckets["uploads"], "key": PICTURE}

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final, Protocol
 
 PATIENCE_SECONDS: Final = 5.0
-
+"""How long a stop may take."""
 
 _STARTING_SECONDS: Final = 1.0
 """How long a start that nobody wants any more may go on; a broker that answers needs less."""

@@ -1,9 +1,8 @@
 """Every setting of the eraser: `LETHE_ERASER_<NAME>`."""
 
-import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -18,24 +17,10 @@ from pydantic_settings import SettingsConfigDict
 from lethe_contracts.errors import KeyRingError
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.topics import RETENTION_DAYS
+from lethe_eraser.endpoints import REGION, Endpoint
 from lethe_eraser.pace import ROWS_PER_SECOND
 from lethe_eraser.window import ALWAYS, Window
 from lethe_runtime.settings import DatabaseUrl, RedisUrl, ServiceSettings
-
-REGION: Final = r"^[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
-"""What boto takes for a region; anything else ends it amid the first call."""
-
-_ENDPOINT: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?/?")
-
-
-def _endpoint(url: str) -> str:
-    if _ENDPOINT.fullmatch(url) is None:
-        raise ValueError("write http://host:port or https://host")
-    return url
-
-
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
-"""Where a server other than AWS's answers; boto ends amid the first call on what is no URL."""
 
 
 def _key_ring(text: SecretStr) -> SecretStr:

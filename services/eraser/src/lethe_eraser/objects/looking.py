@@ -206,7 +206,11 @@ class Looking:
             if answer.get("ContentLength", 0) > limit_bytes:
                 body.close()
                 raise ObjectTooLargeError("the object is larger than it may be")
-            return _Opened(body, body.read(CHUNK_BYTES), body.read(CHUNK_BYTES))
+            try:
+                return _Opened(body, body.read(CHUNK_BYTES), body.read(CHUNK_BYTES))
+            except Exception:
+                body.close()
+                raise
 
         return self._calls.call_for(ref.bucket, ref.key, get)
 
