@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from lethe_eraser.endpoints import REGION
+from lethe_eraser.settings import REGION
 
 OWNERSHIP_HELP = (
     "write `ownership: owned` (made for this person) or "

@@ -1,8 +1,9 @@
 """Every setting of the eraser: `LETHE_ERASER_<NAME>`."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import (
     AfterValidator,
@@ -17,10 +18,24 @@ from pydantic_settings import SettingsConfigDict
 from lethe_contracts.errors import KeyRingError
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.topics import RETENTION_DAYS
-from lethe_eraser.endpoints import REGION, Endpoint
 from lethe_eraser.pace import ROWS_PER_SECOND
 from lethe_eraser.window import ALWAYS, Window
 from lethe_runtime.settings import DatabaseUrl, RedisUrl, ServiceSettings
+
+REGION: Final = r"^[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
+"""What a region may be called; boto ends amid the first call on anything else."""
+
+_ENDPOINT: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?/?")
+
+
+def _endpoint(text: str) -> str:
+    if _ENDPOINT.fullmatch(text) is None:
+        raise ValueError("write http://host:port or https://host")
+    return text
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+"""Where another S3 or CDN than AWS's answers, as boto takes it."""
 
 
 def _key_ring(text: SecretStr) -> SecretStr:
