@@ -101,6 +101,20 @@ async def test_what_the_relay_was_refused_is_brought_back_by_its_outbox_and_clos
     assert [each["decided_by"] for each in shown["decisions"]] == ["lethe-reporting"]
 
 
+async def test_a_row_that_is_no_number_an_id_can_be_is_left_for_the_operator_to_fill_in(
+    service: Service,
+) -> None:
+    relay = ("error-refused-by", b"relay-intake")
+    for row in (b"9" * 5_000, b"-1", b""):
+        await bury(service, Story().asked(), relay, ("origin-row", row))
+    code, refused = await said(service, "replay", "--all")
+    assert (code, {each["outcome"] for each in refused}) == (1, {"in_outbox"})
+    command = "lethe outbox requeue --outbox intake --id ID"
+    assert {each["bring_back"] for each in refused} == {command}
+    assert (await lethe(service, "list")).stdout.count(f"bring it back: {command}") == len(refused)
+    assert (await said(service, "show", str(refused[0]["id"])))[0] == 0
+
+
 async def test_one_that_dies_again_is_open_again_under_another_id(service: Service) -> None:
     record = encode(Story().asked())
     broken = [(name, value) for name, value in record.headers if name != "ce_type"]
