@@ -1,11 +1,13 @@
 """A consumer runner under test: its topics, its group, and a handler that leaves rows behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox import (
@@ -101,3 +103,16 @@ async def dead_letter_topic_for(kafka: str, name: str) -> None:
 def key_of(partition: int) -> bytes:
     """A key that belongs to one of two partitions."""
     return next(f"k{n}".encode() for n in range(1000) if bucket_of(f"k{n}") % 2 == partition)
+
+
+Spoil = Callable[[AsyncConnection], Awaitable[None]]
+"""What makes a transaction one that keeps nothing."""
+
+
+async def swallowed(connection: AsyncConnection) -> None:
+    with contextlib.suppress(DBAPIError):
+        await connection.execute(text("SELECT 1/0"))
+
+
+async def ended_by_hand(connection: AsyncConnection) -> None:
+    await connection.execute(text("ROLLBACK"))

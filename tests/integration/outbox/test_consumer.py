@@ -1,15 +1,14 @@
 """The consumer runner on real servers: each event's effect once, whatever goes wrong."""
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -26,11 +25,14 @@ from tests.integration.outbox.conftest import Publish, ReadAll
 from tests.integration.outbox.consuming import (
     SETTINGS,
     Harness,
+    Spoil,
     dead_letter_topic_for,
     effects,
+    ended_by_hand,
     key_of,
     note,
     running,
+    swallowed,
 )
 from tests.support.factories import TopicFactory
 from tests.support.runbooks import looked_for
@@ -212,9 +214,6 @@ async def test_a_group_at_work_is_given_no_offset(
     assert await initialise_group(kafka, harness.group, [another]) == 1
 
 
-Spoil = Callable[[AsyncConnection], Awaitable[None]]
-
-
 async def one_is_spoilt(
     harness: Harness, publish: Publish, read_all: ReadAll, spoil: Spoil
 ) -> bytes:
@@ -233,15 +232,6 @@ async def one_is_spoilt(
     (dead,) = await read_all(dead_letter_topic(harness.topic))
     assert dead.value == b"spoilt"
     return bytes(dict(dead.headers)["error-class"])
-
-
-async def swallowed(connection: AsyncConnection) -> None:
-    with contextlib.suppress(DBAPIError):
-        await connection.execute(text("SELECT 1/0"))
-
-
-async def ended_by_hand(connection: AsyncConnection) -> None:
-    await connection.execute(text("ROLLBACK"))
 
 
 @pytest.mark.parametrize(

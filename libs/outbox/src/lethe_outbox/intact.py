@@ -9,11 +9,17 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+_WRITE: Final = text("SELECT pg_current_xact_id()")
 _WRITES: Final = text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
 
 
+async def write(connection: AsyncConnection) -> None:
+    """Make the transaction one that `has_written`, before somebody else's code works in it."""
+    await connection.execute(_WRITE)
+
+
 async def has_written(connection: AsyncConnection) -> bool:
-    """Say whether the transaction has written anything so far.
+    """Say whether the transaction has written anything so far; not, if another took its place.
 
     Raises:
         DBAPIError: a statement in it failed, so it can only be rolled back.

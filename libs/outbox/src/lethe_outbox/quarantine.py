@@ -21,7 +21,8 @@ from lethe_outbox.dead_letter_topic import (
     dead_letter_topic,
     original_headers,
 )
-from lethe_outbox.intact import has_written
+from lethe_outbox.errors import TransactionError
+from lethe_outbox.intact import has_written, write
 from lethe_outbox.record import event_id_of
 
 _log: Final = logging.getLogger(__name__)
@@ -150,9 +151,11 @@ class Quarantine:
             reason=reason,
         )
         async with self.engine.begin() as connection:
+            await write(connection)
             await self.on_dead_letter(connection, dead)
             # What it caught of the database's errors would leave nothing of what it wrote.
-            await has_written(connection)
+            if not await has_written(connection):
+                raise TransactionError("on_dead_letter ended the transaction it was given")
 
 
 def _place(consumed: Any) -> tuple[str, int, int]:
