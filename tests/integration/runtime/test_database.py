@@ -51,7 +51,7 @@ async def test_a_database_is_brought_to_the_head_once(database_url: str, migrati
     engine = create_engine(database_url, application_name="test")
     async with disposing(engine):
         probe = DatabaseProbe(engine, migrations, "alembic_version_sample")
-        with pytest.raises(NotMigratedError):
+        with pytest.raises(NotMigratedError, match="is at nothing, this program needs 0001"):
             await probe.ask()
 
         assert database.migrate(database_url, migrations, "alembic_version_sample") == "0001"
@@ -64,6 +64,21 @@ async def test_a_database_is_brought_to_the_head_once(database_url: str, migrati
             assert (await connection.execute(text("show timezone"))).scalar_one() == "UTC"
             named = await connection.execute(text("show application_name"))
             assert named.scalar_one() == "test"
+
+
+async def test_a_program_waits_for_the_migration_it_needs(
+    database_url: str, migrations: Path
+) -> None:
+    database.migrate(database_url, migrations, "alembic_version_sample")
+    later = BROKEN.replace('op.execute("select no_such_column")', "")
+    (migrations / "versions" / "0002_more.py").write_text(later)
+    engine = create_engine(database_url, application_name="test")
+    async with disposing(engine):
+        probe = DatabaseProbe(engine, migrations, "alembic_version_sample")
+        with pytest.raises(NotMigratedError, match="is at 0001, this program needs 0002"):
+            await probe.ask()
+        assert database.migrate(database_url, migrations, "alembic_version_sample") == "0002"
+        await probe.ask()
 
 
 async def test_migrations_at_the_same_time_take_turns(database_url: str, migrations: Path) -> None:

@@ -7,9 +7,6 @@ import io
 from collections.abc import Collection
 from typing import Final
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-
 from lethe_outbox.migrations import PARTS
 from lethe_outbox.schema import DEFAULT_SCHEMA
 
@@ -25,6 +22,9 @@ def schema_sql(schema: str | None = DEFAULT_SCHEMA, parts: Collection[str] = ALL
         schema: where the tables go; None for the search path.
         parts: of `ALL_PARTS`.
     """
+    from alembic.migration import MigrationContext  # noqa: PLC0415 - of no use to who appends
+    from alembic.operations import Operations  # noqa: PLC0415 - likewise
+
     script = io.StringIO()
     context = MigrationContext.configure(
         dialect_name="postgresql",
