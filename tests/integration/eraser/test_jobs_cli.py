@@ -67,7 +67,10 @@ async def test_jobs_lists_what_owes_something_the_earliest_deadline_first(world:
     assert [one["state"] for one in listed] == ["accepted"] * 3
     assert [one["deadline"] for one in listed] == sorted(one["deadline"] for one in listed)
     assert await document("jobs", "--overdue") == listed[:1]
-    assert await document("jobs", "--most", "2") == listed[:2]
+    assert await document("jobs", "--limit", "2") == listed[:2]
+    more = "there are more; --limit shows them\n"
+    assert (await lethe_eraser("jobs", "--limit", "2")).stderr == more
+    assert (await lethe_eraser("jobs", "--limit", "3")).stderr == ""
     assert await document("jobs", "--state", "verified") == []
     shown = (await lethe_eraser("jobs")).stdout
     assert all(one["job_id"] in shown for one in listed)

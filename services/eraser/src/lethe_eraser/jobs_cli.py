@@ -55,22 +55,25 @@ def jobs(
         typer.Option("--state", help="Only these; repeat it. Default: all that owe something."),
     ] = None,
     overdue: Annotated[bool, typer.Option(help="Only jobs past their deadline.")] = False,
-    most: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
     as_json: Json = False,
 ) -> None:
     """List jobs, the earliest deadline first."""
 
     async def ask(connection: AsyncConnection) -> list[Job]:
         return await operations.listed(
-            connection, states or _NEEDS_LOOKING_AT, overdue=overdue, most=most
+            connection, states or _NEEDS_LOOKING_AT, overdue=overdue, most=limit + 1
         )
 
-    found = _ask(ask)
+    asked = _ask(ask)
+    found = asked[:limit]
     if as_json:
         typer.echo(json.dumps([_document(job) for job in found], indent=2))
     else:
         console = Console()
         console.print(_table(found, console.width) if found else "no such jobs")
+    if len(asked) > limit:
+        typer.echo("there are more; --limit shows them", err=True)
 
 
 def show(job_id: Id, *, as_json: Json = False) -> None:
