@@ -133,7 +133,7 @@ async def intake(intake_url: str, log: io.StringIO) -> AsyncIterator[Intake]:
         registry=registry,
         body_limit_bytes=BODY_LIMIT,
     )
-    server = HttpServer(app, "127.0.0.1", 0)
+    server = HttpServer(app, "127.0.0.1", 0, drain_seconds=20)
     stop = asyncio.Event()
     serving = asyncio.create_task(server.run(stop))
     await server.listening.wait()

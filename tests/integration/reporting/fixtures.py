@@ -90,7 +90,7 @@ async def api(reporting_url: str, log: io.StringIO) -> AsyncIterator[Api]:
         readiness=Readiness([]),
         registry=CollectorRegistry(),
     )
-    server = HttpServer(app, "127.0.0.1", 0)
+    server = HttpServer(app, "127.0.0.1", 0, drain_seconds=20)
     stop = asyncio.Event()
     serving = asyncio.create_task(server.run(stop))
     await server.listening.wait()

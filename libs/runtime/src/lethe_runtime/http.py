@@ -25,6 +25,8 @@ from lethe_runtime.health import Dependency, Readiness
 from lethe_runtime.problems import FieldError, Problem
 
 JSON: Final = "application/json"
+_CUT_OFF_SECONDS: Final = 2.0
+"""How long before the end of a drain slow clients are cut off, for their requests to end."""
 
 _log = structlog.get_logger(__name__)
 _M = TypeVar("_M", bound=BaseModel)
@@ -183,6 +185,18 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    def disconnect(self) -> int:
+        """Drop every connection, and say how many; their requests see that the client is gone."""
+        connections = list(self.server_state.connections)
+        for connection in connections:
+            connection.transport.abort()
+        return len(connections)
+
+    def cancel(self) -> None:
+        """Cancel every request that goes on all the same."""
+        for task in self.server_state.tasks:
+            task.cancel()
+
 
 class HttpServer:
     """Serves an application on `host:port`; port 0 takes a free one, then told by `port`.
@@ -191,10 +205,11 @@ class HttpServer:
         app: the ASGI application.
         host: address to listen on.
         port: port to listen on.
-        drain_seconds: how long requests may take to finish at the end.
+        drain_seconds: within which it ends once it is told to: requests may finish, and what is
+            left a little before (two seconds, at most half of it) is cut off.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, *, drain_seconds: float = 10) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, *, drain_seconds: float) -> None:
         self._app = app
         self._host = host
         self._drain_seconds = drain_seconds
@@ -202,7 +217,7 @@ class HttpServer:
         self.listening = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop`, then finish what was begun.
+        """Serve until `stop`, then finish what was begun, as far as its clients keep up.
 
         Raises:
             ListenError: the address cannot be listened on.
@@ -214,7 +229,6 @@ class HttpServer:
             access_log=False,
             lifespan="off",
             server_header=False,
-            timeout_graceful_shutdown=max(1, int(self._drain_seconds)),
         )
         server = _Server(config)
         _log.info("listening", host=self._host, port=self.port)
@@ -225,9 +239,20 @@ class HttpServer:
             try:
                 await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 server.should_exit = True
-                await serving
+                await self._drain(server, serving)
             finally:
                 stopping.cancel()
+                serving.cancel()
+
+    async def _drain(self, server: _Server, serving: asyncio.Task[None]) -> None:
+        left = min(_CUT_OFF_SECONDS, self._drain_seconds / 2)
+        await asyncio.wait({serving}, timeout=self._drain_seconds - left)
+        if not serving.done():
+            _log.warning("clients cut off", connections=server.disconnect())
+            # A request whose client is gone ends by itself, unless it waits for something else.
+            await asyncio.wait({serving}, timeout=left / 2)
+            server.cancel()
+        await serving
 
     def _listen(self) -> socket.socket:
         try:

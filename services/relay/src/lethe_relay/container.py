@@ -86,5 +86,9 @@ class RelayContainer(containers.DeclarativeContainer):
     )
     app = providers.Singleton(ops_app, "relay", readiness, registry)
     server = providers.Singleton(
-        HttpServer, app, settings.provided.http_host, settings.provided.http_port
+        HttpServer,
+        app,
+        settings.provided.http_host,
+        settings.provided.http_port,
+        drain_seconds=settings.provided.drain_seconds,
     )
