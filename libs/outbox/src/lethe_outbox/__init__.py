@@ -8,6 +8,7 @@ from lethe_outbox.deciding import Fate, ReplayOptions, discard, replay
 from lethe_outbox.errors import (
     ApprovalError,
     ArgumentError,
+    BrokerAwayError,
     ConnectionKindError,
     DatabaseReplacedError,
     DeadLetterTopicError,
@@ -61,6 +62,7 @@ __all__ = [
     "Approval",
     "ApprovalError",
     "ArgumentError",
+    "BrokerAwayError",
     "ConnectionKindError",
     "ConsumerMetrics",
     "ConsumerRunner",

@@ -41,6 +41,10 @@ class ArgumentError(LetheOutboxError, ValueError):
     """An argument or setting is outside its range."""
 
 
+class BrokerAwayError(LetheOutboxError):
+    """The brokers do not answer, or refuse what was asked; a migration gave up."""
+
+
 class PartitionCountError(LetheOutboxError):
     """A topic has another number of partitions than agreed, or is missing."""
 

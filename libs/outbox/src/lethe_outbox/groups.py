@@ -7,7 +7,7 @@ from aiokafka.errors import CommitFailedError
 
 from lethe_outbox.errors import GroupAtWorkError, TopicMissingError
 from lethe_outbox.kafka_clients import started, stopped
-from lethe_outbox.topics import partition_counts, waiting_for_broker
+from lethe_outbox.topics import partition_counts, refusals_in_words, waiting_for_broker
 
 
 async def initialise_group(
@@ -20,12 +20,13 @@ async def initialise_group(
     Raises:
         TopicMissingError: a topic does not exist.
         GroupAtWorkError: the group lacks an offset and has members.
-        KafkaError: the broker did not answer for `give_up_seconds`.
+        BrokerAwayError: the broker did not answer for `give_up_seconds`, or refused.
     """
     initialised = 0
-    async for attempt in waiting_for_broker(give_up_seconds):
-        with attempt:
-            initialised = await _initialise(bootstrap, group, topics)
+    with refusals_in_words():
+        async for attempt in waiting_for_broker(give_up_seconds):
+            with attempt:
+                initialised = await _initialise(bootstrap, group, topics)
     return initialised
 
 

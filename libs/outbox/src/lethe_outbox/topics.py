@@ -1,7 +1,8 @@
 """Creating topics as agreed, and refusing to work with others."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -17,7 +18,7 @@ from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_exponential
 
 from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
-from lethe_outbox.errors import PartitionCountError, TopicMissingError
+from lethe_outbox.errors import BrokerAwayError, PartitionCountError, TopicMissingError
 from lethe_outbox.kafka_clients import started
 
 _NO_ERROR: Final = 0
@@ -63,21 +64,22 @@ async def ensure_topics(
 
     Raises:
         PartitionCountError: a topic exists with another number of partitions.
-        KafkaError: the broker did not answer for `give_up_seconds`, or refused.
+        BrokerAwayError: the broker did not answer for `give_up_seconds`, or refused.
     """
     wanted = list(specs)
     retrying = waiting_for_broker(give_up_seconds)
     created: tuple[str, ...] = ()
-    async for attempt in retrying:
-        with attempt:
-            created = await _create(bootstrap, wanted)
-    new = {spec.name: spec.partitions for spec in wanted if spec.name in created}
-    async for attempt in retrying:
-        with attempt:
-            await _wait_until_known(bootstrap, new)
-    existing = {spec.name: spec.partitions for spec in wanted if spec.name not in created}
-    if existing:
-        await check_partitions(bootstrap, existing)
+    with refusals_in_words():
+        async for attempt in retrying:
+            with attempt:
+                created = await _create(bootstrap, wanted)
+        new = {spec.name: spec.partitions for spec in wanted if spec.name in created}
+        async for attempt in retrying:
+            with attempt:
+                await _wait_until_known(bootstrap, new)
+        existing = {spec.name: spec.partitions for spec in wanted if spec.name not in created}
+        if existing:
+            await check_partitions(bootstrap, existing)
     return created
 
 
@@ -98,6 +100,21 @@ def waiting_for_broker(give_up_seconds: float) -> AsyncRetrying:
         wait=wait_exponential(multiplier=0.25, max=10),
         reraise=True,
     )
+
+
+@contextmanager
+def refusals_in_words() -> Iterator[None]:
+    """Turn what is raised when the brokers are away, or refuse, into a BrokerAwayError."""
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        name = type(error).__name__
+        raise BrokerAwayError(
+            f"Kafka does not answer ({name}), waited for in vain: is it running? Look at the "
+            "bootstrap servers of the settings too"
+            if _is_passing(error)
+            else f"Kafka refuses what was asked of it ({name}): mend that, then say the same again"
+        ) from error
 
 
 def _is_passing(error: BaseException) -> bool:

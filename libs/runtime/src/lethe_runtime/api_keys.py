@@ -8,7 +8,8 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -21,7 +22,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_runtime import storage
-from lethe_runtime.database import connected
+from lethe_runtime.database import connected, in_words
 from lethe_runtime.errors import LetheRuntimeError
 from lethe_runtime.problems import Problem
 
@@ -112,6 +113,12 @@ def keys_app(database_url: Callable[[], SecretStr], scopes: Sequence[str]) -> ty
     """
     app = typer.Typer(help="API keys of teams.", no_args_is_help=True)
 
+    @contextmanager
+    def opened() -> Iterator[Connection]:
+        lacks = "the database has no API keys of this version; lethe migrate lays their table"
+        with in_words("the database", lacks), connected(database_url(), "lethe-keys") as connection:
+            yield connection
+
     @app.command()
     def create(
         team: Annotated[str, typer.Option(help="Whose key it is.")],
@@ -123,7 +130,7 @@ def keys_app(database_url: Callable[[], SecretStr], scopes: Sequence[str]) -> ty
             raise KeyCommandError(
                 f"no such scope: {', '.join(unknown)}; there are {', '.join(scopes)}"
             )
-        with connected(database_url(), "lethe-keys") as connection:
+        with opened() as connection:
             key = create_key(connection, team, scope)
         typer.echo(key)
         typer.echo("Keep it now: it cannot be shown again.", err=True)
@@ -131,7 +138,7 @@ def keys_app(database_url: Callable[[], SecretStr], scopes: Sequence[str]) -> ty
     @app.command("list")
     def list_keys() -> None:
         """List keys by id, with their team, scopes and dates."""
-        with connected(database_url(), "lethe-keys") as connection:
+        with opened() as connection:
             keys = storage.everything(connection)
         for key in keys:
             state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "active"
@@ -141,7 +148,7 @@ def keys_app(database_url: Callable[[], SecretStr], scopes: Sequence[str]) -> ty
     @app.command()
     def revoke(key_id: Annotated[str, typer.Argument(help="The id, as `list` shows it.")]) -> None:
         """Revoke a key for good, at once."""
-        with connected(database_url(), "lethe-keys") as connection:
+        with opened() as connection:
             revoked = storage.revoke(connection, key_id)
         if not revoked:
             raise KeyCommandError("there is no such key that is still active")

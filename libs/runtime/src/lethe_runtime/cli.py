@@ -29,6 +29,10 @@ class UnknownMemberError(LetheRuntimeError):
     """No installed member has this name."""
 
 
+class MigrationError(LetheRuntimeError):
+    """A member could not be migrated; the message names it, and what to do."""
+
+
 class _Groups(TyperGroup):
     """The built-in commands and everything installed, loaded when asked for."""
 
@@ -102,7 +106,14 @@ def migrate(
         raise UnknownMemberError(f"there is no {only} to migrate; there are {', '.join(names)}")
     for name, point in zip(names, points, strict=True):
         if only in (None, name):
-            done = point.load()()
+            try:
+                done = point.load()()
+            except SettingsError:
+                raise
+            except Exception as error:
+                if not is_ours(error):
+                    raise
+                raise MigrationError(f"{name} is not migrated: {error}") from error
             typer.echo(f"{name}: {done or 'up to date'}")
 
 

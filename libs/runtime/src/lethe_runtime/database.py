@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from psycopg.errors import InsufficientPrivilege
 from pydantic import SecretStr
 from sqlalchemy import Column, Connection, MetaData, NullPool, String, Table, inspect, select, text
 from sqlalchemy import create_engine as create_sync_engine
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type
@@ -51,7 +58,7 @@ class NotMigratedError(LetheRuntimeError):
 
 
 class DatabaseAwayError(LetheRuntimeError):
-    """The database does not answer, or lets nobody in; a command gave up waiting for it."""
+    """The database does not answer, lets nobody in, or gives no right; a command gave it up."""
 
 
 def create_engine(
@@ -145,10 +152,38 @@ def migrate(
     the revision reached.
 
     Raises:
-        DatabaseAwayError: the database did not answer for `give_up_seconds`.
+        DatabaseAwayError: the database did not answer for `give_up_seconds`, went away meanwhile,
+            or does not let its role do this.
     """
-    with connected(url, "lethe-migrate", give_up_seconds=give_up_seconds) as connection:
-        return _upgrade(connection, migrations, version_table)
+    try:
+        with connected(url, "lethe-migrate", give_up_seconds=give_up_seconds) as connection:
+            return _upgrade(connection, migrations, version_table)
+    except DBAPIError as error:
+        if not (isinstance(error, TRANSIENT) or _lacks_rights(error)):
+            raise
+        raise DatabaseAwayError(f"the database {why_away(error)}; it is safe to repeat") from error
+
+
+@contextmanager
+def in_words(database: str, lacks: str) -> Iterator[None]:
+    """Turn what a command's statements raise where the database is not as needed into a sentence.
+
+    Args:
+        database: what it is called at the beginning of that sentence.
+        lacks: the sentence for one without the tables of this program.
+
+    Raises:
+        DatabaseAwayError: it is away, or does not let the role do this.
+        NotMigratedError: it lacks tables or columns.
+    """
+    try:
+        yield
+    except TRANSIENT as error:
+        raise DatabaseAwayError(f"{database} {why_away(error)}") from None
+    except ProgrammingError as error:
+        if _lacks_rights(error):
+            raise DatabaseAwayError(f"{database} {why_away(error)}") from None
+        raise NotMigratedError(lacks) from None
 
 
 @contextmanager
@@ -182,6 +217,10 @@ def connected(
         ) from None
     with connection, connection.begin():
         yield connection
+
+
+def _lacks_rights(error: DBAPIError) -> bool:
+    return isinstance(error.orig, InsufficientPrivilege)
 
 
 def _tell(state: RetryCallState) -> None:

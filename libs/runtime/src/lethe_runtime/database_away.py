@@ -43,6 +43,11 @@ _NO_DATABASE: Final = Away(
     "3D000", "is not there, though its server answers: look at the name at the end of the URL"
 )
 _NO_CONNECT: Final = Away("42501", "does not let this role connect: grant it CONNECT")
+_NO_RIGHT: Final = Away(
+    "42501",
+    "does not give this role the right to that: grant it CREATE on the database to migrate it, and "
+    "USAGE on schema lethe with all rights on its tables to work with it",
+)
 _FULL: Final = Away(
     "53300", "has no connection left: end some, or raise max_connections (or the pooler's limit)"
 )
@@ -65,7 +70,7 @@ _BY_STATE: Final = {
     "28P01": _ACCESS,
     "28000": _NOT_ALLOWED,
     "3D000": _NO_DATABASE,
-    "42501": _NO_CONNECT,
+    "42501": _NO_RIGHT,
     "53300": _FULL,
     "53100": _NO_SPACE,
     "57P01": _STOPPED,

@@ -10,7 +10,6 @@ import typer
 from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.domain import UNFINISHED, Job, JobState
@@ -20,14 +19,7 @@ from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.operations import Answer, Refused, Standing
 from lethe_eraser.storage.tables import SCHEMA
 from lethe_outbox import Outbox
-from lethe_runtime.database import (
-    TRANSIENT,
-    DatabaseAwayError,
-    NotMigratedError,
-    create_engine,
-    disposing,
-)
-from lethe_runtime.database_away import why_away
+from lethe_runtime.database import create_engine, disposing, in_words
 from lethe_runtime.settings import load
 
 _T = TypeVar("_T")
@@ -188,18 +180,13 @@ def _ask(question: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
 
     async def asked() -> _T:
         engine = create_engine(url, application_name="lethe-eraser-cli", pool_size=1)
-        async with disposing(engine):
-            try:
-                async with engine.begin() as connection:
-                    return await question(connection)
-            except TRANSIENT as error:
-                raise DatabaseAwayError(f"the database {why_away(error)}") from None
-            except ProgrammingError:
-                raise NotMigratedError(
-                    "the database has no jobs of this version; lethe migrate lays them"
-                ) from None
+        async with disposing(engine), engine.begin() as connection:
+            return await question(connection)
 
-    return asyncio.run(asked())
+    with in_words(
+        "the database", "the database has no jobs of this version; lethe migrate lays them"
+    ):
+        return asyncio.run(asked())
 
 
 def _tell(answer: Answer, changed: str, unchanged: str) -> None:

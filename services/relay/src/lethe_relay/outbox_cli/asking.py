@@ -12,12 +12,10 @@ import typer
 from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_relay.settings import RelaySettings
-from lethe_runtime.database import TRANSIENT, DatabaseAwayError, NotMigratedError, create_engine
-from lethe_runtime.database_away import why_away
+from lethe_runtime.database import create_engine, disposing, in_words
 from lethe_runtime.settings import load
 
 _STATEMENT_SECONDS: Final = 600
@@ -64,7 +62,7 @@ def ask(name: Name, question: Callable[[AsyncEngine], Awaitable[_T]]) -> _T:
     """Put a question to the database of an outbox.
 
     Raises:
-        DatabaseAwayError: it does not answer.
+        DatabaseAwayError: it does not answer, or does not let the role do this.
         NotMigratedError: it has no outbox, or an older one.
     """
     url = _url(settings(), name)
@@ -76,18 +74,13 @@ def ask(name: Name, question: Callable[[AsyncEngine], Awaitable[_T]]) -> _T:
             pool_size=1,
             statement_seconds=_STATEMENT_SECONDS,
         )
-        try:
+        async with disposing(engine):
             return await question(engine)
-        except TRANSIENT as error:
-            raise DatabaseAwayError(f"the database of {name} {why_away(error)}") from None
-        except ProgrammingError:
-            raise NotMigratedError(
-                f"the database of {name} has no outbox, or an older one; lethe migrate lays it"
-            ) from None
-        finally:
-            await engine.dispose()
 
-    return asyncio.run(asked())
+    database = f"the database of {name}"
+    lacks = f"{database} has no outbox, or an older one; lethe migrate lays it"
+    with in_words(database, lacks):
+        return asyncio.run(asked())
 
 
 def progress() -> Progress:

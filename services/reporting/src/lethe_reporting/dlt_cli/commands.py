@@ -16,7 +16,6 @@ from uuid import UUID
 
 import typer
 from aiokafka.errors import KafkaError
-from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import TOPICS
@@ -27,8 +26,7 @@ from lethe_reporting.dlt_cli.printing import Printer, Progress, print_fates, rem
 from lethe_reporting.dlt_cli.times import moment
 from lethe_reporting.settings import ReportingSettings
 from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS, DeadLetters, State, Wanted
-from lethe_runtime.database import SCHEMA, TRANSIENT, NotMigratedError, create_engine, disposing
-from lethe_runtime.database_away import why_away
+from lethe_runtime.database import SCHEMA, create_engine, disposing, in_words
 from lethe_runtime.settings import load
 
 _LARGEST_ID: Final = 2**63 - 1
@@ -323,19 +321,17 @@ def _at_desk(work: Callable[[_Desk], Awaitable[_T]]) -> _T:
 def _told() -> Iterator[None]:
     """Turn what a server's absence raises into one line."""
     try:
-        yield
+        with in_words(
+            "reporting's database",
+            "the database has no dead letters of this version; lethe migrate --only reporting "
+            "lays them",
+        ):
+            yield
     except KafkaError as error:
         raise DeadLetterCommandError(
             f"Kafka does not take the record ({type(error).__name__}); what was replayed before "
             "stays replayed, so say the same again later"
         ) from error
-    except TRANSIENT as error:
-        raise DeadLetterCommandError(f"reporting's database {why_away(error)}") from error
-    except ProgrammingError:
-        raise NotMigratedError(
-            "the database has no dead letters of this version; lethe migrate --only reporting "
-            "lays them"
-        ) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; say the same again to go on", err=True)
         raise typer.Exit(130) from None
