@@ -201,7 +201,8 @@ async def test_a_fetch_leaves_large_payloads_and_a_reading_of_them_has_an_end(
     async with Session(database_url, "reader") as session:
         reader = Reader(session)
         lane = (await reader.lanes())[3]
-        rows = await reader.storage.fetch([lane], dict.fromkeys(lane.buckets, 10))
+        limits, ends = dict.fromkeys(lane.buckets, 10), lane.ends(1000)
+        rows = await reader.storage.fetch([lane], limits, ends)
         lengths = [row[5] and len(row[5]) for row in rows]
         large = [row[0] for row in rows if row[5] is None]
         first = await reader.storage.payloads(large, 1)

@@ -47,7 +47,8 @@ class Owner:
 
     async def fetch(self, lane: Lane) -> list[Row]:
         limits = dict.fromkeys(lane.buckets, 10)
-        return [Row(*row) for row in await self.storage.fetch([lane], limits)]
+        rows = await self.storage.fetch([lane], limits, lane.ends(1000))
+        return [Row(*row) for row in rows]
 
 
 @pytest.fixture
@@ -149,7 +150,8 @@ async def test_what_was_refused_before_the_lease_was_renewed_is_marked_after_it(
     engine: AsyncEngine, owner: Owner, renewed_when_asked: list[Lane]
 ) -> None:
     lane = await owner.claim()
-    rows = await owner.storage.fetch([lane], dict.fromkeys(lane.buckets, 10))
+    limits, ends = dict.fromkeys(lane.buckets, 10), lane.ends(1000)
+    rows = await owner.storage.fetch([lane], limits, ends)
     acknowledger = Acknowledger("tested", RelayMetrics(CollectorRegistry()), 100, asyncio.Event())
     acknowledger.begin(owner.storage.session.identity)
     acknowledger.delivered(lane, rows)

@@ -1,7 +1,7 @@
 """Leases, fences and statuses of several relays, in the real SQL, against a simple model."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, LiteralString, TypeVar
 
@@ -36,6 +36,7 @@ RELAYS = 2
 KEYS = [key_in_lane(lane, number, LANES) for lane in range(LANES) for number in range(2)]
 LANE_OF = {key: bucket_of(key) % LANES for key in KEYS}
 LIMIT = 3
+MOST_IDS = 4
 TERMS = Terms(3600, watch_backends=False)
 
 
@@ -77,7 +78,7 @@ class Model:
     def fenced_in(self, lane: Lane, relay: UUID) -> bool:
         return self.owned(lane, relay) and not self.leases[lane.number].expired
 
-    def pending(self, lane: Lane, limit: int | None) -> list[int]:
+    def pending(self, lane: Lane, limit: int | None, ends: Mapping[int, int]) -> list[int]:
         """What a fetch from the lane's cursors must give, of each bucket `limit` at most."""
         found: list[int] = []
         for number, bucket in lane.buckets.items():
@@ -88,7 +89,7 @@ class Model:
                 for row, one in sorted(self.rows.items())
                 if bucket_of(one.key) == number
                 and one.status is Status.PENDING
-                and row > bucket.cursor
+                and bucket.cursor < row <= ends[number]
                 and not (lane.held and self._waits(one.key))
             ]
             found += ids[:limit]
@@ -321,21 +322,22 @@ class Leases(RuleBasedStateMachine):
         look = relay.horizon.observe(last_id, writers)
         lane.begin_fetch(look)
         owned = self.model.owned(lane, relay.id)
-        expected = self.model.pending(lane, LIMIT) if owned else []
-        limits = dict.fromkeys(lane.buckets, LIMIT)
-        rows = self.database.run(relay.storage.fetch([lane], limits))
+        limits, ends = dict.fromkeys(lane.buckets, LIMIT), lane.ends(MOST_IDS)
+        expected = self.model.pending(lane, LIMIT, ends) if owned else []
+        rows = self.database.run(relay.storage.fetch([lane], limits, ends))
         assert sorted(row[0] for row in rows) == sorted(expected)
         fresh = self.database.run(
             relay.storage.fetch_fresh([lane], min(lane.cursors), look.last_id)
         )
-        every = self.model.pending(lane, None) if owned else []
-        assert [row[0] for row in fresh] == sorted(n for n in every if n <= look.last_id)
+        to_the_last = dict.fromkeys(lane.buckets, look.last_id)
+        every = self.model.pending(lane, None, to_the_last) if owned else []
+        assert [row[0] for row in fresh] == sorted(every)
         if not owned:
             return
         if any(self.model.rewinds.get(n, 0) != one.rewinds for n, one in lane.buckets.items()):
             # The product sees this by the sum of all rewinds, and goes back before it reads on.
             return
-        for row in lane.accept(rows, limits, look):
+        for row in lane.accept(rows, limits, ends, look):
             relay.fetched[row[0]] = Row(*row)
 
     @precondition(lambda self: self._believed())

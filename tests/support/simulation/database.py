@@ -192,8 +192,13 @@ class Storage:
             "look", lambda: (self._database.last_id, 0, list(self._database.writers))
         )
 
-    async def fetch(self, lanes: Sequence[Lane], limits: Mapping[int, int]) -> list[Fetched]:
-        return await self._read(lanes, lambda number, rows: rows[: limits[number]])
+    async def fetch(
+        self, lanes: Sequence[Lane], limits: Mapping[int, int], ends: Mapping[int, int]
+    ) -> list[Fetched]:
+        return await self._read(
+            lanes,
+            lambda number, rows: [row for row in rows if row[0] <= ends[number]][: limits[number]],
+        )
 
     async def fetch_fresh(self, lanes: Sequence[Lane], above: int, up_to: int) -> list[Fetched]:
         return await self._read(
@@ -218,6 +223,16 @@ class Storage:
                 visible = (row for row in self._database.pending[number] if row.committed)
                 found += chosen(number, [row.fetched() for row in visible if row.id > cursor])
             return found
+
+        return await self.session.call("read", statement)
+
+    async def empty_until(self, above: int, up_to: int) -> int:
+        def statement() -> int:
+            rows = self._database.rows
+            seen = (
+                id_ for id_ in range(above + 1, up_to + 1) if id_ in rows and rows[id_].committed
+            )
+            return next(seen, up_to + 1) - 1
 
         return await self.session.call("read", statement)
 

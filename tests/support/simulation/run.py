@@ -102,6 +102,7 @@ class Simulation:
             pause_max_seconds=2,
             listen=False,
             fresh_ids=self.random.choice((1, 20, 1000)),
+            ids_per_fetch=self.random.choice((20, 500, 100_000)),
             rows_per_bucket=self.random.choice((3, 10, 125)),
             rows_per_acknowledgement=self.random.choice((5, 1000)),
         )

@@ -13,6 +13,8 @@ from lethe_outbox.relay.lane import Fetched, Lane, Lease
 
 BUCKETS = (0, 16)
 KEYS = ("a0", "b0", "a16")
+FAR = 10**9
+"""More ids than there are."""
 
 
 def bucket_of(key: str) -> int:
@@ -128,9 +130,13 @@ class LateCommits(RuleBasedStateMachine):
         self.watched = self.lane.watched(self.look)
 
     @precondition(lambda self: self.watched is not None and self.rows is None)
-    @rule(limits=st.lists(st.integers(1, 3), min_size=1, max_size=3))
-    def read(self, limits: list[int]) -> None:
+    @rule(
+        limits=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+        most_ids=st.sampled_from([1, 2, 5, FAR]),
+    )
+    def read(self, limits: list[int], most_ids: int = FAR) -> None:
         self.limits = dict(zip(self.lane.buckets, cycle(limits), strict=False))
+        self.ends = self.lane.ends(most_ids)
         self.looked_after = False
         # A look that began before this read must not be the one that judges it.
         self.last_seen = None
@@ -139,12 +145,24 @@ class LateCommits(RuleBasedStateMachine):
             found = [
                 row
                 for row in sorted(self.visible - self.sent)
-                if bucket_of(self.key_of[row]) == number and row > bucket.cursor
+                if bucket_of(self.key_of[row]) == number
+                and bucket.cursor < row <= self.ends[number]
             ]
             self.rows += [
                 (row, number, 0, b"t", self.key_of[row].encode(), b"", b"")
                 for row in found[: self.limits[number]]
             ]
+
+    @precondition(lambda self: self.rows == [])
+    @rule(most_ids=st.sampled_from([1, 3, FAR]))
+    def pass_a_gap(self, most_ids: int) -> None:
+        """What a read after that which found nothing says of the ids above it."""
+        self.looked_after = False
+        self.last_seen = None
+        above = min(self.ends.values())
+        first = min((row for row in self.visible if row > above), default=above + most_ids + 1)
+        empty = min(first - 1, above + most_ids)
+        self.ends = {number: max(end, empty) for number, end in self.ends.items()}
 
     @precondition(lambda self: self.rows is not None and (self.looked_after or not self.watched))
     @rule()
@@ -155,7 +173,7 @@ class LateCommits(RuleBasedStateMachine):
         rows, self.rows, watched, self.watched = self.rows, None, self.watched, None
         if watched and not watched <= self.look.floors.keys():
             return
-        fresh = self.lane.accept(rows, self.limits, self.based_on)
+        fresh = self.lane.accept(rows, self.limits, self.ends, self.based_on)
         self.published += [row[0] for row in fresh]
 
     @precondition(lambda self: len(self.sent) < len(self.published))
@@ -287,7 +305,7 @@ def test_the_floor_of_what_ended_is_where_to_read_again() -> None:
 def test_a_reset_keeps_what_was_delivered_and_reads_the_rest_again() -> None:
     lane = Lane.claimed(0, [Lease(0, 1, 3, 0)], 0.0, 2)
     rows = [(n, 0, 0, b"t", b"k", b"", b"") for n in (4, 5, 6)]
-    chunk = lane.accept(rows, {0: 10}, Look(6))
+    chunk = lane.accept(rows, {0: 10}, lane.ends(FAR), Look(6))
     lane.offer(chunk)
     generation = lane.generation
 
@@ -301,7 +319,7 @@ def test_a_reset_keeps_what_was_delivered_and_reads_the_rest_again() -> None:
 
 def test_a_held_key_keeps_the_low_water_mark_below_its_dead_row() -> None:
     lane = Lane.claimed(0, [Lease(0, 1, 0, 0)], 0.0, 2)
-    lane.accept([], {0: 10}, Look(50))
+    lane.accept([], {0: 10}, lane.ends(FAR), Look(50))
     lane.held = {0: 20}
     lane.raise_low_waters()
     assert lane.buckets[0].low_water == 19

@@ -27,7 +27,7 @@ def read(rows: Sequence[Sequence[int]], up_to: int) -> int:
                 (one, number, 0, b"t", b"k", b"", b"")
                 for one in rows[number][first : first + limits[number]]
             ]
-        lane.accept(found, limits, Look(LAST_ID))
+        lane.accept(found, limits, lane.ends(LAST_ID), Look(LAST_ID))
         apart = max(apart, max(lane.cursors) - min(lane.cursors))
     return apart
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lethe_outbox.relay.horizon import Horizon, Look
-from lethe_outbox.relay.lane import Lane
+from lethe_outbox.relay.lane import Fetched, Lane
 from lethe_outbox.relay.publish import LanePublisher
 from tests.support.simulation.run import Simulation, Verdict
 
@@ -59,12 +59,22 @@ async def hands_over_before_the_one_before_landed(publisher: LanePublisher) -> N
 LAND = LanePublisher._land
 
 
+def passes_what_was_not_looked_at(
+    lane: Lane, rows: Any, limits: Any, ends: Any, look: Look
+) -> list[Fetched]:
+    return ACCEPT(lane, rows, limits, dict.fromkeys(ends, look.last_id), look)
+
+
+ACCEPT = Lane.accept
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "broken"),
     [
         (Lane, "begin_fetch", never_goes_back),
         (Lane, "watched", watches_nobody),
         (Lane, "raise_low_waters", forgets_open_writers),
+        (Lane, "accept", passes_what_was_not_looked_at),
         (Horizon, "observe", takes_new_writers_floor_too_high),
         (LanePublisher, "_land", hands_over_before_the_one_before_landed),
     ],

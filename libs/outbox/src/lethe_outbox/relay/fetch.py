@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import Summary
@@ -22,7 +23,18 @@ _BACKLOG_ROWS: Final = 500
 _NAP_BELOW_ROWS: Final = 200
 _ROWS_WHEN_IDLE: Final = 16
 """Of a bucket, in the one fetch for all lanes: what comes at once is bounded by all of them."""
+_GAP_FETCHES: Final = 20
+"""A gap in the ids is passed in steps of so many fetches, where a writer may have filled it."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What was read: the rows, and by bucket how many there could be and the last id looked at."""
+
+    rows: Sequence[Fetched]
+    limits: Mapping[int, int]
+    ends: Mapping[int, int]
 
 
 class Fetcher:
@@ -91,7 +103,9 @@ class Fetcher:
             backlog = found >= _BACKLOG_ROWS
             if found:
                 nap = self._settings.poll_min_seconds
-            if found < _NAP_BELOW_ROWS:
+            # However few rows a fetch gave: what lies above it is there already.
+            behind = any(one < look.last_id for lane in ready for one in lane.cursors)
+            if found < _NAP_BELOW_ROWS and not behind:
                 told = await self._nap(nap)
                 shortest, longest = self._settings.poll_min_seconds, self._settings.poll_max_seconds
                 nap = shortest if told else min(nap * 2, longest)
@@ -125,7 +139,7 @@ class Fetcher:
                 lane.begin_fetch(look)
             watched = set().union(*(lane.watched(look) for lane in lanes))
             began = time.monotonic()
-            rows, limits = await self._read(lanes, look, front, idle=idle)
+            reading = await self._read(lanes, look, front, idle=idle)
             self._took.observe(time.monotonic() - began)
             if not watched:
                 break
@@ -134,30 +148,42 @@ class Fetcher:
                 break
             look = after
         found = 0
-        by_lane = self._by_lane(lanes, rows)
+        by_lane = self._by_lane(lanes, reading.rows)
         for lane, generation in zip(lanes, generations, strict=True):
             if lane.generation == generation and not lane.leaving:
-                found += self._accept(lane, by_lane.get(lane.number, []), limits, look)
+                found += self._accept(lane, by_lane.get(lane.number, []), reading, look)
         return found
 
-    async def _read(
-        self, lanes: Sequence[Lane], look: Look, front: int, *, idle: bool
-    ) -> tuple[list[Fetched], Mapping[int, int]]:
-        """Read on from the cursors; gives how many rows of each bucket that could give, too."""
+    async def _read(self, lanes: Sequence[Lane], look: Look, front: int, *, idle: bool) -> _Reading:
+        """Read on from the cursors."""
+        numbers = [number for lane in lanes for number in lane.buckets]
         above = min(min(lane.cursors) for lane in lanes)
         if idle and look.last_id - above <= self._settings.fresh_ids:
             rows = await self._storage.fetch_fresh(lanes, above, look.last_id)
-            return rows, {number: len(rows) + 1 for lane in lanes for number in lane.buckets}
+            every = dict.fromkeys(numbers, len(rows) + 1)
+            return _Reading(rows, every, dict.fromkeys(numbers, look.last_id))
         most = lanes[0].limit if len(lanes) == 1 else _ROWS_WHEN_IDLE
         limits: dict[int, int] = {}
+        ends: dict[int, int] = {}
         for lane in lanes:
             limits |= lane.limits(front, most)
-        return await self._storage.fetch(lanes, limits), limits
+            ends |= lane.ends(self._settings.ids_per_fetch)
+        rows = await self._storage.fetch(lanes, limits, ends)
+        if not rows:
+            empty = await self._empty_until(min(ends.values()), look)
+            ends = {number: max(end, empty) for number, end in ends.items()}
+        return _Reading(rows, limits, ends)
 
-    def _accept(
-        self, lane: Lane, rows: Sequence[Fetched], limits: Mapping[int, int], look: Look
-    ) -> int:
-        fresh = lane.accept(rows, limits, look)
+    async def _empty_until(self, above: int, look: Look) -> int:
+        """Say until which id there is no row at all, sent ones included."""
+        # What nobody sees and yet takes time to be passed is above the floor of its writer.
+        floor = look.last_id if look.lowest_floor is None else look.lowest_floor
+        step = above + _GAP_FETCHES * self._settings.ids_per_fetch
+        up_to = min(look.last_id, max(floor, step))
+        return above if up_to <= above else await self._storage.empty_until(above, up_to)
+
+    def _accept(self, lane: Lane, rows: Sequence[Fetched], reading: _Reading, look: Look) -> int:
+        fresh = lane.accept(rows, reading.limits, reading.ends, look)
         if fresh:
             settings = self._settings
             lane.learn_size(fresh, settings.chunk_bytes, settings.rows_per_bucket)

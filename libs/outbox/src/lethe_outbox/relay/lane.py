@@ -169,14 +169,23 @@ class Lane:
             number: rows_at(bucket.cursor, front, limit) for number, bucket in self.buckets.items()
         }
 
+    def ends(self, most: int) -> dict[int, int]:
+        """Give the last id that a fetch looks at of each bucket: it passes at most `most` ids."""
+        return {number: bucket.cursor + most for number, bucket in self.buckets.items()}
+
     def accept(
-        self, rows: Sequence[Fetched], limits: Mapping[int, int], look: Look
+        self,
+        rows: Sequence[Fetched],
+        limits: Mapping[int, int],
+        ends: Mapping[int, int],
+        look: Look,
     ) -> list[Fetched]:
         """Take in a fetch that began after `look`; gives the rows not yet taken, by id.
 
         Args:
             rows: everything the fetch found in this lane, ascending within each bucket.
             limits: how many rows of each bucket it could give at most.
+            ends: the last id of each bucket that it looked at.
             look: as passed to `begin_fetch`.
         """
         ids = list(map(_id, rows))
@@ -185,7 +194,7 @@ class Lane:
         # Of several rows of a bucket the last one stays.
         last = dict(zip(numbers, ids, strict=True))
         for number, bucket in self.buckets.items():
-            reached = look.last_id
+            reached = min(look.last_id, ends[number])
             if counts[number] >= limits[number]:
                 reached = min(last[number], reached)
             bucket.cursor = max(bucket.cursor, reached)

@@ -29,6 +29,8 @@ class RelaySettings:
             far ahead of the others.
         fresh_ids: ids up to the last that are read as they come while there is no backlog, and not
             bucket by bucket.
+        ids_per_fetch: most ids one fetch passes of a bucket, be their rows sent: what bounds its
+            work behind a writer that was open for hours.
         chunk_bytes: payload one fetch aims at most at, learnt from the rows seen.
         waiting_bytes: payload that may wait to be published before nothing more is fetched.
         large_payload_bytes: a payload beyond it is not fetched but read when it is its turn.
@@ -70,6 +72,7 @@ class RelaySettings:
     watch_backends: bool = True
     rows_per_bucket: int = 125
     fresh_ids: int = 1000
+    ids_per_fetch: int = 100_000
     chunk_bytes: int = 4 * 1024 * 1024
     waiting_bytes: int = 24 * 1024 * 1024
     large_payload_bytes: int = 8 * 1024

@@ -19,14 +19,15 @@ _COLUMNS: Final = """id, bucket, tableoid::int8 as part, topic, key,
 
 _FETCH: Final = """
 select o.id, o.bucket, o.part, o.topic, o.key, o.payload, o.headers
-from unnest($1::int2[], $2::int8[], $3::int8[], $4::int8[], $7::int4[])
-    as w (bucket, cursor, rewinds, epoch, most)
+from unnest($1::int2[], $2::int8[], $3::int8[], $4::int8[], $7::int4[], $8::int8[])
+    as w (bucket, cursor, rewinds, epoch, most, up_to)
 join {bucket} b
     on b.bucket = w.bucket and b.rewinds = w.rewinds and b.epoch = w.epoch and b.owner = $5
         and {same}
 cross join lateral (
     select {columns} from {outbox} r
-    where r.bucket = w.bucket and r.id > w.cursor and r.status = 0 {unless_held}
+    where r.bucket = w.bucket and r.id > w.cursor and r.id <= w.up_to and r.status = 0
+        {unless_held}
     order by r.id limit w.most
 ) o
 """
@@ -50,6 +51,10 @@ join {bucket} b
     on b.bucket = w.bucket and b.rewinds = w.rewinds and b.epoch = w.epoch and b.owner = $5
         and {same}
 order by f.id
+"""
+_EMPTY_UNTIL: Final = """
+select coalesce((select id - 1 from {outbox} where id > $1 and id <= $2 order by id limit 1), $2)
+where {same}
 """
 # The last id must be read before the writers: it stands in a materialised part, and the writers are
 # asked for per row of it. RowExclusiveLock is what everybody takes who inserts into the outbox or
@@ -176,6 +181,7 @@ class RelayStorage:
         self._fetch_fresh_unless_held = self.compose(
             _FETCH_FRESH, unless_held=sql.SQL(self.compose(_UNLESS_HELD))
         )
+        self._empty_until = self.compose(_EMPTY_UNTIL)
         self._look = self.compose(_LOOK, sequence=sequence)
         self._bury = self.compose(_BURY)
         self._payloads = self.compose(_PAYLOADS)
@@ -191,16 +197,21 @@ class RelayStorage:
             raise DatabaseReplacedError("the database is another one than this session began with")
         return int(row[0]), int(row[1] or 0), list(row[3])
 
-    async def fetch(self, lanes: Sequence[Lane], limits: Mapping[int, int]) -> list[Fetched]:
+    async def fetch(
+        self, lanes: Sequence[Lane], limits: Mapping[int, int], ends: Mapping[int, int]
+    ) -> list[Fetched]:
         """Read pending rows above each bucket's cursor, ascending within each bucket.
 
         Args:
             lanes: whose buckets are read.
             limits: most rows of each bucket.
+            ends: the last id of each bucket that is looked at, so that it takes no longer the more
+                sent rows lie above the cursor.
         """
-        most = _array(limits[number] for lane in lanes for number in lane.buckets)
+        numbers = [number for lane in lanes for number in lane.buckets]
+        most, up_to = (_array(of[number] for number in numbers) for of in (limits, ends))
         statement = self._fetch_unless_held if _holds_back(lanes) else self._fetch
-        return await self._read(statement, lanes, most)
+        return await self._read(statement, lanes, most, up_to)
 
     async def fetch_fresh(self, lanes: Sequence[Lane], above: int, up_to: int) -> list[Fetched]:
         """Read what `fetch` does of a range of ids, each bucket's whole, for less.
@@ -224,6 +235,12 @@ class RelayStorage:
         arrays = [_array(values) for values in (numbers, cursors, rewinds, epochs)]
         await self._cursor.execute(statement, (*arrays, self.owner, self._large, *more))
         return cast("list[Fetched]", await self._cursor.fetchall())
+
+    async def empty_until(self, above: int, up_to: int) -> int:
+        """Give the last id until which no row can be seen above an id, at most `up_to`."""
+        done = await self.session.reader.execute(self._empty_until, (above, up_to))
+        row = await done.fetchone()
+        return above if row is None else int(row[0])
 
     async def payloads(self, ids: Iterable[int], most_bytes: int) -> dict[int, bytes]:
         """Read payloads of pending rows, the first ones by id until `most_bytes` are reached."""
