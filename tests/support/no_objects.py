@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from lethe_eraser.domain import ObjectRef
+from lethe_eraser.objects import Content
 
 
 class NoObjects:
@@ -13,7 +14,7 @@ class NoObjects:
         raise AssertionError(f"asked S3 for {list(refs)}")
 
     @asynccontextmanager
-    async def stream(self, ref: ObjectRef, limit_bytes: int) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def stream(self, ref: ObjectRef, limit_bytes: int) -> AsyncIterator[Content]:
         raise AssertionError(f"read {ref} up to {limit_bytes}")
         yield
 

@@ -1,7 +1,7 @@
 """S3 or the database goes away in the middle and comes back; a defect is given up in the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -11,7 +11,13 @@ from sqlalchemy.exc import OperationalError
 
 from lethe_contracts.events import Failed
 from lethe_eraser.domain import MAX_ATTEMPTS, ObjectRef
-from lethe_eraser.objects import Deletion, ObjectStore, ObjectStoreUnavailableError
+from lethe_eraser.objects import (
+    Content,
+    Deletion,
+    Held,
+    ObjectStore,
+    ObjectStoreUnavailableError,
+)
 from tests.integration.eraser.world import (
     NOTHING,
     OTHER,
@@ -32,11 +38,11 @@ class FlakyStore:
         self._fail = fail
         self.calls = 0
 
-    async def delete(self, refs: Iterable[ObjectRef]) -> Deletion:
+    async def delete(self, refs: Iterable[ObjectRef], held: Held | None = None) -> Deletion:
         self.calls += 1
         if self.calls in self._fail:
             raise ObjectStoreUnavailableError("EndpointConnectionError")
-        return await self._store.delete(refs)
+        return await self._store.delete(refs, held)
 
     async def missing(self, refs: Iterable[ObjectRef]) -> frozenset[ObjectRef]:
         return await self._store.missing(refs)
@@ -53,9 +59,7 @@ class FlakyStore:
     async def versions(self, refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Sequence[ObjectRef]]:
         return await self._store.versions(refs)
 
-    def stream(
-        self, ref: ObjectRef, limit_bytes: int
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def stream(self, ref: ObjectRef, limit_bytes: int) -> AbstractAsyncContextManager[Content]:
         return self._store.stream(ref, limit_bytes)
 
     async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
@@ -90,12 +94,12 @@ async def test_a_server_that_is_away_for_one_person_alone_keeps_nobody_else_wait
     await world.accept(world.requested(ref=ref, subject=OTHER), ref=ref)
 
     class AwayForOne(FlakyStore):
-        async def delete(self, refs: Iterable[ObjectRef]) -> Deletion:
+        async def delete(self, refs: Iterable[ObjectRef], held: Held | None = None) -> Deletion:
             self.calls += 1
             wanted = list(refs)
             if any(SUBJECT in one.key for one in wanted):
                 raise ObjectStoreUnavailableError("InternalError")
-            return await self._store.delete(wanted)
+            return await self._store.delete(wanted, held)
 
     store = AwayForOne(world.store, set())
     eraser = world.eraser(objects=store, concurrency=1)

@@ -437,9 +437,9 @@ async def test_an_object_that_s3_does_not_delete_blocks_its_row_alone(world: Wor
     class Locked:
         """Refuses two keys, as S3 does for locked ones."""
 
-        async def delete(self, refs: Any) -> Any:
+        async def delete(self, refs: Any, held: Any = None) -> Any:
             refused = {r for r in refs if r.key in {f"public/{SUBJECT}-2.png", file}}
-            done = await world.store.delete([r for r in refs if r not in refused])
+            done = await world.store.delete([r for r in refs if r not in refused], held)
             return replace(done, failed=dict.fromkeys(refused, "AccessDenied"))
 
         def __getattr__(self, name: str) -> Any:

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_eraser.domain import ObjectRef
-from lethe_eraser.objects import Deletion
+from lethe_eraser.objects import Deletion, Held
 from lethe_eraser.storage import leftovers
 from lethe_eraser.verify import client_rows, rows, verification
 from tests.integration.eraser.world import World, put_in
@@ -43,7 +43,8 @@ class NothingThere(NoObjects):
         del refs
         return frozenset()
 
-    async def delete(self, refs: Sequence[ObjectRef]) -> Deletion:
+    async def delete(self, refs: Sequence[ObjectRef], held: Held | None = None) -> Deletion:
+        del held
         return Deletion(gone=frozenset(refs), failed={})
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from lethe_contracts.cipher import Cipher
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.states import BlockReason
-from lethe_eraser.domain import ObjectRef, RowTarget
+from lethe_eraser.domain import AsRead, ObjectRef, RowTarget
 from lethe_eraser.storage.journal import Intent, Journal, OfType
 from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page, Stretch
 
@@ -42,8 +42,17 @@ def test_an_intent_of_many_types_comes_back() -> None:
             OfType(request_type="draw", rows=(row(1, A, kept=2), row(2, A, B)), missing=(B,)),
             OfType(
                 request_type="scan",
-                rows=(row(3, C, delete_last=(A,), unless_referenced=(ObjectRef("x", "y", "v"),)),),
-                objects=(ObjectRef("images", "\udcff"),),
+                rows=(
+                    row(
+                        3,
+                        C,
+                        delete_last=(A,),
+                        unless_referenced=(ObjectRef("x", "y", "v"),),
+                        as_read=(AsRead(A, ("v1", '"etag"')),),
+                    ),
+                ),
+                objects=(ObjectRef("images", "\udcff"), B),
+                as_read=(AsRead(B, ()),),
             ),
         ),
         blocked=(Blocked("feature", "draw", "5", "draw", 5, BlockReason.UNCOVERED),),
@@ -113,3 +122,12 @@ def test_an_object_counts_for_the_first_type_that_names_it() -> None:
     alone = Intent.of_objects(2, "scan", [C], if_unreferenced=True)
     assert (alone.request_type, alone.objects) == ("scan", (C,))
     assert [one.page.source for one in alone.stretches] == [OBJECTS_ONLY]
+
+
+def test_of_what_two_rows_read_differently_nothing_may_go() -> None:
+    first, other = AsRead(A, ("v1",)), AsRead(A, ("v2", "v1"))
+    read = [row(n, delete_last=(A,), as_read=(one,)) for n, one in enumerate((first, other, first))]
+    for rows, held in ((read[:1], ("v1",)), (read[::2], ("v1",)), (read, ()), (read[:2], ())):
+        found = (OfType(request_type="scan", rows=tuple(rows)),)
+        intent = Intent(batch=1, stretches=(Stretch(Page("scan", "client")),), found=found)
+        assert intent.held == {A: held}

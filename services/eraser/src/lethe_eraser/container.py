@@ -218,6 +218,7 @@ class EraserContainer(containers.DeclarativeContainer):
         engine=engine,
         catalog=catalog,
         objects=objects,
+        handlers=handlers,
         journal=journal,
         announcer=announcer,
         fence=fence,

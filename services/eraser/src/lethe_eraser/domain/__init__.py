@@ -21,11 +21,13 @@ from lethe_eraser.domain.jobs import (
     with_blocked,
 )
 from lethe_eraser.domain.targets import (
+    AsRead,
     BlockedRow,
     Masked,
     ObjectRef,
     RowKind,
     RowTarget,
+    Source,
     Targets,
 )
 
@@ -36,6 +38,7 @@ __all__ = [
     "TRANSITIONS",
     "TURN_BATCHES",
     "UNFINISHED",
+    "AsRead",
     "BlockedRow",
     "ControlEvent",
     "Decision",
@@ -51,6 +54,7 @@ __all__ = [
     "RowKind",
     "RowTarget",
     "Said",
+    "Source",
     "Targets",
     "Totals",
     "TransitionError",

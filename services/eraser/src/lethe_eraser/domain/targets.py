@@ -23,6 +23,27 @@ class ObjectRef(NamedTuple):
     version: str | None = None
 
 
+class AsRead(NamedTuple):
+    """An object that others are found through, as it was when it was read."""
+
+    ref: ObjectRef
+    held: tuple[str, ...]
+    """What was in it, by S3's names for that: its versions, or where it has none its ETag.
+
+    Nothing else of it may go, because nobody knows what could be found through that. Empty: there
+    was no such object.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An object that others are found through, and these."""
+
+    as_read: AsRead
+    delete: tuple[ObjectRef, ...]
+    unless_referenced: tuple[ObjectRef, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class RowTarget:
     """A row to mask, once every object it names is gone."""
@@ -40,6 +61,8 @@ class RowTarget:
     """Objects the row names that stay: shared, or not this person's."""
     unless_referenced: tuple[ObjectRef, ...] = ()
     """Deleted after the row is masked, if no other row names them then."""
+    as_read: tuple[AsRead, ...] = ()
+    """Those of `delete_last` that only go as they were read; the others go whatever is in them."""
 
 
 @dataclass(frozen=True, slots=True)

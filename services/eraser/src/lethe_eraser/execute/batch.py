@@ -30,10 +30,10 @@ from lethe_eraser.execute.ahead import Ahead
 from lethe_eraser.execute.collecting import Collector, Finder, Handlers, Underway
 from lethe_eraser.execute.left_behind import left_behind, without_doubted
 from lethe_eraser.execute.references import NOBODY_ELSE, References
-from lethe_eraser.execute.tally import Tally, confirmed
+from lethe_eraser.execute.tally import Tally, confirmed, rewritten, rewritten_refs
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
-from lethe_eraser.objects import NOTHING, Deletion
+from lethe_eraser.objects import NOTHING, Deletion, Held
 from lethe_eraser.pace import RowBudget
 from lethe_eraser.storage import counted, jobs, progress
 from lethe_eraser.storage.events import Announcer
@@ -46,8 +46,11 @@ UNKNOWN_TYPE_LABEL: Final = "unknown"
 class Deleter(Finder, Protocol):
     """What a batch needs of the object store."""
 
-    async def delete(self, refs: Sequence[ObjectRef]) -> Deletion:
-        """Delete every version of `refs`; raises while the store is away."""
+    async def delete(self, refs: Sequence[ObjectRef], held: Held | None = None) -> Deletion:
+        """Delete every version of `refs`, those in `held` if they hold nothing else.
+
+        Raises while the store is away.
+        """
         ...
 
 
@@ -153,8 +156,8 @@ class Batches:
 
     async def delete(self, intent: Intent) -> Deletion:
         """Delete the batch's objects, and say what became of them."""
-        refs, rows = intent.refs, intent.rows
-        last = {ref for row in rows for ref in row.delete_last}
+        refs, rows, held = intent.refs, intent.rows, intent.held
+        last = {ref for row in rows for ref in row.delete_last}.union(held)
         first = [ref for ref in refs if ref not in last]
         deletion = await self._objects.delete(first) if first else NOTHING
         if not last:
@@ -164,8 +167,14 @@ class Batches:
         needed = {
             ref for row in rows if not tried.issuperset(row.delete) for ref in row.delete_last
         }
+        needed |= {
+            one.ref
+            for part in intent.found
+            if part.as_read and not tried.issuperset(part.objects)
+            for one in part.as_read
+        }
         if ready := [ref for ref in refs if ref in last - needed]:
-            deletion |= await self._objects.delete(ready)
+            deletion |= await self._objects.delete(ready, held)
         return deletion
 
     async def mask(self, job: Job, intent: Intent, deletion: Deletion) -> Job | None:
@@ -182,7 +191,7 @@ class Batches:
                 locked = await self._fence.begin(connection, job)
             if locked is None:
                 return None
-            tally = Tally(confirmed(intent, deletion))
+            tally = Tally(confirmed(intent, deletion), rewritten(intent, deletion))
             tally = replace(tally, masked=await self._mask_rows(connection, tally))
             blocked = left_behind(locked, intent, tally, deletion)
             missing = frozenset(intent.missing)
@@ -259,7 +268,9 @@ class Batches:
         if not intent.batch:
             return
         refs, done = intent.refs, deletion.done
-        failed = tuple(ref for ref in refs if ref not in done)
+        # What is to be read again is looked for by the verification, should no row lead to it then.
+        again = rewritten_refs(deletion) if job.round < MAX_ROUNDS else frozenset()
+        failed = tuple(ref for ref in refs if ref not in done and ref not in again)
         scheduled = tuple(ref for ref in refs if ref in deletion.scheduled)
         if failed or scheduled or intent.if_unreferenced:
             outcome = replace(intent, failed=failed, scheduled=scheduled)
@@ -272,7 +283,7 @@ class Batches:
     ) -> None:
         again = job.round < MAX_ROUNDS
         deferred = {
-            part.request_type: len(tally.changed(part.request_type)) if again else 0
+            part.request_type: len(tally.for_later(part.request_type)) if again else 0
             for part in intent.found
         }
         await progress.advance(connection, job.job_id, job.round, intent.stretches, deferred)

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_eraser.catalog import ClientTable
-from lethe_eraser.domain import BlockedRow, Job, ObjectRef, RowTarget
+from lethe_eraser.domain import AsRead, BlockedRow, Job, ObjectRef, RowTarget
 from lethe_eraser.execute.ahead import BATCH_OBJECTS, Ahead, Read, by_type, joined
 from lethe_eraser.execute.left_behind import blocked_row, unknown
 from lethe_eraser.handlers import ErasureHandler
@@ -192,6 +192,7 @@ async def _revive(
     missing = [row.missing for row in blocked if row.missing is not None]
     if not missing:
         return [], list(blocked)
+    # What is there by the time it goes was written since, and is to be read.
     # Looked at before the database: a batch that is masked in between is in one of the two.
     now = {ref for one in underway() for row in one.rows for ref in row.delete_last}
     ours = now | await counted.deleted_last(connection, job.job_id, missing)
@@ -206,6 +207,7 @@ async def _revive(
             delete=(),
             delete_last=(row.missing,),
             kept=0,
+            as_read=(AsRead(row.missing, ()),),
         )
         for row in blocked
         if row.missing is not None and row.missing in ours

@@ -7,8 +7,8 @@ from typing import Final
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import MAX_ROUNDS, BlockedRow, Job, ObjectRef, RowTarget
-from lethe_eraser.execute.tally import Tally
-from lethe_eraser.objects import MFA_DELETE, OBJECT_LOCKED, Deletion
+from lethe_eraser.execute.tally import Tally, rewritten_refs
+from lethe_eraser.objects import MFA_DELETE, OBJECT_LOCKED, REWRITTEN, Deletion
 from lethe_eraser.storage import progress
 from lethe_eraser.storage.client_rows import ClientRow
 from lethe_eraser.storage.journal import Intent
@@ -18,6 +18,7 @@ _UNKNOWN: Final = BlockReason.OBJECT_NOT_DELETED
 _REASONS: Final[Mapping[str, BlockReason]] = {
     OBJECT_LOCKED: BlockReason.OBJECT_LOCKED,
     MFA_DELETE: BlockReason.MFA_DELETE,
+    REWRITTEN: BlockReason.STILL_WRITING,
 }
 
 
@@ -48,18 +49,19 @@ def blocked_row(row: BlockedRow | RowTarget, request_type: str, reason: BlockRea
 def left_behind(job: Job, intent: Intent, tally: Tally, deletion: Deletion) -> list[Blocked]:
     """Everything of the batch that stays as it was, and why."""
     left = list(intent.blocked)
-    done = deletion.done
+    is_last = job.round >= MAX_ROUNDS
+    done = deletion.done if is_last else deletion.done | rewritten_refs(deletion)
     for part in intent.found:
         request_type = part.request_type
         kept = tally.confirmed[request_type]
         if len(kept) < len(part.rows):
-            known = set(kept)
+            known = {*kept, *tally.rewritten.get(request_type, ())}
             refused = (row for row in part.rows if row not in known)
             left += [_refused(row, request_type, deletion) for row in refused]
-        if job.round >= MAX_ROUNDS:
+        if is_last:
             left += [
                 blocked_row(row, request_type, BlockReason.STILL_WRITING)
-                for row in tally.changed(request_type)
+                for row in tally.for_later(request_type)
             ]
         left += [
             progress.blocked_object(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lethe_contracts.events import TypeTotals
 from lethe_eraser.domain import Masked, ObjectRef, RowTarget
-from lethe_eraser.objects import Deletion
+from lethe_eraser.objects import REWRITTEN, Deletion
 from lethe_eraser.storage.journal import Intent
 
 
@@ -16,6 +16,8 @@ class Tally:
 
     confirmed: Mapping[str, tuple[RowTarget, ...]]
     """By type, the rows whose objects are done with, in the intent's order."""
+    rewritten: Mapping[str, tuple[RowTarget, ...]] = field(default_factory=dict)
+    """By type, the rows whose objects went but for what the product wrote anew meanwhile."""
     masked: Mapping[str, Masked] = field(default_factory=dict)
     """By type, what masking them did."""
 
@@ -32,6 +34,10 @@ class Tally:
         """Give the rows of a type that had changed since they were collected."""
         masked = self.masked.get(request_type)
         return () if masked is None else masked.changed
+
+    def for_later(self, request_type: str) -> tuple[RowTarget, ...]:
+        """Give the rows of a type that another round is to look at."""
+        return (*self.changed(request_type), *self.rewritten.get(request_type, ()))
 
     def totals(
         self,
@@ -93,6 +99,29 @@ def confirmed(intent: Intent, deletion: Deletion) -> dict[str, tuple[RowTarget, 
         )
         for part in intent.found
     }
+
+
+def rewritten(intent: Intent, deletion: Deletion) -> dict[str, tuple[RowTarget, ...]]:
+    """Give, by type, the rows that lead to what was not read and of which nothing else is left."""
+    again = rewritten_refs(deletion)
+    if not again:
+        return {}
+    done = deletion.done | again
+    return {
+        part.request_type: tuple(
+            row
+            for row in part.rows
+            if not again.isdisjoint(row.delete_last)
+            and done.issuperset(row.delete)
+            and done.issuperset(row.delete_last)
+        )
+        for part in intent.found
+    }
+
+
+def rewritten_refs(deletion: Deletion) -> frozenset[ObjectRef]:
+    """Give the objects that hold what was not read."""
+    return frozenset(ref for ref, code in deletion.failed.items() if code == REWRITTEN)
 
 
 def _without(rows: Collection[RowTarget], changed: Collection[RowTarget]) -> Collection[RowTarget]:

@@ -1,11 +1,13 @@
 """Rows that hold no more than the path of a manifest, whose files are named only inside it.
 
 The manifest is read first and deleted last: as long as one of its files is left, it can be found.
-All its versions go with it, and so do the files that only an earlier one names.
+All its versions go with it, and so do the files that only an earlier one names. It goes as it was
+read: one that was written anew meanwhile is read again first.
 """
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,7 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog, CatalogError, Feature, ReferenceRule, Rules
-from lethe_eraser.domain import BlockedRow, Masked, ObjectRef, RowTarget, Targets
+from lethe_eraser.domain import (
+    AsRead,
+    BlockedRow,
+    Masked,
+    ObjectRef,
+    RowTarget,
+    Source,
+    Targets,
+)
 from lethe_eraser.handlers.protocol import HandlerFactory, Objects
 from lethe_eraser.handlers.rows import CataloguedRows, ReadRow
 from lethe_eraser.objects import ObjectMissingError, ObjectRefusedError, ObjectTooLargeError
@@ -105,6 +115,27 @@ class Pdf:
         manifests = sorted(named.intersection(going), key=str)
         return await self._objects.versions(manifests) if manifests else {}
 
+    async def read_source(
+        self, request_type: str, ref: ObjectRef, subject: str
+    ) -> Source | BlockReason:
+        """Read a manifest without its row, which is masked."""
+        versions = await self._objects.versions([ref])
+        manifest = _Manifest(ref, versions.get(ref, ()))
+        options = self._options[request_type]
+        try:
+            read = await self._newest(manifest, options, subject)
+        except ObjectMissingError:
+            return Source(AsRead(ref, ()), ())
+        if isinstance(read, BlockReason):
+            return read
+        files = await self._rows.sort(read, subject)
+        if isinstance(files, BlockReason):
+            return files
+        whole = await self._with_earlier(files, manifest, options, subject)
+        if whole is None:
+            return BlockReason.MANIFEST_INVALID
+        return Source(manifest.as_read, whole.delete, whole.unless_referenced)
+
     async def _with_files(
         self,
         row: ReadRow,
@@ -115,13 +146,13 @@ class Pdf:
     ) -> RowTarget | BlockedRow:
         """Add what the manifest names; a manifest that is kept keeps its files, too."""
         named = {r for f in row.found.get(options.manifest, ()) for r in f.candidates}
-        manifests = [ref for ref in target.delete if ref in named]
+        manifests = [_Manifest(ref, versions.get(ref, ())) for ref in target.delete if ref in named]
         files: list[Found] = []
         for manifest in manifests:
             try:
-                read = await self._files(manifest, options, subject)
+                read = await self._newest(manifest, options, subject)
             except ObjectMissingError:
-                return row.blocked(BlockReason.MANIFEST_MISSING, missing=manifest)
+                return row.blocked(BlockReason.MANIFEST_MISSING, missing=manifest.ref)
             if isinstance(read, BlockReason):
                 return row.blocked(read)
             files += read
@@ -130,25 +161,33 @@ class Pdf:
             return row.blocked(objects)
         joined: Sorted | None = _joined(target, objects)
         for manifest in manifests:
-            # The newest was read above.
-            earlier = versions.get(manifest, ())[1:]
-            if joined is None or len(earlier) >= MOST_VERSIONS:
-                return row.blocked(BlockReason.MANIFEST_INVALID)
-            joined = await self._with_earlier(joined, earlier, options, subject)
+            joined = joined and await self._with_earlier(joined, manifest, options, subject)
         if joined is None:
             return row.blocked(BlockReason.MANIFEST_INVALID)
-        return row.target(joined, delete_last=manifests)
+        return row.target(
+            joined, [one.ref for one in manifests], [one.as_read for one in manifests]
+        )
+
+    async def _newest(
+        self, manifest: "_Manifest", options: PdfOptions, subject: str
+    ) -> tuple[Found, ...] | BlockReason:
+        """Give what the newest version names that is there; raises `ObjectMissingError`."""
+        # By its version, so that it is one of those that were listed.
+        newest = next(iter(manifest.versions), manifest.ref)
+        return await self._files(manifest, newest, options, subject)
 
     async def _with_earlier(
-        self, files: Sorted, earlier: Sequence[ObjectRef], options: PdfOptions, subject: str
+        self, files: Sorted, manifest: "_Manifest", options: PdfOptions, subject: str
     ) -> Sorted | None:
         """Add what only earlier versions name; None if it is too much.
 
         One that cannot be read or resolved is passed over: a manifest is mended by a new version.
         """
-        for version in earlier:
+        if len(manifest.versions) > MOST_VERSIONS:
+            return None
+        for version in manifest.versions[1:]:
             try:
-                read = await self._files(version, options, subject)
+                read = await self._files(manifest, version, options, subject)
             except ObjectMissingError:
                 continue
             if isinstance(read, BlockReason):
@@ -162,16 +201,35 @@ class Pdf:
         return files
 
     async def _files(
-        self, manifest: ObjectRef, options: PdfOptions, subject: str
+        self, manifest: "_Manifest", version: ObjectRef, options: PdfOptions, subject: str
     ) -> tuple[Found, ...] | BlockReason:
+        # Until it is opened: a version that cannot be read is passed over, and goes.
+        name = version.version or ""
         async with self._reading:
             try:
-                async with self._objects.stream(manifest, options.limit_bytes) as chunks:
-                    value = await read_streamed(chunks, self._rows.reader.refers)
+                async with self._objects.stream(version, options.limit_bytes) as content:
+                    name = content.name
+                    value = await read_streamed(content.chunks, self._rows.reader.refers)
             except (ObjectTooLargeError, ObjectRefusedError, UnreadableError):
                 return BlockReason.MANIFEST_INVALID
+            finally:
+                manifest.held.append(name)
             files = self._rows.reader.read_value(self._sets[options.files], value, subject)
         return BlockReason.MANIFEST_INVALID if files is BlockReason.MALFORMED_JSON else files
+
+
+@dataclass(slots=True)
+class _Manifest:
+    """A manifest while its versions are read."""
+
+    ref: ObjectRef
+    versions: Sequence[ObjectRef]
+    """Those that were listed; nothing where it has none, or none that holds data."""
+    held: list[str] = field(default_factory=list)
+
+    @property
+    def as_read(self) -> AsRead:
+        return AsRead(self.ref, tuple(self.held))
 
 
 def _united(files: Sorted, earlier: Sorted) -> Sorted:

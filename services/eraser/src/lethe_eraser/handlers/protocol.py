@@ -1,13 +1,15 @@
 """What every handler promises, and what it is given."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog, Feature
-from lethe_eraser.domain import Masked, ObjectRef, RowTarget, Targets
+from lethe_eraser.domain import Masked, ObjectRef, RowTarget, Source, Targets
+from lethe_eraser.objects import Content
 
 
 class ErasureHandler(Protocol):
@@ -38,6 +40,20 @@ class ErasureHandler(Protocol):
         ...
 
 
+@runtime_checkable
+class SourceReader(Protocol):
+    """What a handler can do besides that gives `as_read` with its targets."""
+
+    async def read_source(
+        self, request_type: str, ref: ObjectRef, subject: str
+    ) -> Source | BlockReason:
+        """Read again what the product wrote under `ref` after its row was masked.
+
+        `ref` was in a target's `delete_last`. Says why not if nobody can tell what it leads to.
+        """
+        ...
+
+
 class Objects(Protocol):
     """What finding needs of the object store."""
 
@@ -45,9 +61,7 @@ class Objects(Protocol):
         """Give those of `refs` that are there."""
         ...
 
-    def stream(
-        self, ref: ObjectRef, limit_bytes: int
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def stream(self, ref: ObjectRef, limit_bytes: int) -> AbstractAsyncContextManager[Content]:
         """Read an object by chunks; raises as `read` does, also while it is read."""
         ...
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog, Feature, ProductTable
-from lethe_eraser.domain import BlockedRow, Masked, ObjectRef, RowTarget, Targets
+from lethe_eraser.domain import AsRead, BlockedRow, Masked, ObjectRef, RowTarget, Targets
 from lethe_eraser.handlers.protocol import Objects
 from lethe_eraser.references import UNTAGGED, Found, RowReader, Sorted, Tagged
 from lethe_eraser.storage.product_schema import columns_beyond
@@ -35,8 +35,13 @@ class ReadRow:
             row_version=self.row.row_version,
         )
 
-    def target(self, objects: Sorted, delete_last: Iterable[ObjectRef] = ()) -> RowTarget:
-        """Mask the row once these objects are gone; some of them only after all others."""
+    def target(
+        self,
+        objects: Sorted,
+        delete_last: Iterable[ObjectRef] = (),
+        as_read: Iterable[AsRead] = (),
+    ) -> RowTarget:
+        """Mask the row once these objects are gone; some only after all others, and as read."""
         last = tuple(delete_last)
         return RowTarget(
             kind=self.product.kind,
@@ -48,6 +53,7 @@ class ReadRow:
             delete_last=last,
             kept=objects.kept,
             unless_referenced=objects.unless_referenced,
+            as_read=tuple(as_read),
         )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lethe_eraser.objects.calls import RETRYABLE, RefusedError, S3Calls, is_beyond_xml
-from lethe_eraser.objects.outcomes import ObjectStoreUnavailableError
+from lethe_eraser.objects.listing import has_key
+from lethe_eraser.objects.outcomes import REWRITTEN, ObjectStoreUnavailableError
 from lethe_eraser.objects.pace import THROTTLING, Pace, prefix_of
 
 if TYPE_CHECKING:
@@ -13,12 +14,18 @@ if TYPE_CHECKING:
 _OF_THE_PAGE: Final = frozenset({"MalformedXML", "InvalidRequest", "ParamValidation", "400"})
 """Refusals that a single bad key may cause for its whole page."""
 
+_ABSENT: Final = frozenset({"NoSuchKey", "404"})
+_UNLIKE: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
+"""Refusals of a delete with a condition: the object is another one, or becomes it just now."""
+
 
 class Item(NamedTuple):
     """What an entry of DeleteObjects names; without a version, a key of an unversioned bucket."""
 
     key: str
     version_id: str | None = None
+    etag: str | None = None
+    """Of a key without versions, what may be in it; empty: nothing. None: whatever is."""
 
     def entry(self) -> dict[str, Any]:
         """The entry as boto3 takes it."""
@@ -37,7 +44,8 @@ def pages(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
 
 def is_alone(item: Item) -> bool:
     """Whether the key needs a request of its own."""
-    return is_beyond_xml(item.key)
+    # Of the keys of a page, not every server looks at the ETag.
+    return item.etag is not None or is_beyond_xml(item.key)
 
 
 def delete_page(calls: S3Calls, pace: Pace, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
@@ -49,6 +57,8 @@ def delete_page(calls: S3Calls, pace: Pace, bucket: str, items: Sequence[Item]) 
         ObjectStoreUnavailableError: Some are neither gone nor refused after the last try.
     """
     if len(items) == 1 and is_alone(items[0]):
+        if items[0].etag is not None:
+            return _delete_as_read(calls, pace, bucket, items[0])
         return _delete_one(calls, bucket, items[0])
     refused: dict[Item, str] = {}
     pending = list(items)
@@ -93,6 +103,24 @@ def _delete_one(calls: S3Calls, bucket: str, item: Item) -> dict[Item, str]:
         calls.call_for(bucket, item.key, delete)
     except RefusedError as refusal:
         return {item: refusal.code}
+    return {}
+
+
+def _delete_as_read(calls: S3Calls, pace: Pace, bucket: str, item: Item) -> dict[Item, str]:
+    """Delete a key if that is in it which was read; S3 compares and deletes in one."""
+    if not item.etag:
+        return {item: REWRITTEN} if has_key(calls, bucket, item.key) else {}
+
+    def delete(client: "S3Client", arguments: dict[str, Any]) -> None:
+        client.delete_object(**arguments, **item.entry(), IfMatch=item.etag or "")
+
+    pace.take(bucket, [item.key])
+    try:
+        calls.call_for(bucket, item.key, delete)
+    except RefusedError as refusal:
+        if refusal.code in _ABSENT:
+            return {}
+        return {item: REWRITTEN if refusal.code in _UNLIKE else refusal.code}
     return {}
 
 

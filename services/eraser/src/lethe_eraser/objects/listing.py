@@ -4,7 +4,7 @@ Neighbouring keys are found by listing their neighbourhood while that is cheaper
 by key.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,9 @@ ENTRIES_PER_KEY: Final = 16
 _FOLDER_FROM: Final = 2
 """Keys of one folder from which on it is listed: it is often of one request, and small."""
 
+NULL: Final = "null"
+"""The version of what was written without one; it comes back with another content."""
+
 _NOT_FOUND: Final = 404
 
 
@@ -37,6 +40,11 @@ class Version:
     key: str
     version_id: str
     is_marker: bool
+    etag: str = ""
+
+    def is_among(self, held: Collection[str]) -> bool:
+        """Whether `held` names what this version holds."""
+        return self.version_id in held or (self.version_id == NULL and self.etag in held)
 
 
 @dataclass(slots=True)
@@ -123,20 +131,24 @@ def sweep_versions(calls: S3Calls, bucket: str, keys: Sequence[str]) -> Seen:
 
 def has_key(calls: S3Calls, bucket: str, key: str) -> bool:
     """Ask for one key; where S3 will not tell (no permission to list), it counts as there."""
+    return etag_of(calls, bucket, key) is not None
 
-    def head(client: "S3Client", arguments: dict[str, Any]) -> bool:
+
+def etag_of(calls: S3Calls, bucket: str, key: str) -> str | None:
+    """Ask for the ETag of one key: None if it is not there, empty where S3 will not tell."""
+
+    def head(client: "S3Client", arguments: dict[str, Any]) -> str | None:
         try:
-            client.head_object(**arguments, Key=key)
+            return client.head_object(**arguments, Key=key).get("ETag", "")
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == _NOT_FOUND:
-                return False
+                return None
             raise
-        return True
 
     try:
         return calls.call_for(bucket, key, head)
     except RefusedError:
-        return True
+        return ""
 
 
 def _common_start(keys: Sequence[str]) -> str:
@@ -154,7 +166,8 @@ def _page_size(keys: Sequence[str]) -> dict[str, int]:
 def _versions(answer: Any) -> Iterator[Version]:
     for kind, is_marker in (("Versions", False), ("DeleteMarkers", True)):
         for entry in answer.get(kind, []):
-            yield Version(entry["Key"], entry.get("VersionId", "null"), is_marker)
+            version, etag = entry.get("VersionId", NULL), entry.get("ETag", "")
+            yield Version(entry["Key"], version, is_marker, etag)
 
 
 def _settled(keys: Sequence[str], start: int, last: str, *, inclusive: bool) -> int:

@@ -11,6 +11,7 @@ from lethe_eraser.objects.calls import RefusedError, S3Calls
 from lethe_eraser.objects.deleting import Item
 from lethe_eraser.objects.listing import (
     LEVELS,
+    NULL,
     Seen,
     Version,
     groups,
@@ -19,6 +20,7 @@ from lethe_eraser.objects.listing import (
     sweep_versions,
 )
 from lethe_eraser.objects.outcomes import (
+    Content,
     ObjectMissingError,
     ObjectRefusedError,
     ObjectTooLargeError,
@@ -54,6 +56,7 @@ class _Opened:
     """
 
     body: Any
+    name: str
     first: bytes
     second: bytes
 
@@ -158,9 +161,7 @@ class Looking:
             return {} if refusal.code in _MISSING else None
 
     @asynccontextmanager
-    async def reading(
-        self, ref: ObjectRef, limit_bytes: int
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def reading(self, ref: ObjectRef, limit_bytes: int) -> AsyncIterator[Content]:
         """Open the newest version that holds data, or the version `ref` names, as chunks.
 
         Raises:
@@ -170,7 +171,7 @@ class Looking:
         """
         opened = await self._opened(ref, limit_bytes)
         try:
-            yield self._chunks(ref.bucket, opened, limit_bytes)
+            yield Content(self._chunks(ref.bucket, opened, limit_bytes), opened.name)
         finally:
             if not opened.is_whole:
                 await self._threads.run(opened.body.close)
@@ -202,12 +203,13 @@ class Looking:
 
         def get(client: "S3Client", arguments: dict[str, Any]) -> _Opened:
             answer = client.get_object(**arguments, **named)
-            body = answer["Body"]
+            body, name = answer["Body"], answer.get("VersionId", NULL)
+            name = answer.get("ETag", "") if name == NULL else name
             if answer.get("ContentLength", 0) > limit_bytes:
                 body.close()
                 raise ObjectTooLargeError("the object is larger than it may be")
             try:
-                return _Opened(body, body.read(CHUNK_BYTES), body.read(CHUNK_BYTES))
+                return _Opened(body, name, body.read(CHUNK_BYTES), body.read(CHUNK_BYTES))
             except Exception:
                 body.close()
                 raise

@@ -1,6 +1,6 @@
 """What became of objects, and what can go wrong with a store of them."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -13,6 +13,8 @@ OBJECT_LOCKED: Final = "ObjectLocked"
 """Not S3's own code (each server has another): refused, and under retention or a legal hold."""
 MFA_DELETE: Final = "MfaDelete"
 """The bucket lets no version go without a second factor, which a service has not."""
+REWRITTEN: Final = "Rewritten"
+"""It holds what it did not when it was read: nobody knows what could be found through that."""
 TAG_LIMIT: Final = "TagLimit"
 """The object has ten tags of others, and S3 keeps no eleventh."""
 
@@ -61,6 +63,22 @@ class BucketsUnfitError(ObjectStoreError):
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What an object holds, while it is read."""
+
+    chunks: AsyncIterator[bytes]
+    name: str
+    """As S3 tells it from what was or will be in the object: its version, or without one its ETag.
+
+    `null` is no version's own name: it comes back with another content.
+    """
+
+
+Held = Mapping[ObjectRef, tuple[str, ...]]
+"""By object, the names (as in `Content`) of what may be deleted of it and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,16 @@ from lethe_eraser.domain import ObjectRef
 from lethe_eraser.objects.calls import RefusedError, S3Calls
 from lethe_eraser.objects.company import Seat
 from lethe_eraser.objects.deleting import Item, delete_page, is_alone, pages
-from lethe_eraser.objects.listing import Version
+from lethe_eraser.objects.listing import Version, etag_of
 from lethe_eraser.objects.locks import Lock, lock_of
 from lethe_eraser.objects.looking import Looking, items_by_kind
-from lethe_eraser.objects.outcomes import MFA_DELETE, OBJECT_LOCKED, VERSIONS_REMAIN
+from lethe_eraser.objects.outcomes import (
+    MFA_DELETE,
+    OBJECT_LOCKED,
+    REWRITTEN,
+    VERSIONS_REMAIN,
+    Held,
+)
 from lethe_eraser.objects.pace import Pace
 from lethe_eraser.objects.tagging import tag_version
 from lethe_eraser.objects.threads import Threads, every
@@ -55,34 +61,35 @@ class Removing:
         self._page_keys = page_keys
         self._in_flight = asyncio.Semaphore(PAGES_AT_ONCE)
 
-    async def remove(self, bucket: str, refs: Sequence[ObjectRef]) -> Outcome:
+    async def remove(self, bucket: str, refs: Sequence[ObjectRef], held: Held) -> Outcome:
         """Remove `refs`, all versions of a key unless the reference names one.
+
+        Those in `held` go only if they hold nothing else.
 
         Raises:
             ObjectStoreUnavailableError: S3 is away; some may be gone.
         """
         try:
-            return await self._remove(bucket, refs)
+            return await self._remove(bucket, refs, held)
         finally:
             if (seat := Seat.taken()) is not None:
                 seat.came(bucket)
 
-    async def _remove(self, bucket: str, refs: Sequence[ObjectRef]) -> Outcome:
+    async def _remove(self, bucket: str, refs: Sequence[ObjectRef], held: Held) -> Outcome:
         state = await self._looking.versioning(bucket)
         tag = self._buckets[bucket].tag
         if tag is not None:
-            return await self._tag(bucket, refs, tag, keeps_versions=state.keeps_versions)
+            return await self._tag(bucket, refs, held, tag, keeps_versions=state.keeps_versions)
         if state.needs_mfa:
             # S3 refuses the whole request for any version; not even a marker would help.
             return Outcome(failed=dict.fromkeys(refs, MFA_DELETE))
         if state.keeps_versions:
-            return await self._delete_versions(bucket, refs)
-        refused = await self._delete(bucket, [Item(key) for key in {r.key for r in refs}])
-        return Outcome(
-            failed={ref: refused[Item(ref.key)] for ref in refs if Item(ref.key) in refused}
-        )
+            return await self._delete_versions(bucket, refs, held)
+        items = {ref: Item(ref.key, etag=_etag(held.get(ref))) for ref in refs}
+        refused = await self._delete(bucket, list(dict.fromkeys(items.values())))
+        return Outcome({ref: refused[item] for ref, item in items.items() if item in refused})
 
-    async def _delete_versions(self, bucket: str, refs: Sequence[ObjectRef]) -> Outcome:
+    async def _delete_versions(self, bucket: str, refs: Sequence[ObjectRef], held: Held) -> Outcome:
         outcome = Outcome()
         left = list(refs)
         for _ in range(PROOFS):
@@ -91,7 +98,8 @@ class Removing:
             except RefusedError as refusal:
                 outcome.failed |= dict.fromkeys(left, refusal.code)
                 return outcome
-            left = [ref for ref in left if versions[ref]]
+            outcome.failed |= _rewritten(versions, left, held)
+            left = [ref for ref in left if versions[ref] and ref not in outcome.failed]
             if not left:
                 return outcome
             refused = await self._delete(bucket, _items(versions, left, is_marker=False))
@@ -139,26 +147,31 @@ class Removing:
         self,
         bucket: str,
         refs: Sequence[ObjectRef],
+        held: Held,
         tag: tuple[str, str],
         *,
         keeps_versions: bool,
     ) -> Outcome:
+        outcome = Outcome()
         if keeps_versions:
             try:
                 versions = await self._looking.versions_of(bucket, refs)
             except RefusedError as refusal:
                 return Outcome(failed=dict.fromkeys(refs, refusal.code))
+            outcome.failed |= _rewritten(versions, refs, held)
+            refs = [ref for ref in refs if ref not in outcome.failed]
             data = items_by_kind(versions, refs, is_marker=False)
             items = {ref: _items(versions, [ref], is_marker=False) for ref in refs}
             wanted = [Item(version.key, version.version_id) for version in data]
         else:
+            outcome.failed |= await self._changed(bucket, refs, held)
+            refs = [ref for ref in refs if ref not in outcome.failed]
             items = {ref: [Item(ref.key)] for ref in refs}
             wanted = list(dict.fromkeys(item for one in items.values() for item in one))
         answers = await every(
             self._threads.run(tag_version, self._calls, bucket, item, tag) for item in wanted
         )
         said = dict(zip(wanted, answers, strict=True))
-        outcome = Outcome()
         for ref, named in items.items():
             results = [said[item] for item in named]
             if code := next((r.refused for r in results if r.refused is not None), None):
@@ -166,6 +179,17 @@ class Removing:
             elif any(result.tagged for result in results):
                 outcome.scheduled.add(ref)
         return outcome
+
+    async def _changed(
+        self, bucket: str, refs: Sequence[ObjectRef], held: Held
+    ) -> dict[ObjectRef, str]:
+        """Give those of a bucket without versions in which is what was not read."""
+        asked = [ref for ref in refs if ref in held]
+        etags = await every(
+            self._threads.run(etag_of, self._calls, bucket, ref.key) for ref in asked
+        )
+        there = zip(asked, etags, strict=True)
+        return {ref: REWRITTEN for ref, etag in there if etag is not None and etag not in held[ref]}
 
     async def _delete(self, bucket: str, items: Sequence[Item]) -> dict[Item, str]:
         refused: dict[Item, str] = {}
@@ -192,6 +216,21 @@ def _items(
 ) -> list[Item]:
     chosen = items_by_kind(versions, refs, is_marker=is_marker)
     return [Item(version.key, version.version_id) for version in chosen]
+
+
+def _rewritten(
+    versions: Mapping[ObjectRef, Sequence[Version]], refs: Iterable[ObjectRef], held: Held
+) -> dict[ObjectRef, str]:
+    """Give those in which is what was not read; a marker holds nothing."""
+    return {
+        ref: REWRITTEN
+        for ref in refs
+        if ref in held and any(not v.is_marker and not v.is_among(held[ref]) for v in versions[ref])
+    }
+
+
+def _etag(held: tuple[str, ...] | None) -> str | None:
+    return None if held is None else "".join(held[:1])
 
 
 def _last(locks: Iterable[Lock]) -> datetime | None:

@@ -15,7 +15,9 @@ from lethe_eraser.objects.looking import Looking
 from lethe_eraser.objects.outcomes import (
     UNKNOWN_BUCKET,
     BucketsUnfitError,
+    Content,
     Deletion,
+    Held,
     ObjectRefusedError,
 )
 from lethe_eraser.objects.pace import Pace
@@ -70,18 +72,20 @@ class ObjectStore:
         """Wait for calls under way and release the threads."""
         await self._threads.close()
 
-    async def delete(self, refs: Iterable[ObjectRef]) -> Deletion:
+    async def delete(self, refs: Iterable[ObjectRef], held: Held | None = None) -> Deletion:
         """Remove objects, all versions of a key unless the reference names one.
 
         An object that is not there counts as gone. Of a versioned key the data goes first, its
-        markers last, and a listing proves the end.
+        markers last, and a listing proves the end. What `held` names goes only if it holds nothing
+        else, and has failed as `REWRITTEN` otherwise; that is asked of no replica, because nobody
+        reads one.
         """
         copies, failed = self._copies(refs)
         by_bucket = _by_bucket(copy for group in copies.values() for copy in group)
         if (seat := Seat.taken()) is not None:
             seat.expect(by_bucket)
         outcomes = await every(
-            self._removing.remove(bucket, wanted) for bucket, wanted in by_bucket.items()
+            self._removing.remove(bucket, some, held or {}) for bucket, some in by_bucket.items()
         )
         refused = {copy: code for one in outcomes for copy, code in one.failed.items()}
         tagged = frozenset(copy for one in outcomes for copy in one.scheduled)
@@ -148,11 +152,11 @@ class ObjectStore:
 
     async def read(self, ref: ObjectRef, limit_bytes: int) -> bytes:
         """Read an object whole; as `stream`."""
-        async with self.stream(ref, limit_bytes) as chunks:
-            return b"".join([chunk async for chunk in chunks])
+        async with self.stream(ref, limit_bytes) as content:
+            return b"".join([chunk async for chunk in content.chunks])
 
     @asynccontextmanager
-    async def stream(self, ref: ObjectRef, limit_bytes: int) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def stream(self, ref: ObjectRef, limit_bytes: int) -> AsyncIterator[Content]:
         """Read an object by chunks: its newest version that holds data, or the one it names.
 
         Raises:
@@ -162,8 +166,8 @@ class ObjectStore:
         """
         if ref.bucket not in self._buckets:
             raise ObjectRefusedError(UNKNOWN_BUCKET)
-        async with self._looking.reading(ref, limit_bytes) as chunks:
-            yield chunks
+        async with self._looking.reading(ref, limit_bytes) as content:
+            yield content
 
     async def problems(self) -> tuple[str, ...]:
         """Say what of the buckets would make erasing impossible or look done; empty if nothing."""

@@ -12,13 +12,13 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.cipher import Cipher
 from lethe_contracts.states import BlockReason
-from lethe_eraser.domain import ObjectRef, RowTarget
+from lethe_eraser.domain import AsRead, ObjectRef, RowTarget
 from lethe_eraser.storage.progress import OBJECTS_ONLY, Blocked, Page, Stretch
 from lethe_eraser.storage.tables import blocked_row, journal
 
@@ -33,6 +33,8 @@ class OfType:
     """Objects without a row: deleted before, and found again by verification."""
     missing: tuple[ObjectRef, ...] = ()
     """Objects that were not there before anything was deleted, as far as that is asked."""
+    as_read: tuple[AsRead, ...] = ()
+    """Those of `objects` that the others were found in: they go last, and as they were read."""
 
     @cached_property
     def refs(self) -> tuple[ObjectRef, ...]:
@@ -64,13 +66,20 @@ class Intent:
 
     @classmethod
     def of_objects(
-        cls, batch: int, request_type: str, objects: Iterable[ObjectRef], *, if_unreferenced: bool
+        cls,
+        batch: int,
+        request_type: str,
+        objects: Iterable[ObjectRef],
+        *,
+        if_unreferenced: bool,
+        as_read: Iterable[AsRead] = (),
     ) -> "Intent":
         """Set out to delete objects that no row of the person names any more."""
+        part = OfType(request_type=request_type, objects=tuple(objects), as_read=tuple(as_read))
         return cls(
             batch=batch,
             stretches=(Stretch(Page(request_type, OBJECTS_ONLY)),),
-            found=(OfType(request_type=request_type, objects=tuple(objects)),),
+            found=(part,),
             if_unreferenced=if_unreferenced,
         )
 
@@ -93,6 +102,19 @@ class Intent:
     def missing(self) -> tuple[ObjectRef, ...]:
         """The objects of all types that were not there beforehand."""
         return tuple(ref for part in self.found for ref in part.missing)
+
+    @cached_property
+    def held(self) -> Mapping[ObjectRef, tuple[str, ...]]:
+        """What may be deleted of the objects that only go as they were read.
+
+        Of one that two rows read differently, nothing: it was written anew in between.
+        """
+        held: dict[ObjectRef, tuple[str, ...]] = {}
+        for part in self.found:
+            for one in (*part.as_read, *(one for row in part.rows for one in row.as_read)):
+                is_same = held.setdefault(one.ref, one.held) == one.held
+                held[one.ref] = one.held if is_same else ()
+        return held
 
     @cached_property
     def refs(self) -> tuple[ObjectRef, ...]:
@@ -184,14 +206,23 @@ class Journal:
         return found.first() is not None
 
     async def all(
-        self, connection: AsyncConnection, job_id: UUID, *, after: int = 0
+        self,
+        connection: AsyncConnection,
+        job_id: UUID,
+        *,
+        after: int = 0,
+        blocked: bool = False,
     ) -> AsyncIterator[Intent]:
-        """Read every intent of the job, of batches later than `after`, one at a time."""
+        """Read every intent of the job, of batches later than `after`, one at a time.
+
+        With `blocked` only those of batches in which something was met that is blocked.
+        """
         last = after
+        only = [journal.c.batch.in_(_touched(job_id))] if blocked else []
         while True:
             rows = await connection.execute(
                 select(journal)
-                .where(journal.c.job_id == job_id, journal.c.batch > last)
+                .where(journal.c.job_id == job_id, journal.c.batch > last, *only)
                 .order_by(journal.c.batch)
                 .limit(1)
             )
@@ -203,12 +234,8 @@ class Journal:
 
     async def purge(self, connection: AsyncConnection, job_id: UUID) -> None:
         """Drop all but the intents of batches that touched something blocked."""
-        touched = select(blocked_row.c.batch).where(
-            blocked_row.c.job_id == job_id, blocked_row.c.batch.is_not(None)
-        )
-        await connection.execute(
-            delete(journal).where(journal.c.job_id == job_id, journal.c.batch.not_in(touched))
-        )
+        left = journal.c.batch.not_in(_touched(job_id))
+        await connection.execute(delete(journal).where(journal.c.job_id == job_id, left))
 
     def _sealed(self, job_id: UUID, intent: Intent) -> bytes:
         text = json.dumps(_written(intent), ensure_ascii=False, separators=(",", ":"))
@@ -220,6 +247,13 @@ class Journal:
         plain = self._cipher.decrypt(token, context=_context(job_id, row.batch))
         written = json.loads(zlib.decompress(plain).decode("utf-8", "surrogatepass"))
         return _read(row.batch, Page(row.request_type, row.source, row.after_key), written)
+
+
+def _touched(job_id: UUID) -> Select[tuple[int]]:
+    """Give the batches in which something was met that is blocked."""
+    return select(blocked_row.c.batch).where(
+        blocked_row.c.job_id == job_id, blocked_row.c.batch.is_not(None)
+    )
 
 
 def _context(job_id: UUID, batch: int) -> str:
@@ -245,6 +279,7 @@ def _written(intent: Intent) -> dict[str, Any]:
                 "rows": [_row(row, at) for row in part.rows],
                 "objects": [at[ref] for ref in part.objects],
                 "missing": [at[ref] for ref in part.missing],
+                "as_read": [[at[one.ref], one.held] for one in part.as_read],
             }
             for part in intent.found
         ],
@@ -266,6 +301,7 @@ def _row(row: RowTarget, at: Mapping[ObjectRef, int]) -> list[Any]:
         [at[ref] for ref in row.delete_last],
         row.kept,
         [at[ref] for ref in row.unless_referenced],
+        [[at[one.ref], one.held] for one in row.as_read],
     ]
 
 
@@ -280,6 +316,7 @@ def _read(batch: int, page: Page, written: Mapping[str, Any]) -> Intent:
                 rows=tuple(_target(row, refs) for row in part["rows"]),
                 objects=_named(refs, part["objects"]),
                 missing=_named(refs, part.get("missing", ())),
+                as_read=_as_read(refs, part.get("as_read", ())),
             )
             # An intent of an earlier release has one page of one type, and names it outside.
             for part in written.get("found", [{"type": page.request_type, **written}])
@@ -303,7 +340,9 @@ def _stretches(page: Page, written: Mapping[str, Any]) -> tuple[Stretch, ...]:
 
 
 def _target(row: Sequence[Any], refs: Sequence[ObjectRef]) -> RowTarget:
-    kind, table, row_id, version, request_id, first, last, kept, *counted = row
+    kind, table, row_id, version, request_id, first, last, kept, *more = row
+    # An intent of an earlier release ends before these.
+    counted, as_read = (*more, (), ())[:2]
     return RowTarget(
         kind,
         table,
@@ -313,9 +352,13 @@ def _target(row: Sequence[Any], refs: Sequence[ObjectRef]) -> RowTarget:
         _named(refs, first),
         _named(refs, last),
         kept,
-        # An intent of an earlier release ends here.
-        _named(refs, counted[0] if counted else ()),
+        _named(refs, counted),
+        _as_read(refs, as_read),
     )
+
+
+def _as_read(refs: Sequence[ObjectRef], written: Iterable[Any]) -> tuple[AsRead, ...]:
+    return tuple(AsRead(refs[index], tuple(held)) for index, held in written)
 
 
 def _named(refs: Sequence[ObjectRef], indices: Iterable[int]) -> tuple[ObjectRef, ...]:

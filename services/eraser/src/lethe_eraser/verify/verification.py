@@ -8,7 +8,7 @@ forgets the person and says so. A heavy person's client rows are masked in chunk
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -19,7 +19,16 @@ from lethe_contracts.events import TypeTotals
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog import Catalog, TableName
 from lethe_eraser.check import unclaimed_tables
-from lethe_eraser.domain import MAX_ROUNDS, Job, JobState, add, say, with_blocked
+from lethe_eraser.domain import (
+    MAX_ROUNDS,
+    Job,
+    JobState,
+    ObjectRef,
+    Source,
+    add,
+    say,
+    with_blocked,
+)
 from lethe_eraser.fence import Fence
 from lethe_eraser.metrics import EraserMetrics
 from lethe_eraser.pace import RowBudget
@@ -31,7 +40,7 @@ from lethe_eraser.storage.product_sample import holds_rows_of
 from lethe_eraser.storage.progress import Blocked
 from lethe_eraser.verify.client_rows import ClientRows
 from lethe_eraser.verify.invalidate import UNKNOWN, Invalidator
-from lethe_eraser.verify.objects import Store, objects_left
+from lethe_eraser.verify.objects import Handlers, Store, given_again, objects_left, read_anew
 from lethe_eraser.verify.rows import AT_ONCE, Rows, read_rows
 
 AGAIN_AFTER: Final = timedelta(seconds=5)
@@ -57,6 +66,13 @@ class Scan:
     """Objects that wait for their lifecycle rule."""
     at_edges: int = 0
     """Invalidations that the CDN has not finished."""
+    read_anew: Mapping[ObjectRef, Source | BlockReason] = field(default_factory=dict)
+    """Of `objects`, those that others are found through, or why nobody can tell which."""
+
+    def why_left(self, ref: ObjectRef) -> BlockReason:
+        """Say why one of `objects` is left after the last round."""
+        read = self.read_anew.get(ref, BlockReason.OBJECT_NOT_DELETED)
+        return BlockReason.STILL_WRITING if isinstance(read, Source) else read
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,7 @@ class Verification:
         engine: the product's database.
         catalog: which tables and columns there are, and what masked values look like.
         objects: lists objects.
+        handlers: finds the handler of a request type.
         journal: the intents of the job's batches.
         announcer: appends events.
         fence: lets something begin with a job.
@@ -87,6 +104,7 @@ class Verification:
         engine: AsyncEngine,
         catalog: Catalog,
         objects: Store,
+        handlers: Handlers,
         journal: Journal,
         announcer: Announcer,
         fence: Fence,
@@ -97,6 +115,7 @@ class Verification:
         self._engine = engine
         self._catalog = catalog
         self._objects = objects
+        self._handlers = handlers
         self._journal = journal
         self._announcer = announcer
         self._fence = fence
@@ -139,7 +158,8 @@ class Verification:
             return None
         async with self._engine.connect() as connection:
             rows = await read_rows(connection, self._catalog, job.job_id, subject)
-        return Scan(rows, left.found, left.scheduled, at_edges)
+        anew = await read_anew(self._handlers, subject, left.found)
+        return Scan(rows, left.found, left.scheduled, at_edges, anew)
 
     async def conclude(
         self, job: Job, subject: str, scan: Scan, may_go_on: Callable[[], bool]
@@ -220,18 +240,10 @@ class Verification:
         again = job.to(JobState.RUNNING)
         again = replace(again, round=again.round + 1)
         await progress.try_refused_again(connection, job.job_id)
-        for found in scan.objects:
-            for part in found.found:
-                if not part.objects:
-                    continue
-                again = replace(again, batches=again.batches + 1)
-                intent = Intent.of_objects(
-                    again.batches,
-                    part.request_type,
-                    part.objects,
-                    if_unreferenced=found.if_unreferenced,
-                )
-                await self._journal.write(connection, job.job_id, again.round, intent)
+        for intent in given_again(scan.objects, scan.read_anew):
+            again = replace(again, batches=again.batches + 1)
+            numbered = replace(intent, batch=again.batches)
+            await self._journal.write(connection, job.job_id, again.round, numbered)
         again, said = say(again, again.snapshot())
         await jobs.write(connection, again, retry_in=AGAIN_AFTER)
         await self._announcer.announce(connection, [said])
@@ -264,7 +276,7 @@ class Verification:
         await progress.record_blocked(connection, job.job_id, job.round, None, left)
         for found in scan.objects:
             objects = [
-                progress.blocked_object(job.job_id, part.request_type, ref)
+                progress.blocked_object(job.job_id, part.request_type, ref, scan.why_left(ref))
                 for part in found.found
                 for ref in part.objects
             ]

@@ -1,0 +1,96 @@
+"""An object that others are found through goes as it was read, or stays."""
+
+import pytest
+
+from lethe_eraser.catalog import Bucket
+from lethe_eraser.domain import ObjectRef
+from lethe_eraser.objects import REWRITTEN, Held, ObjectStore
+from lethe_sandbox.stack import S3Address
+from tests.support.factories import BucketFactory
+from tests.support.s3_objects import keys, options_of, put
+
+
+@pytest.fixture(params=["plain", "versioned"])
+def name(request: pytest.FixtureRequest) -> str:
+    """A bucket of either kind."""
+    return str(request.getfixturevalue(request.param))
+
+
+def write(server: S3Address, ref: ObjectRef, body: bytes) -> None:
+    server.client().put_object(Bucket=ref.bucket, Key=ref.key, Body=body)
+
+
+async def read(store: ObjectStore, ref: ObjectRef) -> str:
+    async with store.stream(ref, 100) as content:
+        return content.name
+
+
+async def test_what_was_read_goes_and_what_was_written_since_stays(
+    store: ObjectStore, server: S3Address, name: str
+) -> None:
+    [ref, beside] = put(server, name, ["m.json", "n.json"])
+    held: Held = {ref: (await read(store, ref),), beside: (await read(store, beside),)}
+    write(server, ref, b"new")
+    deletion = await store.delete([ref, beside], held)
+    assert deletion.failed == {ref: REWRITTEN}
+    assert deletion.gone == {beside}
+    assert keys(server, name) == [ref.key]
+    # Read again, in every version that is there.
+    versions = await store.versions([ref])
+    held = {ref: tuple([await read(store, version) for version in versions[ref]])}
+    assert (await store.delete([ref], held)).gone == {ref}
+    assert await store.remaining([ref]) == frozenset()
+    # The same delete twice is the delete once, and what is written after it stays.
+    assert (await store.delete([ref], held)).gone == {ref}
+    write(server, ref, b"newer")
+    assert (await store.delete([ref], held)).failed == {ref: REWRITTEN}
+    assert keys(server, name) == [ref.key]
+
+
+async def test_what_was_not_there_goes_only_if_it_is_not(
+    store: ObjectStore, server: S3Address, name: str
+) -> None:
+    [ref] = put(server, name, ["m.json"])
+    absent = ObjectRef(name, "never.json")
+    deletion = await store.delete([ref, absent], {ref: (), absent: ()})
+    assert deletion.failed == {ref: REWRITTEN}
+    assert deletion.gone == {absent}
+    assert keys(server, name) == [ref.key]
+
+
+async def test_what_was_written_without_a_version_is_told_by_its_content(
+    store: ObjectStore, server: S3Address, versioned: str
+) -> None:
+    """Where versions are suspended, another content comes under the same name."""
+    server.client().put_bucket_versioning(
+        Bucket=versioned, VersioningConfiguration={"Status": "Suspended"}
+    )
+    [ref] = put(server, versioned, ["m.json"])
+    held = {ref: (await read(store, ref),)}
+    write(server, ref, b"new")
+    assert (await store.delete([ref], held)).failed == {ref: REWRITTEN}
+    held = {ref: (await read(store, ref),)}
+    assert (await store.delete([ref], held)).gone == {ref}
+
+
+async def test_what_was_written_since_is_not_tagged(server: S3Address, name: str) -> None:
+    buckets = {name: Bucket(name, tag=("lethe-erase", "yes"))}
+    async with ObjectStore(options_of(server), buckets) as store:
+        [ref, beside] = put(server, name, ["m.json", "n.json"])
+        held = {ref: (await read(store, ref),), beside: (await read(store, beside),)}
+        write(server, ref, b"new")
+        deletion = await store.delete([ref, beside], held)
+        assert deletion.failed == {ref: REWRITTEN}
+        assert deletion.scheduled == {beside}
+
+
+async def test_a_copy_goes_whatever_was_read_where_it_is_from(
+    server: S3Address, make_bucket: BucketFactory
+) -> None:
+    name, copy = make_bucket(), make_bucket()
+    buckets = {name: Bucket(name, replicas=(copy,)), copy: Bucket(copy)}
+    async with ObjectStore(options_of(server), buckets) as store:
+        [ref] = put(server, name, ["m.json"])
+        write(server, ObjectRef(copy, ref.key), b"another")
+        assert (await store.delete([ref], {ref: (await read(store, ref),)})).gone == {ref}
+    assert keys(server, copy) == []
