@@ -1,5 +1,6 @@
 """What becomes of a person whose objects are locked; on versitygw: moto tells no retention."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import (
     COUNTED,
     COUNTED_INDEX,
+    NOTHING,
     PICTURE,
     SUBJECT,
     Eraser,
@@ -163,3 +165,82 @@ async def test_another_round_tries_a_refused_object_that_no_row_names_again(
         hold(held, "OFF")
     assert await to_the_end(held, eraser) == state
     assert await ended(held, state)
+
+
+@pytest.fixture
+async def replaced(with_catalog: MakeWorld, bucket: BucketFactory) -> World:
+    """A person of two requests; the result of the first is under a legal hold."""
+    world = await with_catalog(results=bucket(locked=True))
+    for number in range(2):
+        await world.sketch(number)
+    hold_result(world, "ON")
+    await world.accept(world.requested())
+    return world
+
+
+RESULT = f"public/{SUBJECT}-0.png"
+
+
+def hold_result(world: World, status: Any) -> None:
+    world.s3.put_object_legal_hold(
+        Bucket=world.buckets["results"], Key=RESULT, LegalHold={"Status": status}
+    )
+
+
+async def replace_result(world: World) -> None:
+    """Let the product write another result into the row, as when a person asks for it again."""
+    world.put("results", f"public/{SUBJECT}-again.png")
+    await world.write(
+        "update sketch_task set result = :new where result like :old",
+        new=json.dumps({"url": f"https://cdn.test.example/{SUBJECT}-again.png"}),
+        old=f"%{SUBJECT}-0.png%",
+    )
+
+
+async def blocked_by(world: World) -> dict[BlockReason, int]:
+    event = (await world.said())[-1].event
+    return dict(event.reasons) if isinstance(event, Blocked) else {}
+
+
+async def test_a_refused_object_that_its_row_names_no_more_blocks_until_it_is_gone(
+    replaced: World,
+) -> None:
+    world, eraser = replaced, replaced.eraser()
+    assert await to_the_end(world, eraser) == "blocked"
+    await replace_result(world)
+    for _ in range(2):
+        await retry(world)
+        assert await to_the_end(world, eraser) == "blocked"
+        assert await blocked_by(world) == {BlockReason.OBJECT_LOCKED: 1}
+        assert world.keys("results") == {RESULT}
+    hold_result(world, "OFF")
+    await retry(world)
+    assert await to_the_end(world, eraser) == "verified"
+    assert await world.left_of(SUBJECT) == NOTHING
+
+
+@pytest.mark.parametrize("state", ["blocked", "verified"])
+async def test_a_row_that_names_another_object_amid_the_job_does_not_leave_the_refused_one(
+    replaced: World, state: str
+) -> None:
+    world, eraser = replaced, replaced.eraser()
+    mask, done = eraser.batches.mask, list[int]()
+
+    async def masked(*rest: Any) -> Any:
+        if not done:
+            done.append(1)
+            # A row of the batch is left for the next round, so that there is one.
+            await world.write("update sketch_feature set status = 'seen'")
+            after = await mask(*rest)
+            await replace_result(world)
+            return after
+        return await mask(*rest)
+
+    put_in(eraser.batches, "mask", masked)
+    await eraser.until_idle()
+    assert await world.value("select round from lethe.job") == 2
+    if state == "verified":
+        hold_result(world, "OFF")
+    assert await to_the_end(world, eraser) == state
+    assert await blocked_by(world) == ({BlockReason.OBJECT_LOCKED: 1} if state == "blocked" else {})
+    assert world.keys("results") == ({RESULT} if state == "blocked" else set())

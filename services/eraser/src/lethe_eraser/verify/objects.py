@@ -70,9 +70,10 @@ async def objects_left(
     async for intent in journal.all(connection, job_id):
         if not may_go_on():
             return None
-        waiting, failed = frozenset(intent.scheduled), frozenset(intent.failed)
-        claimed_gone = [ref for ref in intent.refs if ref not in failed and ref not in known]
-        left = await store.remaining(claimed_gone) if claimed_gone else frozenset()
+        waiting = frozenset(intent.scheduled)
+        # What S3 refused is no row's any more, if nothing is blocked for it.
+        to_be_gone = [ref for ref in intent.refs if ref not in known]
+        left = await store.remaining(to_be_gone) if to_be_gone else frozenset()
         if tagged := left & waiting - seen:
             again = await store.delete(sorted(tagged, key=str), intent.held)
             scheduled |= again.scheduled
