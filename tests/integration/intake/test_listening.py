@@ -138,6 +138,23 @@ async def test_an_older_word_changes_nothing_and_a_repeated_one_neither(
     assert listening.ciphertext(one) is not None
 
 
+async def test_a_refused_cancellation_silences_no_word_that_comes_late(
+    listening: Listening,
+) -> None:
+    """As one does that was a dead letter and is replayed."""
+    request = (await listening.client.submit(SUBJECT)).json()["id"]
+    job = uuid7()
+    await say(
+        listening.kafka,
+        word(events.Erased, request, job, 4),
+        word(events.CancelRefused, request, job, 6),
+        word(events.Verified, request, job, 5),
+    )
+    await listening.reaches(request, "verified")
+
+    assert listening.ciphertext(request) is None
+
+
 async def test_what_is_not_ours_is_set_aside_and_the_partition_moves_on(
     listening: Listening,
 ) -> None:

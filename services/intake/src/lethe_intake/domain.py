@@ -252,7 +252,7 @@ class Move:
     """What one word of the eraser does to one request, if it is the newest word.
 
     Newest is the highest (job, sequence): jobs have time-ordered ids, and within a job the sequence
-    only grows. `state` None leaves the state as it is.
+    only grows. `state` None leaves everything as it is.
     """
 
     request_id: UUID

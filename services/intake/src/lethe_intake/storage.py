@@ -124,11 +124,8 @@ _MOVE: Final = (
     .values(
         job_id=bindparam("of_job", type_=Uuid),
         job_sequence=bindparam("to_sequence", type_=BigInteger),
-        state=func.coalesce(_STATE, REQUEST.c.state),
-        closed_at=case(
-            (_STATE.is_(None), REQUEST.c.closed_at),
-            else_=bindparam("at", type_=DateTime(timezone=True)),
-        ),
+        state=_STATE,
+        closed_at=bindparam("at", type_=DateTime(timezone=True)),
         subject_ciphertext=case(
             (bindparam("forget", type_=Boolean), null()),
             else_=REQUEST.c.subject_ciphertext,
@@ -308,9 +305,11 @@ class IntakeStorage:
 
 
 async def apply_moves(connection: AsyncConnection, moves: Sequence[Move]) -> None:
-    """Apply what the eraser said, in this order, in the caller's transaction."""
-    if not moves:
-        return
+    """Apply what the eraser said, in this order, in the caller's transaction.
+
+    A word that names no state is not noted as the newest either: one before it may come later, as a
+    replayed dead letter does.
+    """
     parameters = [
         {
             "of_request": move.request_id,
@@ -321,8 +320,10 @@ async def apply_moves(connection: AsyncConnection, moves: Sequence[Move]) -> Non
             "forget": move.forgets_subject,
         }
         for move in moves
+        if move.state is not None
     ]
-    await connection.execute(_MOVE, parameters)
+    if parameters:
+        await connection.execute(_MOVE, parameters)
 
 
 def _message(envelope: Envelope[Event]) -> Message:
