@@ -17,7 +17,9 @@ from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.bury import Undertaker
 from lethe_outbox.relay.lane import Lane, Row
 from lethe_outbox.relay.lease_storage import LeaseStorage, Terms
-from lethe_outbox.relay.producer import Producers, RefusedError
+from lethe_outbox.relay.producer import RefusedError
+from lethe_outbox.relay.producers import Producers
+from lethe_outbox.relay.reach import Reach
 from lethe_outbox.relay.session import Session
 from lethe_outbox.relay.settings import RelaySettings
 from lethe_outbox.relay.storage import Fence, RelayStorage
@@ -172,7 +174,9 @@ async def test_what_could_not_be_buried_before_the_lease_was_renewed_is_buried_a
     lane = await owner.claim()
     [first, _] = await owner.fetch(lane)
     settings = RelaySettings(hold_back_topics=frozenset({"t"}))
-    producers = Producers("nowhere:1", settings, idempotent=False, on_state=lambda *_: None)
+    producers = Producers(
+        "nowhere:1", settings, idempotent=False, reach=Reach(settings, lambda *_: None)
+    )
     undertaker = Undertaker(
         "tested", owner.storage, producers, settings, RelayMetrics(CollectorRegistry())
     )

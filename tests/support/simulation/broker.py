@@ -31,12 +31,13 @@ Place = tuple[str, int]
 
 @dataclass
 class Broker:
-    """Topics as they are in the end; `away_until` it takes and answers nothing."""
+    """Topics as they are in the end; until it is back, it or a partition takes nothing."""
 
     world: World
     partitions: int
     records: dict[Place, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
     away_until: float = 0.0
+    partition_away_until: dict[int, float] = field(default_factory=lambda: defaultdict(float))
 
     def append(self, place: Place, rows: Sequence[tuple[bytes, bytes]]) -> KafkaError | None:
         """Take a batch as a whole, or refuse it as a whole."""
@@ -107,6 +108,12 @@ class Producer:
         self._next((topic, partition))
         return asyncio.shield(answer)
 
+    def give_up(self, batch: Builder) -> None:
+        for waiting in self._waiting.values():
+            for sent in waiting:
+                if sent.batch is batch:
+                    sent.may_leave = _never
+
     async def send(self, topic: str, key: bytes, value: bytes, headers: object) -> None:
         del headers
         await (await self.hand_over(Builder(1, [(key, value)]), topic, 0, lambda: True))
@@ -140,7 +147,8 @@ class Producer:
         self._world.later(self._world.soon(), self._arrive, place, sent, torn)
 
     def _arrive(self, place: Place, sent: _Sent, torn: bool) -> None:  # noqa: FBT001 - a callback
-        away = self._broker.away_until - self._world.now
+        broker = self._broker
+        away = max(broker.away_until, broker.partition_away_until[place[1]]) - self._world.now
         if away > 0:
             self._world.later(away + self._world.soon(), self._arrive, place, sent, torn)
             return
@@ -160,6 +168,10 @@ class Producer:
     def _landed(self, place: Place) -> None:
         self._flying.discard(place)
         self._next(place)
+
+
+def _never() -> bool:
+    return False
 
 
 def _fail(answer: "asyncio.Future[None]", error: KafkaError) -> None:

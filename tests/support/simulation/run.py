@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay import Relay, RelaySettings, relay, settings
-from lethe_outbox.relay.producer import Producers
+from lethe_outbox.relay.producers import Producers
 from lethe_outbox.schema import Status
 from tests.support.outbox_checker import StreamedOrder
 from tests.support.simulation.broker import Broker, Producer
@@ -21,7 +21,10 @@ from tests.support.simulation.database import BUCKETS, TOPIC, Database, Leases, 
 from tests.support.simulation.world import World
 
 LANES: Final = 4
-FAULTS: Final = ("kill", "freeze", "stop", "cut", "freeze and cut", "broker away")
+FAULTS: Final = (
+    *("kill", "freeze", "stop", "cut", "freeze and cut"),
+    *("broker away", "partition away"),
+)
 _LEASE: Final = 5.0
 _CALM: Final = 60.0
 _KEYS: Final = 24
@@ -175,6 +178,9 @@ class Simulation:
                 self._cut_all()
             case "broker away":
                 self.broker.away_until = self.world.now + self.random.uniform(0.5, 6)
+            case "partition away":
+                until = self.world.now + self.random.uniform(0.5, 12)
+                self.broker.partition_away_until[self.random.randrange(LANES)] = until
             case _:
                 process.loop.frozen = True
                 await asyncio.sleep(self.random.uniform(0.1, 1.5) * _LEASE)

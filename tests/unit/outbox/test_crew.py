@@ -9,8 +9,9 @@ from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.crew import Crew
 from lethe_outbox.relay.lane import Lease
-from lethe_outbox.relay.producer import Producers
+from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.publish import Outlet
+from lethe_outbox.relay.reach import Reach
 from lethe_outbox.relay.settings import RelaySettings
 
 ANYTHING: Any = None
@@ -19,7 +20,9 @@ ANYTHING: Any = None
 async def test_nothing_is_kept_of_a_lane_that_was_lost() -> None:
     """Leases come and go for months in one process."""
     settings, metrics = RelaySettings(), RelayMetrics(CollectorRegistry())
-    producers = Producers("nowhere:1", settings, idempotent=True, on_state=lambda *_: None)
+    producers = Producers(
+        "nowhere:1", settings, idempotent=True, reach=Reach(settings, lambda *_: None)
+    )
     room = asyncio.Event()
     acknowledger = Acknowledger("tested", metrics, 100, room)
     outlet = Outlet(

@@ -11,8 +11,9 @@ from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.batches import Batch
 from lethe_outbox.relay.lane import Fetched, Lane, Lease
-from lethe_outbox.relay.producer import Producers
+from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.publish import LanePublisher, Outlet, _Flight
+from lethe_outbox.relay.reach import Reach
 from lethe_outbox.relay.session import Identity
 from lethe_outbox.relay.settings import RelaySettings
 from lethe_outbox.relay.storage import Fence
@@ -23,7 +24,9 @@ ANYTHING: Any = None
 
 def publisher(acknowledger: Acknowledger, metrics: RelayMetrics, lane: Lane) -> LanePublisher:
     settings = RelaySettings()
-    producers = Producers("nowhere:1", settings, idempotent=True, on_state=lambda *_: None)
+    producers = Producers(
+        "nowhere:1", settings, idempotent=True, reach=Reach(settings, lambda *_: None)
+    )
     outlet = Outlet(
         "tested",
         settings,

@@ -12,8 +12,10 @@ from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.batches import Batch
 from lethe_outbox.relay.crew import Crew
 from lethe_outbox.relay.lane import Fetched, Lane, Lease, Row
-from lethe_outbox.relay.producer import Producers, RefusedError
+from lethe_outbox.relay.producer import RefusedError
+from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.publish import LanePublisher, Outlet, _Flight
+from lethe_outbox.relay.reach import Reach
 from lethe_outbox.relay.settings import RelaySettings
 from tests.support.waiting import until
 
@@ -49,7 +51,9 @@ class Unwritable:
 @pytest.fixture
 def outlet() -> Outlet:
     settings, metrics = RelaySettings(), RelayMetrics(CollectorRegistry())
-    producers = Producers("nowhere:1", settings, idempotent=True, on_state=lambda *_: None)
+    producers = Producers(
+        "nowhere:1", settings, idempotent=True, reach=Reach(settings, lambda *_: None)
+    )
     producers._current = Unwritable()  # type: ignore[assignment]
     acknowledger = Acknowledger("tested", metrics, 100, asyncio.Event())
     room, large = asyncio.Event(), asyncio.Lock()

@@ -13,7 +13,8 @@ from lethe_outbox.dead_letter_topic import RELAY_PREFIX, Failure, dead_letter_to
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.batches import headers_of
 from lethe_outbox.relay.lane import Lane, LaneLostError, Row
-from lethe_outbox.relay.producer import BrokenError, Producers, RefusedError
+from lethe_outbox.relay.producer import BrokenError, RefusedError
+from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.settings import RelaySettings
 from lethe_outbox.relay.storage import Fence, RelayStorage
 from lethe_outbox.schema import Status
@@ -82,19 +83,20 @@ class Undertaker:
             origin_row=row.id,
         )
         headers = [*_headers(row), *failure.headers()]
-        failures = 0
-        while failures < _MOST_FAILURES:
-            producer = await self._producers.current()
-            try:
-                await producer.send(dead_letter_topic(topic), row.key, row.payload, headers)
-            except RefusedError:
-                return Status.DLT_FAILED, failures + 1
-            except BrokenError as broken:
-                self._producers.discard(producer, broken.error_class)
-                failures += 1
-            else:
-                self._producers.succeeded()
-                return Status.DEAD_LETTERED, failures
+        failures, using = 0, self._producers
+        with self._producers.apart() as own:
+            while failures < _MOST_FAILURES:
+                producer = await using.current()
+                try:
+                    await producer.send(dead_letter_topic(topic), row.key, row.payload, headers)
+                except RefusedError:
+                    return Status.DLT_FAILED, failures + 1
+                except BrokenError as broken:
+                    using.give_up(producer, broken)
+                    failures, using = failures + 1, own
+                else:
+                    using.succeeded()
+                    return Status.DEAD_LETTERED, failures
         return Status.DLT_FAILED, failures
 
     def _tell(self, topic: str, status: Status, refusal: RefusedError) -> None:

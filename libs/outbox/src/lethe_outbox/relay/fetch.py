@@ -257,7 +257,7 @@ class Fetcher:
         return not lane.leaving and not lane.chunks.full() and lane.unacknowledged < most
 
     def _is_full(self) -> bool:
-        waiting = sum(sum(lane.sizes) for lane in self._lanes.values())
+        waiting = sum(sum(lane.sizes) for lane in self._lanes.values() if not lane.apart)
         return waiting >= self._settings.waiting_bytes
 
 

@@ -91,6 +91,7 @@ class Lane:
         limit: rows a fetch takes of a bucket that is not ahead.
         leaving: nothing more is fetched, and an empty chunk ends the publisher.
         sizes: bytes of the chunk being published and of those that wait.
+        apart: a partition takes nothing, so what waits here takes no room of other lanes.
     """
 
     number: int
@@ -107,6 +108,7 @@ class Lane:
     limit: int = _FIRST_LIMIT
     leaving: bool = False
     sizes: deque[int] = field(default_factory=deque)
+    apart: bool = False
     renewed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod

@@ -1,9 +1,4 @@
-"""The relay's Kafka producers: the one seam to aiokafka, and how a broken producer is replaced.
-
-A producer is replaced rather than repaired. After a refused batch its sequence numbers have a hole,
-after a timeout nobody knows what the broker holds, and an idempotent producer of aiokafka repeats a
-batch for ever: each ends in a new producer, under which what is not surely stored is sent again.
-"""
+"""One Kafka producer of the relay: the one seam to aiokafka, and what its errors mean."""
 
 import asyncio
 import logging
@@ -27,9 +22,9 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnsupportedForMessageFormatError,
 )
+from aiokafka.structs import TopicPartition
 
 from lethe_outbox.errors import LetheOutboxError
-from lethe_outbox.kafka_clients import started
 from lethe_outbox.relay.settings import RelaySettings
 
 REFUSALS: Final[dict[type[BaseException], str]] = {
@@ -44,7 +39,8 @@ REFUSALS: Final[dict[type[BaseException], str]] = {
 }
 """What a broker says of records it will never take, by error, and the reason that is stored."""
 
-_FIRST_PAUSE: Final = 0.25
+_BETWEEN_LOOKS: Final = 0.25
+_NOBODY: Final = (None, -1)
 _LEGAL_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _log = logging.getLogger(__name__)
 
@@ -65,11 +61,13 @@ class TopicRefusedError(RefusedError):
 class BrokenError(LetheOutboxError):
     """It is not known whether the broker has the records; a new producer must send them again."""
 
-    def __init__(self, error_class: str, *, answered: bool = False) -> None:
+    def __init__(self, error_class: str, *, answered: bool = False, late: bool = False) -> None:
         super().__init__(error_class)
         self.error_class = error_class
         self.answered = answered
         """Whether a broker said so, in contrast to no answer at all."""
+        self.late = late
+        """Whether it was just not taken in time: the trouble may be that of one partition."""
 
 
 def judge(error: BaseException) -> RefusedError | BrokenError:
@@ -79,8 +77,11 @@ def judge(error: BaseException) -> RefusedError | BrokenError:
     for refusal, reason in REFUSALS.items():
         if isinstance(error, refusal):
             return RefusedError(reason, type(error).__name__)
-    answered = isinstance(error, BrokerResponseError) and not error.retriable
-    return BrokenError(type(error).__name__, answered=answered)
+    late = isinstance(error, TimeoutError) or (
+        isinstance(error, KafkaError) and bool(error.retriable)
+    )
+    answered = isinstance(error, BrokerResponseError) and not late
+    return BrokenError(type(error).__name__, answered=answered, late=late)
 
 
 class Producer:
@@ -126,7 +127,7 @@ class Producer:
                 raise TopicRefusedError("not_authorised", "TopicAuthorizationFailedError")
             if time.monotonic() - since > self._settings.unknown_topic_seconds:
                 raise TopicRefusedError("unknown_topic", "UnknownTopicOrPartitionError")
-            await asyncio.sleep(_FIRST_PAUSE)
+            await asyncio.sleep(_BETWEEN_LOOKS)
 
     async def hand_over(
         self, batch: Any, topic: str, partition: int, may_leave: Callable[[], bool]
@@ -141,16 +142,22 @@ class Producer:
                 future with an error.
 
         Raises:
-            BrokenError: the producer cannot take it.
+            BrokenError: the producer cannot take it, or the partition has no leader.
         """
+        await self._find_leader(topic, partition)
         self._may_leave[batch] = may_leave
         try:
             async with asyncio.timeout(self._settings.publish_seconds):
                 sent = await self._kafka.send_batch(batch, topic, partition=partition)
         except (KafkaError, AssertionError, TimeoutError) as error:
-            raise BrokenError(type(error).__name__) from error
+            late = isinstance(error, TimeoutError | KafkaTimeoutError)
+            raise BrokenError(type(error).__name__, late=late) from error
         future: asyncio.Future[Any] = sent
         return future
+
+    def give_up(self, batch: Any) -> None:
+        """Let a batch not leave any more, unless it is on its way: another producer sends it."""
+        self._may_leave[batch] = _never
 
     async def send(
         self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
@@ -185,6 +192,14 @@ class Producer:
         may_leave = self._may_leave.get(batch._builder)  # noqa: SLF001 - what was handed over
         return may_leave is None or may_leave()
 
+    async def _find_leader(self, topic: str, partition: int) -> None:
+        # aiokafka would ask for metadata without a pause for as long as a batch waits for a leader.
+        cluster, place = self._kafka.client.cluster, TopicPartition(topic, partition)
+        if cluster.leader_for_partition(place) in _NOBODY:
+            await self._refresh()
+            if cluster.leader_for_partition(place) in _NOBODY:
+                raise BrokenError("LeaderNotAvailableError", late=True)
+
     async def _refresh(self) -> None:
         try:
             async with asyncio.timeout(self._settings.publish_seconds):
@@ -215,133 +230,18 @@ class Producer:
         accumulator = self._kafka._message_accumulator  # noqa: SLF001 - see above
         waiting = [batch for queue in accumulator._batches.values() for batch in queue]  # noqa: SLF001 - see above
         batches = [*waiting, *accumulator._pending_batches]  # noqa: SLF001 - see above
+        # The end of one that was to be sent again takes it out of there, where it is no more.
+        accumulator._pending_batches.update(waiting)  # noqa: SLF001 - see above
         accumulator.fail_all(KafkaError("the producer was closed"))
         for batch in batches:
             _seen(batch.future)
             _seen(batch._drain_waiter)  # noqa: SLF001 - else asyncio reports it as forgotten
 
 
+def _never() -> bool:
+    return False
+
+
 def _seen(future: "asyncio.Future[Any]") -> None:
     if future.done() and not future.cancelled():
         future.exception()
-
-
-class Producers:
-    """Gives the current producer and replaces it when it is spent.
-
-    Args:
-        bootstrap: `host:port,...`.
-        settings: of the relay.
-        idempotent: whether the broker sorts out repetitions; off, a refusal leaves no hole behind.
-        on_state: told `ok` or `away`, and the class of the error.
-    """
-
-    def __init__(
-        self,
-        bootstrap: str,
-        settings: RelaySettings,
-        *,
-        idempotent: bool,
-        on_state: Callable[[str, str], None],
-    ) -> None:
-        self._bootstrap = bootstrap
-        self._settings = settings
-        self._idempotent = idempotent
-        self._on_state = on_state
-        self._current: Producer | None = None
-        self._starting = asyncio.Lock()
-        self._failures = 0
-        self._closing: set[asyncio.Task[None]] = set()
-
-    async def current(self) -> Producer:
-        """Give a connected producer, waiting as long as no broker can be reached."""
-        if self._current is not None:
-            return self._current
-        async with self._starting:
-            while self._current is None:
-                if self._failures:
-                    await asyncio.sleep(self._pause())
-                self._current = await self._start()
-        return self._current
-
-    def retire(self, producer: Producer) -> None:
-        """Use another producer from now on; this one finishes what it has."""
-        if producer is self._current:
-            self._current = None
-            self._in_background(producer.stop())
-
-    def discard(self, producer: Producer, error_class: str) -> None:
-        """Use another producer from now on, after a growing pause; this one is cut off."""
-        if producer is not self._current:
-            return
-        self._current = None
-        self._failed(error_class)
-        self._in_background(producer.abort())
-
-    def succeeded(self) -> None:
-        """Note that a broker took something."""
-        if self._failures:
-            self._failures = 0
-            self._on_state("ok", "")
-
-    async def close(self) -> None:
-        """Disconnect everything, what is on its way included."""
-        if self._current is not None:
-            self._in_background(self._current.stop())
-            self._current = None
-        if self._closing:
-            await asyncio.wait(set(self._closing))
-
-    def _pause(self) -> float:
-        longest = self._settings.pause_max_seconds
-        return float(min(longest, _FIRST_PAUSE * 2 ** min(self._failures - 1, 20)))
-
-    def _failed(self, error_class: str) -> None:
-        self._failures += 1
-        self._on_state("away", error_class)
-        _log.warning(
-            "broker away (%s), attempt %d, next in %.2f s",
-            error_class,
-            self._failures,
-            self._pause(),
-        )
-
-    async def _start(self) -> Producer | None:
-        kafka = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
-            acks="all",
-            enable_idempotence=self._idempotent,
-            linger_ms=0,
-            max_batch_size=self._settings.batch_bytes,
-            max_request_size=self._settings.largest_record_bytes,
-            compression_type=self._settings.compression,
-            request_timeout_ms=int(self._settings.publish_seconds * 1000),
-        )
-        producer = Producer(kafka, self._settings)
-        try:
-            async with asyncio.timeout(self._settings.publish_seconds):
-                await started(kafka)
-        except (KafkaError, OSError, TimeoutError) as error:
-            self._failed(type(error).__name__)
-            await producer.abort()
-            return None
-        except BaseException:
-            # Cancelled, too, it leaves connections and tasks of its own.
-            await producer.abort()
-            raise
-        if self._failures:
-            # Nothing may be left to publish that could prove it.
-            calm = 2 * self._settings.publish_seconds
-            asyncio.get_running_loop().call_later(calm, self._calm, producer)
-        else:
-            self._on_state("ok", "")
-        return producer
-
-    def _calm(self, producer: Producer) -> None:
-        if producer is self._current:
-            self.succeeded()
-
-    def _in_background(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -24,11 +25,11 @@ from lethe_outbox.relay.lane import HEADERS_AT, Fetched, Lane, Row
 from lethe_outbox.relay.producer import (
     BrokenError,
     Producer,
-    Producers,
     RefusedError,
     TopicRefusedError,
     judge,
 )
+from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.settings import RelaySettings
 from lethe_outbox.relay.storage import RelayStorage
 
@@ -200,14 +201,14 @@ class LanePublisher:
         while self._flying:
             flight = self._flying[0]
             try:
-                await self._arrive(flight)
+                await self._arrive(flight, self._outlet.producers)
             except RefusedError:
                 self._outlet.producers.retire(flight.producer)
                 refused.append(flight.batch)
             except BrokenError as broken:
-                self._outlet.producers.discard(flight.producer, broken.error_class)
+                self._outlet.producers.give_up(flight.producer, broken)
                 try:
-                    await self._deliver(self._outlet.producers, flight.batch)
+                    await self._deliver(self._outlet.producers, flight.batch, apart=broken.late)
                 except TopicRefusedError as topic_refused:
                     refused.append(replace(flight.batch, refused=topic_refused))
                 except RefusedError:
@@ -215,17 +216,18 @@ class LanePublisher:
             self._flying.pop(0)
         await self._split_all(refused)
 
-    async def _arrive(self, flight: _Flight) -> None:
+    async def _arrive(self, flight: _Flight, pool: Producers) -> None:
         left = flight.at + self._settings.publish_seconds - time.monotonic()
         if not flight.sent.done():
             await asyncio.wait({flight.sent}, timeout=max(0.0, left))
         if not flight.sent.done():
-            raise BrokenError("TimeoutError")
+            flight.producer.give_up(flight.batch.kafka)
+            raise BrokenError("TimeoutError", late=True)
         if flight.sent.cancelled():
             raise BrokenError("CancelledError")
         if (error := flight.sent.exception()) is not None:
             raise judge(error) from error
-        self._outlet.producers.succeeded()
+        pool.succeeded()
         self._arrived(flight.batch, flight.at)
 
     def _arrived(self, batch: Batch, since: float) -> None:
@@ -241,34 +243,67 @@ class LanePublisher:
         if same and not sent.cancelled() and sent.exception() is None:
             self._arrived(flight.batch, flight.at)
 
-    async def _deliver(self, pool: Producers, batch: Batch) -> None:
+    async def _deliver(self, pool: Producers, batch: Batch, *, apart: bool = False) -> None:
         """Send rows of one topic until a broker has them.
+
+        What is not taken in time goes on by producers of its own, until it is dealt with: neither
+        is it in the way of other lanes, nor are they disturbed when it is tried again.
+
+        Args:
+            pool: whose producer is used first.
+            batch: what is sent.
+            apart: whether that was tried already.
 
         Raises:
             TopicRefusedError: it will take nothing for that topic.
             RefusedError: it will not take them, at least not together.
         """
         answers = 0
-        while True:
-            # Asked each time: the topic may be another one than before, or gone.
-            partitions = await self._partitions(pool, batch.topic)
-            producer = await pool.current()
-            try:
-                await self._deliver_by(producer, batch.topic, by_partition(batch.rows, partitions))
-            except RefusedError:
-                if pool is self._outlet.producers:
-                    pool.retire(producer)
-                raise
-            except BrokenError as broken:
-                pool.discard(producer, broken.error_class)
-                answers += broken.answered
-                if answers >= _MOST_ANSWERS:
-                    raise RefusedError("rejected", broken.error_class) from broken
-            else:
-                return
+        try:
+            with pool.apart() as own:
+                while True:
+                    if apart and not self._lane.apart:
+                        self._lane.apart = True
+                        self._outlet.room.set()
+                    broken = await self._try(own if apart else pool, batch)
+                    if broken is None:
+                        return
+                    apart = apart or broken.late
+                    answers += broken.answered
+                    if answers >= _MOST_ANSWERS:
+                        raise RefusedError("rejected", broken.error_class) from broken
+        finally:
+            self._lane.apart = False
+            self._outlet.room.set()
+
+    async def _try(self, pool: Producers, batch: Batch) -> BrokenError | None:
+        """Send rows once; gives why it is not known whether a broker has them, if it is not."""
+        # Asked each time: the topic may be another one than before, or gone.
+        partitions = await self._partitions(pool, batch.topic)
+        producer = await pool.current()
+        try:
+            async with self._turn(pool, batch):
+                rows = by_partition(batch.rows, partitions)
+                await self._deliver_by(pool, producer, batch.topic, rows)
+        except RefusedError:
+            if pool is not self._outlet.careful:
+                pool.retire(producer)
+            raise
+        except BrokenError as broken:
+            pool.give_up(producer, broken)
+            return broken
+        return None
+
+    def _turn(self, pool: Producers, batch: Batch) -> AbstractAsyncContextManager[object]:
+        large = sum(len(row[5]) for row in batch.rows) >= _LARGE_BYTES
+        return self._outlet.large if large and pool is self._outlet.careful else nullcontext()
 
     async def _deliver_by(
-        self, producer: Producer, topic: str, rows: Mapping[int, Sequence[Fetched]]
+        self,
+        pool: Producers,
+        producer: Producer,
+        topic: str,
+        rows: Mapping[int, Sequence[Fetched]],
     ) -> None:
         groups = {(topic, partition): of_partition for partition, of_partition in rows.items()}
         for batches in build(producer, groups, self._settings.largest_record_bytes):
@@ -280,7 +315,7 @@ class LanePublisher:
                     batch.kafka, batch.topic, batch.partition, self._holds
                 )
                 sent.add_done_callback(_seen)
-                await self._arrive(_Flight(batch, producer, sent, time.monotonic()))
+                await self._arrive(_Flight(batch, producer, sent, time.monotonic()), pool)
 
     async def _split_all(self, refused: Sequence[Batch]) -> None:
         held: set[tuple[str, bytes]] = set()
@@ -318,17 +353,10 @@ class LanePublisher:
         if batch.refused is not None:
             return batch.refused
         try:
-            await self._send_carefully(batch)
+            await self._deliver(self._outlet.careful, batch)
         except RefusedError as refused:
             return refused
         return None
-
-    async def _send_carefully(self, batch: Batch) -> None:
-        if sum(len(row[5]) for row in batch.rows) < _LARGE_BYTES:
-            await self._deliver(self._outlet.careful, batch)
-            return
-        async with self._outlet.large:
-            await self._deliver(self._outlet.careful, batch)
 
     def _holds(self) -> bool:
         """Say whether the lease surely holds: two relays at once could decide otherwise."""

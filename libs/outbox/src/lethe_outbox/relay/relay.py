@@ -25,8 +25,9 @@ from lethe_outbox.relay.janitor import Janitor
 from lethe_outbox.relay.lease_storage import LeaseStorage, Terms
 from lethe_outbox.relay.listen import Listener
 from lethe_outbox.relay.looks import Looks
-from lethe_outbox.relay.producer import Producers
+from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.publish import Outlet
+from lethe_outbox.relay.reach import Reach
 from lethe_outbox.relay.sample import Sampler
 from lethe_outbox.relay.session import TRANSIENT, Session
 from lethe_outbox.relay.settings import RelaySettings
@@ -163,24 +164,20 @@ class Relay:
             await crew.cancel()
 
     def _outlet(self) -> Outlet:
-        room = asyncio.Event()
+        settings, room = self._settings, asyncio.Event()
+        reach = Reach(settings, self._broker_state)
         acknowledger = Acknowledger(
-            self._name, self._metrics, self._settings.rows_per_acknowledgement, room
+            self._name, self._metrics, settings.rows_per_acknowledgement, room
         )
         return Outlet(
             outbox=self._name,
-            settings=self._settings,
+            settings=settings,
             metrics=self._metrics,
-            producers=self._producers(idempotent=True),
-            careful=self._producers(idempotent=False),
+            producers=Producers(self._bootstrap, settings, idempotent=True, reach=reach),
+            careful=Producers(self._bootstrap, settings, idempotent=False, reach=reach),
             acknowledger=acknowledger,
             room=room,
             large=asyncio.Lock(),
-        )
-
-    def _producers(self, *, idempotent: bool) -> Producers:
-        return Producers(
-            self._bootstrap, self._settings, idempotent=idempotent, on_state=self._broker_state
         )
 
     def _storage(self, session: Session) -> RelayStorage:

@@ -22,7 +22,7 @@ class RelaySettings:
         lease_seconds: how long a bucket stays owned without renewal.
         renew_seconds: how often leases are renewed.
         margin_seconds: how long before its end a lease counts as ended.
-        publish_seconds: how long one batch may take; then the producer is rebuilt.
+        publish_seconds: how long one batch may take; then it is sent by another producer.
         watch_backends: take over at once from a relay whose database session is gone, instead of
             after its lease; harmless but of no use behind a pooler in transaction mode.
         rows_per_bucket: most rows one fetch takes of a bucket; a quarter of it of one that was read
@@ -32,7 +32,9 @@ class RelaySettings:
         ids_per_fetch: most ids one fetch passes of a bucket, be their rows sent: what bounds its
             work behind a writer that was open for hours.
         chunk_bytes: payload one fetch aims at most at, learnt from the rows seen.
-        waiting_bytes: payload that may wait to be published before nothing more is fetched.
+        waiting_bytes: payload that may wait to be published before nothing more is fetched; what
+            waits for a partition that takes nothing does not count, but is bounded by its lane's
+            `chunks_ahead`.
         large_payload_bytes: a payload beyond it is not fetched but read when it is its turn.
         unacknowledged_rows: rows of a lane that may be on their way before it is read on.
         chunks_ahead: fetched chunks that wait per lane.

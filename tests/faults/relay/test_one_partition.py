@@ -1,0 +1,195 @@
+"""One partition that takes nothing, beside others that do: its lane waits, and nobody else."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.producer.sender import SendProduceReqHandler
+from aiokafka.structs import TopicPartition
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lethe_outbox.relay.producer import Producer
+from lethe_outbox.relay.producers import Producers
+from tests.support.factories import TopicFactory
+from tests.support.outbox_world import (
+    QUICK,
+    append_apart,
+    drained,
+    events,
+    key_in_lane,
+    problems,
+    read_topics,
+    running,
+)
+from tests.support.waiting import until
+
+BAD = 3
+BAD_KEYS = [key_in_lane(BAD), key_in_lane(BAD, 1)]
+OTHER_KEYS = [key_in_lane(lane) for lane in range(16) if lane != BAD]
+IMPATIENT = replace(QUICK, publish_seconds=1.0)
+ATTEMPTS = 4
+
+
+class Trouble:
+    """Partitions that take nothing, and what the relay's producers do meanwhile.
+
+    Attributes:
+        places: topic and partition.
+        refused: how often one was asked for, or asked to take something.
+        carried: the producers that other partitions' batches were handed over to.
+    """
+
+    def __init__(self) -> None:
+        self.places: set[TopicPartition] = set()
+        self.refused = 0
+        self.started = 0
+        self.carried: list[Producer] = []
+
+    def takes_nothing(self, place: TopicPartition) -> bool:
+        self.refused += place in self.places
+        return place in self.places
+
+
+@pytest.fixture
+def trouble(monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    found = Trouble()
+    hand_over, start = Producer.hand_over, Producers._start
+
+    async def noted(producer: Producer, batch: Any, topic: str, partition: int, *more: Any) -> Any:
+        place = TopicPartition(topic, partition)
+        if place not in found.places and producer not in found.carried:
+            found.carried.append(producer)
+        return await hand_over(producer, batch, topic, partition, *more)
+
+    async def counted(producers: Producers) -> Producer | None:
+        found.started += 1
+        return await start(producers)
+
+    monkeypatch.setattr(Producer, "hand_over", noted)
+    monkeypatch.setattr(Producers, "_start", counted)
+    return found
+
+
+def without_leader(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say of the partitions what metadata says while they have no leader."""
+    known = ClusterMetadata.leader_for_partition
+
+    def leader(cluster: ClusterMetadata, place: TopicPartition) -> Any:
+        return -1 if trouble.takes_nothing(place) else known(cluster, place)
+
+    monkeypatch.setattr(ClusterMetadata, "leader_for_partition", leader)
+
+
+def without_replicas(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have batches tried again, as after `NotEnoughReplicas`, which no lone broker answers."""
+    do = SendProduceReqHandler.do
+
+    async def tried(handler: Any, node: int) -> None:
+        batches = handler._batches
+        handler._batches = {
+            place: batch for place, batch in batches.items() if not trouble.takes_nothing(place)
+        }
+        handler._to_reenqueue += [
+            batch for place, batch in batches.items() if place not in handler._batches
+        ]
+        await do(handler, node)
+
+    monkeypatch.setattr(SendProduceReqHandler, "do", tried)
+
+
+KINDS: dict[str, Callable[[Trouble, pytest.MonkeyPatch], None]] = {
+    "leader": without_leader,
+    "replicas": without_replicas,
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(
+    request: pytest.FixtureRequest, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Make partitions take nothing in one of the ways there are."""
+    KINDS[request.param](trouble, monkeypatch)
+    yield
+    trouble.places.clear()
+
+
+async def waiting(engine: AsyncEngine) -> Counter[str]:
+    """Give how many rows wait, by key."""
+    async with engine.connect() as connection:
+        query = text("select key, count(*) from lethe.outbox where status = 0 group by key")
+        return Counter({row[0]: row[1] for row in await connection.execute(query)})
+
+
+async def only_bad_wait(engine: AsyncEngine) -> bool:
+    return set(await waiting(engine)) <= set(BAD_KEYS)
+
+
+@pytest.mark.usefixtures("kind")
+async def test_a_partition_that_takes_nothing_stops_its_own_lane_only(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory, trouble: Trouble
+) -> None:
+    name = await topic()
+    async with running(database_url, kafka, IMPATIENT) as relay:
+        await append_apart(engine, *events(name, [*BAD_KEYS, *OTHER_KEYS], 2))
+        await drained(engine)
+        trouble.places.add(TopicPartition(name, BAD))
+        trouble.carried.clear()
+        begun = trouble.started
+        await append_apart(engine, *events(name, BAD_KEYS, 5))
+        while trouble.started < begun + ATTEMPTS:
+            await append_apart(engine, *events(name, OTHER_KEYS, 1))
+            await until(lambda: only_bad_wait(engine), what="others' rows that are sent")
+        carried = list(trouble.carried)
+        assert sum((await waiting(engine)).values()) == 5 * len(BAD_KEYS)
+        assert relay.value("relay_paused") == 0
+        trouble.places.clear()
+        await append_apart(engine, *events(name, [*BAD_KEYS, *OTHER_KEYS], 3))
+        await drained(engine)
+        assert relay.value("relay_dlt_failed_total", topic=name) is None
+    # The one there was, and the one after it: what hangs in the first is not to go out later.
+    assert len(carried) <= 2
+    assert await problems(engine, kafka, [name]) == []
+    seen = Counter(record.event_id for record in await read_topics(kafka, [name]))
+    assert set(seen.values()) == {1}
+
+
+@pytest.mark.usefixtures("kind")
+async def test_what_waits_for_a_partition_takes_no_room_of_the_others(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory, trouble: Trouble
+) -> None:
+    name = await topic()
+    small = replace(IMPATIENT, waiting_bytes=40_000, batch_bytes=10_000)
+    trouble.places.add(TopicPartition(name, BAD))
+    await append_apart(engine, *events(name, BAD_KEYS, 40, size=2000))
+    async with running(database_url, kafka, small):
+        await until(lambda: trouble.refused > 0, what="a partition that takes nothing")
+        for _ in range(3):
+            await append_apart(engine, *events(name, OTHER_KEYS, 2, size=2000))
+            await until(lambda: only_bad_wait(engine), what="others' rows that are sent")
+        trouble.places.clear()
+        await drained(engine)
+    assert await problems(engine, kafka, [name]) == []
+
+
+@pytest.mark.usefixtures("kind")
+async def test_a_relay_stops_in_time_while_a_partition_takes_nothing(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory, trouble: Trouble
+) -> None:
+    name = await topic()
+    trouble.places.add(TopicPartition(name, BAD))
+    await append_apart(engine, *events(name, [*BAD_KEYS, *OTHER_KEYS], 2))
+    async with running(database_url, kafka, IMPATIENT) as relay:
+        await until(lambda: trouble.started > 2, what="a lane that tries by itself")
+        await until(lambda: only_bad_wait(engine), what="others' rows that are sent")
+        relay.stop.set()
+        assert relay.task is not None
+        await asyncio.wait_for(asyncio.shield(relay.task), 10)
+        trouble.places.clear()
+    async with running(database_url, kafka, IMPATIENT):
+        await drained(engine)
+    assert await problems(engine, kafka, [name]) == []
