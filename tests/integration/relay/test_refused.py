@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message, ReorderError, TopicSpec, ensure_topics, requeue
 from lethe_outbox.operations import refused, status
+from lethe_outbox.relay.producer import BrokenError, Producer
 from lethe_outbox.schema import Status
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge
@@ -141,6 +142,27 @@ async def test_a_dead_letter_topic_that_refuses_leaves_the_row_dlt_failed_and_ot
         assert await connection.scalar(text("select max(dlt_attempts) from lethe.outbox")) == 1
         with pytest.raises(ReorderError):
             await requeue(connection)
+
+
+async def test_a_dead_letter_that_is_given_up_leaves_no_broker_away(
+    engine: AsyncEngine,
+    database_url: str,
+    kafka: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing tries any more what failed, so nothing but silence says that all is well."""
+
+    async def send(*_: object) -> None:
+        raise BrokenError("TimeoutError")
+
+    monkeypatch.setattr(Producer, "send", send)
+    await append(engine, too_large(name, key_in_lane(7)))
+    async with running(database_url, kafka, replace(QUICK, publish_seconds=1.0)) as relay:
+        await until(lambda: relay.value("relay_dlt_failed_total", topic=name) == 1)
+        assert relay.value("relay_paused") == 1
+        await until(lambda: relay.value("relay_paused") == 0)
+        assert relay.states[-1] == ("kafka", "ok", "")
 
 
 async def test_a_requeued_row_is_published_once_the_cause_is_mended(
