@@ -74,7 +74,6 @@ class Fetcher:
         self._room = room
         self._hint = hint
         self._took = took
-        self._rewinds: int | None = None
         self._above = 0
 
     async def run(self) -> None:
@@ -92,7 +91,7 @@ class Fetcher:
                 await self._room.wait()
                 continue
             look = await self._looks.take()
-            if self._looks.rewinds != self._rewinds:
+            if any(lane.compared != self._looks.rewinds for lane in self._lanes.values()):
                 await self._go_back()
             found = 0
             ready = _unsettled(ready, look)
@@ -203,13 +202,16 @@ class Fetcher:
     async def _go_back(self) -> None:
         """Take over low-water marks that somebody lowered, e.g. to requeue a row."""
         rewinds = self._looks.rewinds
+        # One that begins meanwhile may have been claimed after the marks were read.
+        lanes = list(self._lanes.items())
         stored = await self._leases.marks()
-        for number, lane in list(self._lanes.items()):
+        for number, lane in lanes:
             moved = [
                 lease
                 for lease in stored.get(number, [])
                 if lease.epoch == lane.epoch and lease.rewinds != lane.buckets[lease.bucket].rewinds
             ]
+            lane.compared = rewinds
             if not moved:
                 continue
             held = await self._held(lane)
@@ -217,7 +219,6 @@ class Fetcher:
                 lane.rewound(lease.bucket, lease.low_water, lease.rewinds)
             lane.held = held
             lane.reset(self._acknowledger.ids_of(lane))
-        self._rewinds = rewinds
 
     async def _held(self, lane: Lane) -> dict[int, int]:
         """Ask what is held back, again if a row died meanwhile: the answer may be without it."""

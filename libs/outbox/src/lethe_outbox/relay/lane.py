@@ -91,6 +91,8 @@ class Lane:
         limit: rows a fetch takes of a bucket that is not ahead.
         leaving: nothing more is fetched, and an empty chunk ends the publisher.
         sizes: bytes of the chunk being published and of those that wait.
+        compared: the sum of all buckets' rewinds when this lane's were last held against the
+            database's; None at first, because one may have come since the claim read them.
         apart: a partition takes nothing, so what waits here takes no room of other lanes.
     """
 
@@ -108,6 +110,7 @@ class Lane:
     limit: int = _FIRST_LIMIT
     leaving: bool = False
     sizes: deque[int] = field(default_factory=deque)
+    compared: int | None = None
     apart: bool = False
     renewed: asyncio.Event = field(default_factory=asyncio.Event)
 
