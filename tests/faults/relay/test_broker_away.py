@@ -60,6 +60,33 @@ async def test_a_frozen_broker_pauses_the_relay_and_burns_no_attempt(
     assert await problems(engine, kafka, [name]) == []
 
 
+async def test_a_broker_that_is_away_is_told_of_once_an_attempt_and_not_by_every_lane(
+    engine: AsyncEngine,
+    database_url: str,
+    kafka: str,
+    topic: TopicFactory,
+    broker: Stack,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    name = await topic()
+
+    def told(what: str) -> list[str]:
+        return [line for line in caplog.messages if line.startswith(what)]
+
+    async with running(database_url, kafka, IMPATIENT) as relay:
+        await append_apart(engine, *events(name, KEYS, 2))
+        await drained(engine)
+        await asyncio.to_thread(broker.stop, "kafka", kill=True)
+        await append_apart(engine, *events(name, KEYS, 2))
+        await until(lambda: any("attempt 5," in line for line in told("broker away")), within=40)
+        await asyncio.to_thread(broker.start, "kafka")
+        await drained(engine, within=60)
+        await until(lambda: relay.value("relay_paused") == 0)
+    attempts_told = [line.partition("attempt ")[2].partition(",")[0] for line in told("broker")]
+    assert len(attempts_told) == len(set(attempts_told))
+    assert told("a partition takes nothing") == []
+
+
 async def test_a_broker_that_is_killed_and_started_again_loses_and_inverts_nothing(
     engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory, broker: Stack
 ) -> None:

@@ -43,19 +43,20 @@ class Producers:
         self._current: Producer | None = None
         self._starting = asyncio.Lock()
         self._failures = 0
-        self._is_apart = False
+        self._shared: Producers | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def apart(self) -> Iterator["Producers"]:
         """Give producers for what these did not get through, so that nobody else waits for it.
 
-        Nothing is connected before one is asked for.
+        Nothing is connected before one is asked for. Whether there is a broker at all is asked
+        here, once for all.
         """
         own = Producers(
             self._bootstrap, self._settings, idempotent=self._idempotent, reach=self._reach
         )
-        own._is_apart = True
+        own._shared = self
         own._failures = 1
         own._closing = self._closing
         try:
@@ -72,6 +73,8 @@ class Producers:
             while self._current is None:
                 if self._failures:
                     await asyncio.sleep(self._pause())
+                if self._shared is not None:
+                    await self._shared.current()
                 self._current = await self._start()
         return self._current
 
@@ -94,12 +97,17 @@ class Producers:
 
         If it was just late, what others have in this producer goes on.
         """
-        if self._is_apart or not broken.late:
+        if self._shared is not None or not broken.late:
             self.discard(producer, broken.error_class)
             return
         _log.warning("a batch was not taken in its time (%s); it is sent apart", broken.error_class)
         self._reach.untaken(broken.error_class)
         self.retire(producer)
+
+    def unreachable(self, error_class: str) -> None:
+        """Note that who sends apart reaches no broker: nobody does, until this connects anew."""
+        if self._current is not None:
+            self.discard(self._current, error_class)
 
     def succeeded(self) -> None:
         """Note that a broker took something."""
@@ -121,13 +129,14 @@ class Producers:
 
     def _failed(self, error_class: str) -> None:
         self._failures += 1
-        if self._is_apart:
+        is_apart = self._shared is not None
+        if is_apart:
             self._reach.untaken(error_class)
         else:
             self._reach.away(error_class)
         _log.warning(
             "%s (%s), attempt %d, next in %.2f s",
-            "a partition takes nothing" if self._is_apart else "broker away",
+            "a partition takes nothing" if is_apart else "broker away",
             error_class,
             self._failures,
             self._pause(),
@@ -149,7 +158,10 @@ class Producers:
             async with asyncio.timeout(self._settings.publish_seconds):
                 await started(kafka)
         except (KafkaError, OSError, TimeoutError) as error:
-            self._failed(type(error).__name__)
+            if self._shared is None:
+                self._failed(type(error).__name__)
+            else:
+                self._shared.unreachable(type(error).__name__)
             await producer.abort()
             return None
         except BaseException:
