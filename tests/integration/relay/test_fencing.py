@@ -101,6 +101,29 @@ async def test_nobody_claims_what_is_owned_by_a_living_relay(owner: Owner, other
     assert await other.leases.claim(LANES, []) == {}
 
 
+async def test_what_came_before_a_dead_row_is_marked_after_a_takeover_though_its_key_is_held(
+    engine: AsyncEngine, owner: Owner, other: Owner
+) -> None:
+    """It was delivered before, and the mark was on its way when the relay died."""
+    lane = await owner.claim()
+    [first, second] = await owner.fetch(lane)
+    await append(engine, Message("t", KEY, b"3"))
+    assert await owner.storage.bury(
+        second,
+        Status.DEAD_LETTERED,
+        reason="r",
+        dlt_attempts=0,
+        held=True,
+        fence=owner.fence(lane),
+    )
+    await expire(engine)
+    taken = await other.claim()
+    taken.held = await other.leases.held(list(taken.buckets))
+    assert [row.payload for row in await other.fetch(taken)] == [b"1"]
+    stragglers = await other.storage.stragglers({bucket_of(KEY): second.id}, 0, second.id)
+    assert stragglers == {bucket_of(KEY): first.id}
+
+
 async def test_who_lost_the_lease_reads_acknowledges_and_buries_nothing(
     engine: AsyncEngine, owner: Owner, other: Owner
 ) -> None:

@@ -90,13 +90,14 @@ class Model:
                 if bucket_of(one.key) == number
                 and one.status is Status.PENDING
                 and bucket.cursor < row <= ends[number]
-                and not (lane.held and self._waits(one.key))
+                and not (lane.held and self._waits(row))
             ]
             found += ids[:limit]
         return found
 
-    def _waits(self, key: str) -> bool:
-        return any(one.key == key and one.held for one in self.rows.values())
+    def _waits(self, row: int) -> bool:
+        key = self.rows[row].key
+        return any(one.key == key and one.held and dead < row for dead, one in self.rows.items())
 
 
 class RelayUnderTest:

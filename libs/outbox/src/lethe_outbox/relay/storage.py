@@ -34,7 +34,7 @@ cross join lateral (
 _UNLESS_HELD: Final = """
     and not exists (
         select from {dead} d
-        where d.held and d.bucket = r.bucket and d.key = r.key and d.topic = r.topic
+        where d.held and d.bucket = r.bucket and d.key = r.key and d.topic = r.topic and d.id < r.id
     )
 """
 # One range of ids instead of one per bucket. By itself, so that no plan reads it otherwise.
@@ -120,7 +120,7 @@ join unnest($1::int2[], $2::int8[]) w (bucket, low_water) on w.bucket = o.bucket
 where o.id > $3 and o.id <= $4 and o.id <= w.low_water and o.status = 0
     and not exists (
         select from {dead} d
-        where d.held and d.bucket = o.bucket and d.key = o.key and d.topic = o.topic
+        where d.held and d.bucket = o.bucket and d.key = o.key and d.topic = o.topic and d.id < o.id
     )
 group by o.bucket
 """
