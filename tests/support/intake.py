@@ -135,6 +135,11 @@ class IntakeClient:
         document = (await self.http.get("/readyz")).json()
         return bool(document["dependencies"]["database"]["status"] == "ok")
 
+    async def whole(self) -> bool:
+        """Whether nothing is away, of what it can do without neither."""
+        dependencies = (await self.http.get("/readyz")).json()["dependencies"]
+        return all(one["status"] == "ok" for one in dependencies.values())
+
     async def away(self) -> dict[str, str]:
         """What it is waiting for, with the class of the error."""
         dependencies = (await self.http.get("/readyz")).json()["dependencies"]

@@ -140,9 +140,30 @@ async def test_a_broker_away_holds_no_submission_up(
             assert (await client.submit(SUBJECT)).status_code == 202
             await until(client.away, within=PATIENCE, what="notice")
             assert set(await client.away()) == {"kafka"}
+            # A load balancer would take every instance out at once.
+            assert await client.ready()
+            assert (await client.submit("acct-000018")).status_code == 202
         finally:
             await asyncio.to_thread(running_stack.start, "kafka")
-        await until(client.ready, within=PATIENCE, what="readiness")
+        await until(client.whole, within=PATIENCE, what="Kafka")
+
+
+async def test_a_broker_away_at_start_keeps_no_instance_out(
+    fresh: Database, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    key = fresh.migrate()
+    nowhere = environment(fresh.url, f"127.0.0.1:{unused_tcp_port}")
+    process = IntakeProcess(nowhere, tmp_path / "intake.log")
+    try:
+        async with connected(process, key) as client:
+            await until(client.ready, within=PATIENCE, what="readiness")
+            assert (await client.submit(SUBJECT)).status_code == 202
+            await until(client.away, within=PATIENCE, what="notice")
+            assert set(await client.away()) == {"kafka"}
+        process.signal(signal.SIGTERM)
+        assert await process.ended() == 0
+    finally:
+        process.kill()
 
 
 async def test_redis_away_is_no_matter(

@@ -80,7 +80,7 @@ class IntakeContainer(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=IntakeSettings)
 
     registry = providers.Singleton(CollectorRegistry)
-    readiness = providers.Singleton(Readiness, ["database", "kafka"])
+    readiness = providers.Singleton(Readiness, ["database"], optional=["kafka"])
     metrics = providers.Singleton(IntakeMetrics, registry)
     engine = providers.Singleton(
         create_engine, settings.provided.database_url, application_name="lethe-intake", pool_size=10
