@@ -200,6 +200,25 @@ class Silent:
             await asyncio.Event().wait()
 
 
+class Stumbling(Silent):
+    """Stands for a consumer that gets a record each time before its broker fails."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._errors = error
+        self._given = False
+
+    async def getmany(
+        self, *, timeout_ms: int, max_records: int
+    ) -> Mapping[TopicPartition, Sequence[Consumed]]:
+        if not timeout_ms:
+            return {}
+        self._given = not self._given
+        if not self._given:
+            raise self._errors
+        return await super().getmany(timeout_ms=timeout_ms, max_records=max_records)
+
+
 Told = asyncio.Queue[tuple[str, str]]
 
 
@@ -301,7 +320,7 @@ async def test_a_broker_that_stumbles_now_and_then_is_waited_for_as_the_first_ti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What it was away for since it was last well decides, not how often it ever was."""
-    consumer, stop = Silent(KafkaConnectionError()), asyncio.Event()
+    consumer, stop = Stumbling(KafkaConnectionError()), asyncio.Event()
     consumer.may_stop.set()
     poller, _ = poller_of(consumer, monkeypatch, PollSettings())
     pauses: list[float] = []
@@ -318,3 +337,22 @@ async def test_a_broker_that_stumbles_now_and_then_is_waited_for_as_the_first_ti
     async with asyncio.timeout(3):
         await poller.run(stop)
     assert pauses == [0.2, 0.2, 0.2, 0.2, 0.4, 0.8]
+
+
+async def test_a_broker_that_lets_join_and_answers_nothing_else_is_asked_ever_more_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, stop = Silent(KafkaConnectionError()), asyncio.Event()
+    consumer.may_stop.set()
+    poller, _ = poller_of(consumer, monkeypatch, PollSettings(longest_pause=1))
+    pauses: list[float] = []
+
+    async def wait(stop: asyncio.Event, seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 5:
+            stop.set()
+
+    monkeypatch.setattr(polling, "_wait", wait)
+    async with asyncio.timeout(3):
+        await poller.run(stop)
+    assert pauses == [0.2, 0.4, 0.8, 1, 1]

@@ -285,7 +285,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         records behind later ones of the same batch.
         """
         polled = await self._taker.fill(consumer, first)
-        self._tell("ok", "")
+        self._answered()
         await self._settle(consumer, await self._work(polled))
 
     async def _ask_when_idle(self, consumer: AIOKafkaConsumer) -> None:
@@ -295,7 +295,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
             async with asyncio.timeout(self._settings.answer_seconds):
                 await consumer.topics()
             self._heard = now
-            self._tell("ok", "")
+            self._answered()
 
     async def _settle(
         self, consumer: AIOKafkaConsumer, progress: Mapping[TopicPartition, Progress]
@@ -350,9 +350,12 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         for topic, records in lag.items():
             self._metrics.lag.labels(group=self._group, topic=topic).set(records)
 
+    def _answered(self) -> None:
+        """Note that the broker does its work; that it let us join is no sign of that."""
+        self._failures = 0
+        self._tell("ok", "")
+
     def _tell(self, state: State, error_class: str) -> None:
-        if state == "ok":
-            self._failures = 0
         if self._on_state is not None:
             self._on_state(state, error_class)
 
