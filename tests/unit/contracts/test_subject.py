@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe_contracts.errors import SubjectError
+from lethe_contracts.errors import KeyRingError, SubjectError
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.subject import SubjectRefs, normalise
 
@@ -58,3 +58,11 @@ def test_every_key_has_a_reference_the_current_one_first() -> None:
     assert [reference.partition(".")[0] for reference in both] == ["2", "1"]
     assert both[0] == SubjectRefs(RING).of("acct-1")
     assert both[1] == SubjectRefs(KeyRing({1: b"a" * 32})).of("acct-1")
+
+
+def test_an_older_key_may_stay_current_while_a_new_one_is_made_known() -> None:
+    refs = SubjectRefs(RING, current=1)
+    assert refs.of("acct-1") == SubjectRefs(KeyRing({1: b"a" * 32})).of("acct-1")
+    assert refs.all_of("acct-1") == list(reversed(SubjectRefs(RING).all_of("acct-1")))
+    with pytest.raises(KeyRingError):
+        SubjectRefs(RING, current=3)

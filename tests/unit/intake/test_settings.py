@@ -40,6 +40,7 @@ def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     ("variable", "value", "what"),
     [
         ("SUBJECT_REF_KEYS", "1:abc", "key 1 has"),
+        ("SUBJECT_REF_CURRENT", "7", "must be a version of LETHE_INTAKE_SUBJECT_REF_KEYS"),
         ("SUBJECT_CIPHER_KEYS", "s3cret", "entry 1 is not <version>:<base64url key>"),
         ("SUBJECT_ZONE", "Mars/Olympus", "must be a time zone of the IANA database"),
         ("SUBJECT_ZONE", "../etc/passwd", "must be a time zone of the IANA database"),

@@ -29,19 +29,30 @@ def normalise(subject: str) -> str:
 
 
 class SubjectRefs:
-    """Makes subject references: `<key version>.<hex of HMAC-SHA-256(key, normalised subject)>`."""
+    """Makes subject references: `<key version>.<hex of HMAC-SHA-256(key, normalised subject)>`.
 
-    def __init__(self, ring: KeyRing) -> None:
+    Args:
+        ring: the keys.
+        current: the version that new references are made under; the ring's highest, if None.
+
+    Raises:
+        KeyRingError: the ring does not have `current`.
+    """
+
+    def __init__(self, ring: KeyRing, current: int | None = None) -> None:
         self._ring = ring
+        self._current = ring.current if current is None else current
+        ring.key(self._current)
 
     def of(self, subject: str) -> str:
         """Return the reference under the current key; raises SubjectError."""
-        return self._under(self._ring.current, normalise(subject))
+        return self._under(self._current, normalise(subject))
 
     def all_of(self, subject: str) -> list[str]:
         """Return the references under every key, the current one first; raises SubjectError."""
         normal = normalise(subject)
-        return [self._under(version, normal) for version in self._ring.versions]
+        older = (version for version in self._ring.versions if version != self._current)
+        return [self._under(version, normal) for version in (self._current, *older)]
 
     def _under(self, version: int, normal: str) -> str:
         digest = hmac.new(self._ring.key(version), normal.encode(), hashlib.sha256).hexdigest()

@@ -90,7 +90,9 @@ class IntakeContainer(containers.DeclarativeContainer):
     seal = providers.Singleton(
         Seal,
         providers.Singleton(
-            SubjectRefs, providers.Singleton(_ring, settings.provided.subject_ref_keys)
+            SubjectRefs,
+            providers.Singleton(_ring, settings.provided.subject_ref_keys),
+            settings.provided.subject_ref_current,
         ),
         providers.Singleton(
             Cipher, providers.Singleton(_ring, settings.provided.subject_cipher_keys)

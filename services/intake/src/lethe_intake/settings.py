@@ -3,7 +3,7 @@
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from lethe_contracts.keyring import KeyRing
@@ -43,6 +43,9 @@ class IntakeSettings(ServiceSettings):
     """How long an event that was handled is recognised; longer than any topic keeps its records."""
     subject_ref_keys: KeyRingText
     """Keys that turn a subject into its `subject_ref`; the same in every service."""
+    subject_ref_current: Annotated[int, Field(ge=1)] | None = None
+    """The version of `subject_ref_keys` under which new requests are kept; the highest, if not set.
+    For a rotation: every instance must know a key before one of them writes under it."""
     subject_cipher_keys: KeyRingText
     """Keys that encrypt the subject on its way to the eraser."""
     subject_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Seoul"
@@ -53,3 +56,13 @@ class IntakeSettings(ServiceSettings):
     """How often the eraser is told how fresh what it knows is; it erases nobody on what is older
     than `LETHE_ERASER_CONTROL_FRESH_SECONDS`."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+
+    @field_validator("subject_ref_current")
+    @classmethod
+    def _is_in_the_ring(cls, version: int | None, others: ValidationInfo) -> int | None:
+        ring: SecretStr | None = others.data.get("subject_ref_keys")
+        if version is None or ring is None:
+            return version
+        if version not in KeyRing.parse(ring.get_secret_value()).keys:
+            raise ValueError("must be a version of LETHE_INTAKE_SUBJECT_REF_KEYS")
+        return version

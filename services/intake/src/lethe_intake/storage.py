@@ -180,7 +180,9 @@ class IntakeStorage:
             known = await self._seen(connection, submission)
             if known is not None:
                 return known
-            now = await _lock(connection, "person", submission.team, submission.subject.ref)
+            # Under every version: another instance may write under another one meanwhile.
+            for ref in sorted(submission.subject.refs):
+                now = await _lock(connection, "person", submission.team, ref)
             asked = self._made(submission, now)
             there = await _joinable(connection, submission, asked.deadline)
             request = there or asked
