@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -85,11 +86,52 @@ def test_the_subject_is_in_no_answer(document: dict[str, Any]) -> None:
     assert set(document["components"]["schemas"]["RequestState"]["enum"]) == set(RequestState)
 
 
+class Probe:
+    """Stands for a database that is not migrated, or in which nobody foresaw what happens."""
+
+    def __init__(self, *, broken: bool) -> None:
+        self._broken = broken
+
+    @property
+    def migrated(self) -> bool:
+        if self._broken:
+            raise ZeroDivisionError
+        return False
+
+
+@pytest.mark.parametrize(("broken", "status"), [(False, 503), (True, 500)])
+async def test_a_submission_that_fails_here_is_counted(*, broken: bool, status: int) -> None:
+    nothing: Any = None
+    probe: Any = Probe(broken=broken)
+    registry = CollectorRegistry()
+    app = create_app(
+        storage=nothing,
+        engine=nothing,
+        seal=Seal(SubjectRefs(RING), Cipher(RING)),
+        metrics=IntakeMetrics(registry),
+        probe=probe,
+        readiness=Readiness(["database"]),
+        registry=registry,
+        body_limit_bytes=1024,
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.post("/v1/erasure-requests", json={})).status_code == status
+        # Whoever asks whether it is ready submits nothing.
+        assert (await client.get("/readyz")).status_code == 503
+
+    counted = {
+        outcome: registry.get_sample_value("intake_requests_total", {"outcome": outcome})
+        for outcome in ("failed", "refused")
+    }
+    assert counted == {"failed": 1, "refused": 0}
+
+
 def test_the_metrics_are_there_from_the_start() -> None:
     registry = CollectorRegistry()
     IntakeMetrics(registry)
 
-    for outcome in ("accepted", "replayed", "joined", "refused"):
+    for outcome in ("accepted", "replayed", "joined", "refused", "failed"):
         assert registry.get_sample_value("intake_requests_total", {"outcome": outcome}) == 0
     for state in ("requested", "accepted", "running", "held", "erased"):
         assert registry.get_sample_value("intake_open_requests", {"state": state}) == 0

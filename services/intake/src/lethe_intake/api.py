@@ -191,7 +191,7 @@ def create_app(
     )
     problems.install(app, unavailable=TRANSIENT)
     app.add_middleware(BodyLimit, limit=body_limit_bytes)
-    app.add_middleware(_CountRefused, metrics=metrics)
+    app.add_middleware(_CountUnaccepted, metrics=metrics)
     app.include_router(_requests(storage, engine, seal, metrics, probe))
     app.include_router(ops_router(readiness, registry))
     return app
@@ -325,8 +325,12 @@ def _migrated(probe: DatabaseProbe) -> Callable[[], Awaitable[None]]:
     return check
 
 
-class _CountRefused:
-    """Counts submissions that were answered with a 4xx."""
+_UNACCEPTED: Final = {4: "refused", 5: "failed"}
+"""What a submission became that was answered with such a status, by its hundreds."""
+
+
+class _CountUnaccepted:
+    """Counts submissions that were answered with a 4xx (refused) or a 5xx (failed)."""
 
     def __init__(self, app: ASGIApp, metrics: IntakeMetrics) -> None:
         self._app = app
@@ -338,8 +342,10 @@ class _CountRefused:
             return
 
         async def counted(message: Message) -> None:
-            if message["type"] == "http.response.start" and 400 <= message["status"] < 500:  # noqa: PLR2004 - the client errors
-                self._metrics.answered("refused")
+            if message["type"] == "http.response.start":
+                outcome = _UNACCEPTED.get(message["status"] // 100)
+                if outcome is not None:
+                    self._metrics.answered(outcome)
             await send(message)
 
         await self._app(scope, receive, counted)

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from lethe_contracts.states import RequestState
 
-OUTCOMES: Final = ("accepted", "replayed", "joined", "refused")
+OUTCOMES: Final = ("accepted", "replayed", "joined", "refused", "failed")
 
 
 class IntakeMetrics:
@@ -42,7 +42,7 @@ class IntakeMetrics:
         self.sampled({})
 
     def answered(self, outcome: str) -> None:
-        """Count one submission: accepted, replayed, joined or refused."""
+        """Count one submission, by one of `OUTCOMES`."""
         self._requests.labels(outcome).inc()
 
     def ticked(self, at: datetime, unsettled_buckets: int) -> None:
