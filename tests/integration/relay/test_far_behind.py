@@ -16,14 +16,27 @@ from lethe_outbox.schema import Status
 from tests.integration.relay.test_counts import Reader, count, read_by_index
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge, repetitions
-from tests.support.outbox_world import OUTBOX, append, read_topics, running, stored
+from tests.support.outbox_world import (
+    OUTBOX,
+    append,
+    events,
+    key_in_lane,
+    read_topics,
+    running,
+    stored,
+)
 
 ROWS = 100_000
 STEP = 10_000
 NEVER = 3600.0
 STEADY = RelaySettings(
-    ids_per_fetch=STEP, sample_seconds=NEVER, janitor_seconds=0, sweep_seconds=NEVER
+    ids_per_fetch=STEP,
+    lease_seconds=NEVER,
+    sample_seconds=NEVER,
+    janitor_seconds=0,
+    sweep_seconds=NEVER,
 )
+"""One that reads what it reads once, however busy the machine is."""
 BLIND = replace(STEADY, listen=False, poll_min_seconds=NEVER, poll_max_seconds=NEVER)
 """A relay that pauses once goes on when the test is long over."""
 _FILL = text(
@@ -151,6 +164,22 @@ async def test_beside_an_open_writer_a_gap_is_passed_in_large_steps(
             assert count(relay, "fetch") < 10
     assert gaps
     assert max(up_to - above for above, up_to in gaps) <= 20 * STEP
+
+
+async def test_in_a_backlog_nobody_looks_for_gaps(
+    engine: AsyncEngine,
+    database_url: str,
+    kafka: str,
+    topic: TopicFactory,
+    gaps: list[tuple[int, int]],
+) -> None:
+    name = await topic()
+    keys = [key_in_lane(lane, number) for lane in range(16) for number in range(4)]
+    rows = events(name, keys, 4 * STEP // len(keys))
+    await append(engine, *rows)
+    async with running(database_url, kafka, STEADY) as relay:
+        await relay.reach("relay_acknowledged_total", len(rows), within=60)
+    assert gaps == []
 
 
 @pytest.mark.parametrize("analysed", [False, True], ids=["no statistics", "analysed empty"])
