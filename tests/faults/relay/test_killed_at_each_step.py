@@ -46,8 +46,9 @@ async def test_killed_at_each_step_of_the_leases(
             # The first turn has nothing to renew yet.
             await relays.die(FailPoint(step, when, call=2 if step == "renew" else 1))
         for step, when in itertools.product(END, SIDES):
-            relay = relays.start(FailPoint(step, when, call=2 if step == "release" else 1))
+            relay = relays.start(FailPoint(step, when))
             await more_sent(engine, 100)
+            assert relay.poll() is None
             relay.terminate()
             await relays.died(relay)
     relays.start()

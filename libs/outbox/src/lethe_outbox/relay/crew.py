@@ -165,7 +165,8 @@ class Crew:
             lane.raise_low_waters()
             del self.lanes[lane.number]
             del self._publishers[lane]
-        await self._leases.release(gone)
+        if gone:
+            await self._leases.release(gone)
 
     def _deadline(self, began: float) -> float:
         return began + self._settings.lease_seconds - self._settings.margin_seconds
