@@ -64,6 +64,11 @@ class RowTarget:
     as_read: tuple[AsRead, ...] = ()
     """Those of `delete_last` that only go as they were read; the others go whatever is in them."""
 
+    @property
+    def objects(self) -> int:
+        """How many objects the row leads to that are to go."""
+        return len(self.delete) + len(self.delete_last) + len(self.unless_referenced)
+
 
 @dataclass(frozen=True, slots=True)
 class BlockedRow:
@@ -90,6 +95,8 @@ class Targets:
 
     rows: tuple[RowTarget, ...]
     blocked: tuple[BlockedRow, ...]
+    later: tuple[int, ...] = ()
+    """The last of the requests, which were not looked at: enough was found in those before."""
 
 
 @dataclass(frozen=True, slots=True)

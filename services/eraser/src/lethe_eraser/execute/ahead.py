@@ -5,7 +5,7 @@ asks what is left.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
@@ -17,7 +17,7 @@ from lethe_eraser.storage.client_rows import Begin, ClientRow, expected_of, page
 from lethe_eraser.storage.progress import Page, Step, Stretch
 
 BATCH_OBJECTS: Final = 5_000
-"""Objects after which a batch takes in no further type, and towards which its rows are bounded."""
+"""Objects after which a batch takes in no further request."""
 
 MOST_STRETCHES: Final = 60
 """Stretches that are asked for at once, so that no statement grows without bound."""
@@ -29,6 +29,15 @@ class Read:
 
     stretch: Stretch
     rows: Sequence[ClientRow]
+
+    def divided(self, at: int) -> "tuple[Read, Read]":
+        """Give the first `at` client rows, one at least, and the others."""
+        end = self.rows[at - 1].cursor
+        rest = replace(self.stretch, page=replace(self.stretch.page, after=end))
+        return (
+            Read(Stretch(self.stretch.page, end), self.rows[:at]),
+            Read(rest, self.rows[at:]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,19 @@ def joined(stretches: Iterable[Stretch]) -> tuple[Stretch, ...]:
         first = whole.get(place, stretch)
         whole[place] = Stretch(first.page, stretch.end, stretch.done)
     return tuple(whole.values())
+
+
+def divided(reads: Sequence[Read], later: Collection[int]) -> tuple[Sequence[Read], Sequence[Read]]:
+    """Divide before the first client row whose request is among `later`."""
+    for place, read in enumerate(reads):
+        ids = [row.request_id for row in read.rows]
+        at = next((at for at, request_id in enumerate(ids) if request_id in later), None)
+        if at == 0:
+            return reads[:place], reads[place:]
+        if at is not None:
+            first, rest = read.divided(at)
+            return (*reads[:place], first), (rest, *reads[place + 1 :])
+    return reads, ()
 
 
 def by_type(reads: Iterable[Read]) -> list[tuple[str, list[Read]]]:

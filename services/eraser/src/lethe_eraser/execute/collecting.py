@@ -1,5 +1,6 @@
 """Finds what the next client rows of a person stand for: rows, and the objects they name."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -9,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_eraser.catalog import ClientTable
 from lethe_eraser.domain import AsRead, BlockedRow, Job, ObjectRef, RowTarget
-from lethe_eraser.execute.ahead import BATCH_OBJECTS, Ahead, Read, by_type, joined
+from lethe_eraser.execute.ahead import BATCH_OBJECTS, Ahead, Read, by_type, divided, joined
 from lethe_eraser.execute.left_behind import blocked_row, unknown
-from lethe_eraser.handlers import ErasureHandler
+from lethe_eraser.handlers import ErasureHandler, SourceReader
 from lethe_eraser.storage import counted, progress
 from lethe_eraser.storage.journal import Intent, OfType
 from lethe_eraser.storage.progress import Blocked, Stretch
@@ -49,10 +50,7 @@ class _Plan:
         self.blocked += blocked
         if part.rows:
             self.found.append(part)
-            self.objects += sum(
-                len(row.delete) + len(row.delete_last) + len(row.unless_referenced)
-                for row in part.rows
-            )
+            self.objects += sum(row.objects for row in part.rows)
 
     @property
     def is_empty(self) -> bool:
@@ -110,10 +108,16 @@ class Collector:
                     if plan.objects >= BATCH_OBJECTS:
                         ahead.put_back(read for _, left in reads[place:] for read in left)
                         break
-                    part, blocked = await self._find(
-                        connection, job, subject, request_type, of_type, underway
+                    room = BATCH_OBJECTS - plan.objects
+                    part, blocked, later = await self._find(
+                        connection, job, subject, request_type, of_type, underway, room
                     )
-                    plan.add(of_type, _without(part, begun), blocked)
+                    taken, left = divided(of_type, later)
+                    plan.add(taken, _without(part, begun), blocked)
+                    if left:
+                        rest = (read for _, others in reads[place + 1 :] for read in others)
+                        ahead.put_back([*left, *rest])
+                        break
                 if not plan.is_empty or ahead.is_done:
                     break
         ahead.learn(plan.client_rows, plan.objects)
@@ -133,24 +137,36 @@ class Collector:
         request_type: str,
         reads: Sequence[Read],
         underway: Underway,
-    ) -> tuple[OfType, list[Blocked]]:
-        """Find what the client rows of one type stand for."""
+        room: int,
+    ) -> tuple[OfType, list[Blocked], Collection[int]]:
+        """Find what the client rows of one type stand for; gives the requests that are too much."""
         handler = self._handlers(request_type)
         nothing = OfType(request_type=request_type)
         if handler is None:
-            return nothing, [
-                unknown(self._sources[read.stretch.page.source], request_type, row)
-                for read in reads
-                for row in read.rows
-            ]
+            return (
+                nothing,
+                [
+                    unknown(self._sources[read.stretch.page.source], request_type, row)
+                    for read in reads
+                    for row in read.rows
+                ],
+                (),
+            )
         rows = (row for read in reads for row in read.rows)
-        ids = sorted({row.request_id for row in rows if row.request_id is not None})
+        # In the order of client rows, so that what is for later is the end of them.
+        ids = list(dict.fromkeys(row.request_id for row in rows if row.request_id is not None))
         if not ids:
-            return nothing, []
-        targets = await handler.find_targets(connection, request_type, ids, subject)
-        revived, left = await _revive(connection, job, targets.blocked, underway)
-        part = replace(nothing, rows=(*targets.rows, *revived))
-        return part, [blocked_row(row, request_type, row.reason) for row in left]
+            return nothing, [], ()
+        if isinstance(handler, SourceReader):
+            targets = await handler.find_some(connection, request_type, ids, subject, enough=room)
+        else:
+            targets = await handler.find_targets(connection, request_type, ids, subject)
+        later = {*targets.later, *_beyond(targets.rows, ids, room)}
+        blocked = [row for row in targets.blocked if row.request_id not in later]
+        revived, left = await _revive(connection, job, blocked, underway)
+        found = (row for row in targets.rows if row.request_id not in later)
+        part = replace(nothing, rows=(*found, *revived))
+        return part, [blocked_row(row, request_type, row.reason) for row in left], later
 
     async def _with_missing(self, plan: Intent, underway: Underway) -> Intent:
         """Ask which of the batch's objects are not there, before anything of it is deleted."""
@@ -172,6 +188,18 @@ class Collector:
         """A connection without a transaction: finding may wait for S3, and must hold nothing."""
         async with self._engine.connect() as connection:
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _beyond(rows: Iterable[RowTarget], ids: Sequence[int], room: int) -> Sequence[int]:
+    """Give the requests after the one with which `room` is full."""
+    held: Counter[int] = Counter()
+    for row in rows:
+        held[row.request_id] += row.objects
+    for place, request_id in enumerate(ids):
+        room -= held[request_id]
+        if room <= 0:
+            return ids[place + 1 :]
+    return ()
 
 
 def _without(part: OfType, begun: Collection[tuple[str, int]]) -> OfType:

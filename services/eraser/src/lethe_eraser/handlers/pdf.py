@@ -8,6 +8,8 @@ read: one that was written anew meanwhile is read again first.
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from sys import maxsize
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -78,20 +80,43 @@ class Pdf:
         subject: str,
     ) -> Targets:
         """Read rows and their manifests; a row whose manifest cannot be read is blocked."""
+        return await self.find_some(connection, request_type, request_ids, subject, enough=maxsize)
+
+    async def find_some(
+        self,
+        connection: AsyncConnection,
+        request_type: str,
+        request_ids: Sequence[int],
+        subject: str,
+        *,
+        enough: int,
+    ) -> Targets:
+        """Read the rows, and manifests until they name `enough`; the other requests are `later`."""
         feature, options = self._features[request_type], self._options[request_type]
         rows, blocked = await self._rows.collect(connection, feature, request_ids, subject)
         by_row = {(row.product.kind, row.row.row_id): row for row in rows}
         decided = await self._rows.decide(rows, subject)
         going = {ref for target in decided.rows for ref in target.delete}
         versions = await self._versions(rows, options.manifest, going)
-        found = await asyncio.gather(
-            *(
-                self._with_files(
-                    by_row[target.kind, target.row_id], target, options, subject, versions
-                )
-                for target in decided.rows
-            )
-        )
+        place = {request_id: at for at, request_id in enumerate(request_ids)}
+        targets = sorted(decided.rows, key=lambda target: place[target.request_id])
+        of_request = groupby(targets, key=lambda target: target.request_id)
+        waiting = iter([list(group) for _, group in of_request])
+        read: dict[tuple[str, int], RowTarget | BlockedRow] = {}
+
+        async def read_on() -> None:
+            while sum(map(_objects_of, read.values())) < enough and (group := next(waiting, None)):
+                for target in group:
+                    at = (target.kind, target.row_id)
+                    read[at] = await self._with_files(
+                        by_row[at], target, options, subject, versions
+                    )
+
+        await asyncio.gather(*(read_on() for _ in range(READ_AT_ONCE)))
+        # In the order of the requests, whichever was read first.
+        found = [read[at] for one in targets if (at := (one.kind, one.row_id)) in read]
+        unread = next(waiting, None)
+        later = () if unread is None else tuple(request_ids[place[unread[0].request_id] :])
         return Targets(
             rows=tuple(one for one in found if isinstance(one, RowTarget)),
             blocked=(
@@ -99,6 +124,7 @@ class Pdf:
                 *decided.blocked,
                 *(one for one in found if isinstance(one, BlockedRow)),
             ),
+            later=later,
         )
 
     async def erase(
@@ -230,6 +256,10 @@ class _Manifest:
     @property
     def as_read(self) -> AsRead:
         return AsRead(self.ref, tuple(self.held))
+
+
+def _objects_of(found: RowTarget | BlockedRow) -> int:
+    return found.objects if isinstance(found, RowTarget) else 0
 
 
 def _united(files: Sorted, earlier: Sorted) -> Sorted:

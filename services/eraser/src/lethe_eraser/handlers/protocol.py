@@ -42,7 +42,23 @@ class ErasureHandler(Protocol):
 
 @runtime_checkable
 class SourceReader(Protocol):
-    """What a handler can do besides that gives `as_read` with its targets."""
+    """What a handler does besides that finds objects in objects, and says so by `as_read`."""
+
+    async def find_some(
+        self,
+        connection: AsyncConnection,
+        request_type: str,
+        request_ids: Sequence[int],
+        subject: str,
+        *,
+        enough: int,
+    ) -> Targets:
+        """Find targets as `find_targets` does, in the order of `request_ids`, until it is `enough`.
+
+        After so many objects no further request is looked into: those that are left are `later`.
+        No row tells how much it leads to, so this is what bounds a batch.
+        """
+        ...
 
     async def read_source(
         self, request_type: str, ref: ObjectRef, subject: str
