@@ -53,6 +53,7 @@ partition stands still.
 class Tries:
     """How often a record was tried, and since when."""
 
+    offset: int
     first_failed_at: datetime
     count: int = 0
 
@@ -74,15 +75,23 @@ class Quarantine:
     producer: DeadLetterSender
     on_dead_letter: OnDeadLetter | None = None
     blocked: set[TopicPartition] = field(default_factory=set)
-    _tries: dict[tuple[str, int, int], Tries] = field(default_factory=dict)
+    _tries: dict[TopicPartition, Tries] = field(default_factory=dict)
 
     def tries(self, consumed: Any) -> Tries:
-        """Give the tries of a record that just failed, or is about to be set aside."""
-        return self._tries.setdefault(_place(consumed), Tries(datetime.now(UTC)))
+        """Give the tries of a record that just failed, or is about to be set aside.
+
+        A partition goes on only behind the record that is tried, so those of another one are over,
+        whoever has dealt with it.
+        """
+        place = TopicPartition(consumed.topic, consumed.partition)
+        known = self._tries.get(place)
+        if known is None or known.offset != consumed.offset:
+            known = self._tries[place] = Tries(consumed.offset, datetime.now(UTC))
+        return known
 
     def settled(self, consumed: Any) -> None:
         """Forget the tries of a record that is dealt with."""
-        self._tries.pop(_place(consumed), None)
+        self._tries.pop(TopicPartition(consumed.topic, consumed.partition), None)
 
     def revoked(self) -> None:
         """Forget what was blocked or tried: its partitions may be somebody else's now."""
@@ -156,7 +165,3 @@ class Quarantine:
             # What it caught of the database's errors would leave nothing of what it wrote.
             if not await has_written(connection):
                 raise TransactionError("on_dead_letter ended the transaction it was given")
-
-
-def _place(consumed: Any) -> tuple[str, int, int]:
-    return consumed.topic, consumed.partition, consumed.offset

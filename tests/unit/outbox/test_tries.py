@@ -1,0 +1,31 @@
+"""What a consumer remembers of records that failed."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from lethe_outbox.quarantine import Quarantine
+
+ANYTHING: Any = None
+
+
+def record(offset: int, partition: int = 0) -> Any:
+    return SimpleNamespace(topic="t", partition=partition, offset=offset)
+
+
+def test_records_that_others_dealt_with_are_not_remembered() -> None:
+    """Tried alone, then handled with its batch, a record is never told to be settled."""
+    quarantine = Quarantine("tested", ANYTHING, ANYTHING)
+    for offset in range(100):
+        quarantine.tries(record(offset)).count += 1
+        quarantine.tries(record(offset, partition=1)).count += 1
+    assert len(quarantine._tries) == 2
+
+
+def test_a_record_that_is_tried_again_has_its_tries() -> None:
+    quarantine = Quarantine("tested", ANYTHING, ANYTHING)
+    first = quarantine.tries(record(7))
+    first.count += 1
+    quarantine.tries(record(8, partition=1))
+    assert quarantine.tries(record(7)) is first
+    quarantine.settled(record(7))
+    assert quarantine.tries(record(7)).count == 0
