@@ -32,7 +32,7 @@ from lethe_outbox.polling import (
 )
 from lethe_outbox.quarantine import OnDeadLetter, Quarantine
 from lethe_outbox.record import Record
-from lethe_outbox.transient import is_transient
+from lethe_outbox.transient import is_transient, meets_everybody
 
 _log: Final = logging.getLogger(__name__)
 
@@ -166,7 +166,11 @@ class ConsumerRunner:
         return outcome.progress
 
     async def _together(self, read: Mapping[TopicPartition, _Pairs], outcome: _Outcome) -> bool:
-        """Handle everything in one transaction; False when its records need one each."""
+        """Handle everything in one transaction; False when its records need one each.
+
+        Raises:
+            Exception: as nobody's record is handled at the moment.
+        """
         records = [record for pairs in read.values() for _, record in pairs]
         whole = [record for record in records if record is not None]
         if len(whole) < len(records):
@@ -174,7 +178,7 @@ class ConsumerRunner:
         try:
             await self._transaction(whole, outcome)
         except Exception as error:
-            if self._may_pass(error):
+            if meets_everybody(error) and self._may_pass(error):
                 raise
             # Whose record it was is found one by one.
             _log.info("group %s: batch failed (%s), one by one", self._group, type(error).__name__)

@@ -45,6 +45,9 @@ _CLASSES: Final = frozenset(
 _STATES: Final = frozenset({"25006"})
 """A server that takes no writes: a standby, or one that somebody set so."""
 
+_OF_ONE_RECORD: Final = frozenset({"55P03", "57014"})
+"""A row that somebody locks, and a statement that takes too long."""
+
 
 def is_transient(error: BaseException) -> bool:
     """Say whether what failed with `error` is worth trying again, however often."""
@@ -54,11 +57,22 @@ def is_transient(error: BaseException) -> bool:
         )
     if error.connection_invalidated:
         return True
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    state = _state_of(error)
     if state is None:
         # The driver's own word: it has no connection, or was used wrongly.
         return isinstance(error, OperationalError | InterfaceError)
     return state[:2] in _CLASSES or state in _STATES
+
+
+def meets_everybody(error: BaseException) -> bool:
+    """Say of a transient error whether whoever asks the database now would meet it too."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or _state_of(error) not in _OF_ONE_RECORD
+    return isinstance(error, PoolTimeoutError)
+
+
+def _state_of(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
 
 
 def _is_of_the_machine(number: int | None) -> bool:
