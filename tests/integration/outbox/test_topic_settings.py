@@ -18,11 +18,13 @@ from lethe_outbox import (
     ensure_topics,
     initialise_group,
 )
+from lethe_outbox.dead_letter_topic import DeadLetterProducer
 from lethe_outbox.errors import DeadLetterTopicError, RetentionError, TopicMissingError
 from lethe_outbox.message import EVENT_ID_HEADER
 from lethe_outbox.topic_settings import TopicSettingsProbe
 from tests.integration.outbox.conftest import ReadAll
 from tests.integration.outbox.consuming import Harness, running
+from tests.support.factories import TopicFactory
 from tests.support.waiting import until
 
 LIMIT = 100_000
@@ -86,6 +88,24 @@ async def test_the_largest_poison_record_fits_its_dead_letter_topic(
     headers = dict(dead.headers)
     assert headers["error-reason"] == b"r" * 256  # cut to what always fits
     assert headers["theirs"] == b"h" * 1000
+
+
+async def test_the_sender_of_dead_letters_leaves_it_to_their_topic_what_is_too_large(
+    kafka: str, topic: TopicFactory
+) -> None:
+    """A bound of its own below the topic's would have a partition stand still for ever."""
+    value = b"v" * (33 * 1024 * 1024)
+    taken, too_small = [
+        await topic("large", partitions=1, config={"max.message.bytes": str(limit)})
+        for limit in (len(value) + HEADROOM, len(value))
+    ]
+    sender = DeadLetterProducer(kafka)
+    try:
+        await sender.send(taken, b"k", value, [])
+        with pytest.raises(MessageSizeTooLargeError):
+            await sender.send(too_small, b"k", value, [])
+    finally:
+        await sender.close()
 
 
 async def publish_largest(kafka: str, name: str) -> bytes:

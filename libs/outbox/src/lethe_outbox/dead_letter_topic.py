@@ -126,9 +126,10 @@ class DeadLetterProducer:
     Args:
         bootstrap: the brokers.
         max_request_bytes: the largest record sent; above the largest `max.message.bytes` in use.
+            By default as much as a broker of the usual `socket.request.max.bytes` takes at all.
     """
 
-    def __init__(self, bootstrap: str, *, max_request_bytes: int = 32 * 1024 * 1024) -> None:
+    def __init__(self, bootstrap: str, *, max_request_bytes: int = 100_000_000) -> None:
         self._bootstrap = bootstrap
         self._max_request_bytes = max_request_bytes
         self._producer: AIOKafkaProducer | None = None

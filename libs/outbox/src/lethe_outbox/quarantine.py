@@ -129,13 +129,14 @@ class Quarantine:
             self.blocked.add(TopicPartition(consumed.topic, consumed.partition))
             _log.critical(
                 "group %s: %s cannot be written (%s); partition %d of %s stands still at offset %d "
-                "until it can",
+                "until it can: it must exist and take a record of %d bytes and 64 KiB more",
                 self.group,
                 topic,
                 type(refused).__name__,
                 consumed.partition,
                 consumed.topic,
                 consumed.offset,
+                len(consumed.value or b""),
             )
             return False
         _log.error(
