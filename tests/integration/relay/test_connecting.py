@@ -1,11 +1,17 @@
 """The relay's connections are what its URL says, as any engine's are."""
 
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.relay.sample import engine_for
 from lethe_outbox.relay.session import Session
+from tests.support.factories import TopicFactory
+from tests.support.outbox_world import append, drained, events, problems, running
+from tests.support.waiting import until
 
 SHOW = (
     "select current_setting('search_path'), current_setting('timezone'),"
@@ -44,3 +50,34 @@ async def test_of_several_hosts_one_that_is_there_is_taken(
     hosts = ("127.0.0.1:1", f"{url.host}:{url.port}")
     several = url.set(host=None, port=None).update_query_dict({"host": hosts})
     assert len(await told(several.render_as_string(hide_password=False))) == 2
+
+
+@pytest.fixture
+async def without_rights(engine: AsyncEngine) -> AsyncIterator[str]:
+    """A role that may connect and see the schema, and nothing else."""
+    role = f"relay_{uuid4().hex}"
+    async with engine.begin() as connection:
+        await connection.execute(text(f"create role {role} login password 'p'"))
+        await connection.execute(text(f"grant usage on schema lethe to {role}"))
+    yield role
+    async with engine.begin() as connection:
+        await connection.execute(text(f"drop owned by {role}"))
+        await connection.execute(text(f"drop role {role}"))
+
+
+async def test_a_right_that_is_missing_is_waited_for(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory, without_rights: str
+) -> None:
+    """Ended by it, a relay would take those of other outboxes with it, in the same process."""
+    name = await topic()
+    await append(engine, *events(name, ["key"], 2))
+    url = make_url(database_url).set(username=without_rights, password="p")
+    async with running(url.render_as_string(hide_password=False), kafka) as relay:
+        await until(lambda: ("database", "away", "InsufficientPrivilege") in relay.states)
+        async with engine.begin() as connection:
+            for kind in ("tables", "sequences"):
+                await connection.execute(
+                    text(f"grant all on all {kind} in schema lethe to {without_rights}")
+                )
+        await drained(engine)
+    assert await problems(engine, kafka, [name]) == []

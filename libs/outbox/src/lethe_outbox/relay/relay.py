@@ -38,7 +38,8 @@ _FIRST_PAUSE: Final = 0.25
 _AWAY: Final[tuple[type[Exception], ...]] = (
     *TRANSIENT,
     DatabaseReplacedError,
-    # Not migrated yet.
+    # Not migrated yet, or not granted.
+    psycopg.errors.InsufficientPrivilege,
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
     psycopg.errors.InvalidSchemaName,
