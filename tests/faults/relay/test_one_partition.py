@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiokafka.cluster import ClusterMetadata
+from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.structs import TopicPartition
 from sqlalchemy import text
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.relay.producer import Producer
 from lethe_outbox.relay.producers import Producers
+from lethe_outbox.relay.reach import Reach
 from tests.support.factories import TopicFactory
 from tests.support.outbox_world import (
     QUICK,
@@ -193,3 +195,28 @@ async def test_a_relay_stops_in_time_while_a_partition_takes_nothing(
     async with running(database_url, kafka, IMPATIENT):
         await drained(engine)
     assert await problems(engine, kafka, [name]) == []
+
+
+async def test_what_is_sent_by_another_producer_leaves_the_first_one_no_more(
+    kafka: str, topic: TopicFactory, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could come much later, when its rows are dead letters, or behind later ones."""
+    without_replicas(trouble, monkeypatch)
+    name = await topic()
+    reach = Reach(IMPATIENT, lambda *_: None)
+    producers = Producers(kafka, IMPATIENT, idempotent=True, reach=reach)
+    producer = await producers.current()
+    trouble.places.add(TopicPartition(name, BAD))
+    await producer.partitions(name)
+    batch = producer.batch()
+    batch.append(key=b"key", value=b"late", timestamp=None)
+    batch.close()
+    sent = await producer.hand_over(batch, name, BAD, lambda: True)
+    await until(lambda: trouble.refused > 1, what="a batch that is tried again and again")
+
+    producer.give_up(batch)
+    with pytest.raises(KafkaTimeoutError):
+        await asyncio.wait_for(sent, 20)
+    trouble.places.clear()
+    await producers.close()
+    assert await read_topics(kafka, [name]) == []
