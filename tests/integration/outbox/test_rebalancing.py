@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_outbox import (
@@ -85,7 +86,7 @@ async def test_a_member_that_was_put_out_amid_a_batch_does_not_move_offsets_back
         amid.set()
         await may_go_on.wait()
         if len(handled) == 1:
-            raise OSError("it is tried again, from the offset of before")
+            raise PoolTimeoutError("all is tried again, from the offset of before")
 
     async with running(harness.runner(slow, settings=replace(SETTINGS, session_seconds=6))):
         await publish(harness.topic, b"before", key=key_of(0))
