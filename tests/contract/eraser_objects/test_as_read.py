@@ -73,6 +73,24 @@ async def test_what_was_written_without_a_version_is_told_by_its_content(
     assert (await store.delete([ref], held)).gone == {ref}
 
 
+async def test_versions_that_are_switched_on_amid_a_job_are_noticed_when_one_is_read(
+    store: ObjectStore, server: S3Address, plain: str
+) -> None:
+    """Else what was read would seem to be another content whenever it is to go."""
+    [ref, other] = put(server, plain, ["m.json", "n.json"])
+    assert (await store.delete([other])).gone == {other}
+    server.client().put_bucket_versioning(
+        Bucket=plain, VersioningConfiguration={"Status": "Enabled"}
+    )
+    [written] = put(server, plain, ["new.json"])
+    held = {written: (await read(store, written),)}
+    assert (await store.delete([written], held)).gone == {written}
+    assert await store.remaining([written]) == frozenset()
+    # What is older than the versions stays one of them.
+    write(server, ref, b"new")
+    assert (await store.delete([ref], {ref: (await read(store, ref),)})).failed == {ref: REWRITTEN}
+
+
 async def test_what_was_written_since_is_not_tagged(server: S3Address, name: str) -> None:
     buckets = {name: Bucket(name, tag=("lethe-erase", "yes"))}
     async with ObjectStore(options_of(server), buckets) as store:

@@ -204,7 +204,10 @@ class Looking:
         def get(client: "S3Client", arguments: dict[str, Any]) -> _Opened:
             answer = client.get_object(**arguments, **named)
             body, name = answer["Body"], answer.get("VersionId", NULL)
-            name = answer.get("ETag", "") if name == NULL else name
+            if name == NULL:
+                name = answer.get("ETag", "")
+            else:
+                self._has_versions(ref.bucket)
             if answer.get("ContentLength", 0) > limit_bytes:
                 body.close()
                 raise ObjectTooLargeError("the object is larger than it may be")
@@ -215,6 +218,12 @@ class Looking:
                 raise
 
         return self._calls.call_for(ref.bucket, ref.key, get)
+
+    def _has_versions(self, bucket: str) -> None:
+        """Ask again of a bucket that is believed to keep no versions: one was seen in it."""
+        known = self._versioning.get(bucket)
+        if known is not None and not known[1].keeps_versions:
+            self._versioning.pop(bucket, None)
 
     async def _chunks(self, bucket: str, opened: _Opened, limit_bytes: int) -> AsyncIterator[bytes]:
         def read(_client: "S3Client", _arguments: dict[str, Any]) -> bytes:
