@@ -50,6 +50,21 @@ async def test_what_others_have_in_a_producer_goes_on_if_one_batch_was_late(
     assert (shared.ends, told) == ([end], states)
 
 
+async def test_it_is_told_once_however_many_lanes_hang_in_a_producer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = RelaySettings()
+    reach = Reach(settings, lambda *_: None)
+    producers = Producers("nowhere:1", settings, idempotent=True, reach=reach)
+    shared: Any = Ends()
+    producers._current = shared
+    for _ in range(settings.lanes):
+        producers.give_up(shared, LATE)
+    await producers.close()
+    assert shared.ends == ["finishes what it has"]
+    [_] = [line for line in caplog.messages if line.startswith("not taken in its time")]
+
+
 async def test_a_producer_that_is_apart_is_cut_off_and_disturbs_none_of_the_others() -> None:
     settings = RelaySettings()
     reach = Reach(settings, lambda *_: None)

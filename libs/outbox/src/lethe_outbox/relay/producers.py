@@ -100,9 +100,11 @@ class Producers:
         if self._shared is not None or not broken.late:
             self.discard(producer, broken.error_class)
             return
-        _log.warning("a batch was not taken in its time (%s); it is sent apart", broken.error_class)
         self._reach.untaken(broken.error_class)
-        self.retire(producer)
+        if producer is self._current:
+            # Once for all lanes whose batches hang in it.
+            _log.warning("not taken in its time (%s), so it is sent apart", broken.error_class)
+            self.retire(producer)
 
     def unreachable(self, error_class: str) -> None:
         """Note that who sends apart reaches no broker: nobody does, until this connects anew."""
