@@ -103,14 +103,18 @@ class Pdf:
         of_request = groupby(targets, key=lambda target: target.request_id)
         waiting = iter([list(group) for _, group in of_request])
         read: dict[tuple[str, int], RowTarget | BlockedRow] = {}
+        room = enough
 
         async def read_on() -> None:
-            while sum(map(_objects_of, read.values())) < enough and (group := next(waiting, None)):
+            nonlocal room
+            while room > 0 and (group := next(waiting, None)):
                 for target in group:
                     at = (target.kind, target.row_id)
-                    read[at] = await self._with_files(
+                    one = read[at] = await self._with_files(
                         by_row[at], target, options, subject, versions
                     )
+                    if isinstance(one, RowTarget):
+                        room -= one.objects
 
         await asyncio.gather(*(read_on() for _ in range(READ_AT_ONCE)))
         # In the order of the requests, whichever was read first.
@@ -256,10 +260,6 @@ class _Manifest:
     @property
     def as_read(self) -> AsRead:
         return AsRead(self.ref, tuple(self.held))
-
-
-def _objects_of(found: RowTarget | BlockedRow) -> int:
-    return found.objects if isinstance(found, RowTarget) else 0
 
 
 def _united(files: Sorted, earlier: Sorted) -> Sorted:
