@@ -3,7 +3,7 @@ import gc
 
 import pytest
 
-from lethe_runtime.lifecycle import run, run_loops
+from lethe_runtime.lifecycle import YOUNG_OBJECTS, run, run_loops
 
 
 async def _until_stopped(stop: asyncio.Event) -> None:
@@ -100,13 +100,18 @@ async def test_a_loop_that_does_not_finish_in_time_is_cut_off() -> None:
     assert cancelled == [True]
 
 
-def test_the_collector_is_spared_what_was_loaded_before_the_loops() -> None:
+def test_the_collector_looks_seldom_and_is_spared_what_was_loaded_before_the_loops() -> None:
+    before = gc.get_threshold()
     spared: list[int] = []
+    thresholds: list[tuple[int, int, int]] = []
 
     async def loop(_: asyncio.Event) -> None:
         spared.append(gc.get_freeze_count())
+        thresholds.append(gc.get_threshold())
 
     assert gc.get_freeze_count() == 0
     assert run("test", {"loop": loop}, drain_seconds=1) == 1
     assert spared[0] > 0
+    assert thresholds == [(YOUNG_OBJECTS, *before[1:])]
     assert gc.get_freeze_count() == 0
+    assert gc.get_threshold() == before
