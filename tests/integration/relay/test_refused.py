@@ -144,17 +144,24 @@ async def test_a_dead_letter_topic_that_refuses_leaves_the_row_dlt_failed_and_ot
             await requeue(connection)
 
 
+@pytest.mark.parametrize("late", [False, True])
 async def test_a_dead_letter_that_is_given_up_leaves_no_broker_away(
     engine: AsyncEngine,
     database_url: str,
     kafka: str,
     name: str,
     monkeypatch: pytest.MonkeyPatch,
+    *,
+    late: bool,
 ) -> None:
-    """Nothing tries any more what failed, so nothing but silence says that all is well."""
+    """Nothing tries any more what failed, so nothing but silence says that all is well.
+
+    If it was late, all of its tries were those of producers that are gone, and the shared one never
+    failed: none is left that could tell that it has been calm for long.
+    """
 
     async def send(*_: object) -> None:
-        raise BrokenError("TimeoutError")
+        raise BrokenError("TimeoutError", late=late)
 
     monkeypatch.setattr(Producer, "send", send)
     await append(engine, too_large(name, key_in_lane(7)))
