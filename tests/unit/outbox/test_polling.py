@@ -219,6 +219,30 @@ class Stumbling(Silent):
         return await super().getmany(timeout_ms=timeout_ms, max_records=max_records)
 
 
+class Idle(Silent):
+    """Stands for a consumer that nothing comes for, whose broker fails after each answer."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._fails = error
+        self._was_asked = False
+        self.questions = 0
+
+    async def getmany(
+        self, *, timeout_ms: int, max_records: int
+    ) -> Mapping[TopicPartition, Sequence[Consumed]]:
+        del timeout_ms, max_records
+        if self._was_asked:
+            self._was_asked = False
+            raise self._fails
+        return {}
+
+    async def topics(self) -> set[str]:
+        self._was_asked = True
+        self.questions += 1
+        return {"topic"}
+
+
 Told = asyncio.Queue[tuple[str, str]]
 
 
@@ -337,6 +361,39 @@ async def test_a_broker_that_stumbles_now_and_then_is_waited_for_as_the_first_ti
     async with asyncio.timeout(3):
         await poller.run(stop)
     assert pauses == [0.2, 0.2, 0.2, 0.2, 0.4, 0.8]
+
+
+async def test_a_broker_that_answers_while_nothing_comes_is_well_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, stop = Idle(KafkaConnectionError()), asyncio.Event()
+    consumer.may_stop.set()
+    poller, _ = poller_of(consumer, monkeypatch, PollSettings(idle_seconds=0.001))
+    pauses: list[float] = []
+
+    async def wait(stop: asyncio.Event, seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            stop.set()
+
+    monkeypatch.setattr(polling, "_wait", wait)
+    async with asyncio.timeout(3):
+        await poller.run(stop)
+    assert pauses == [0.2, 0.2, 0.2]
+
+
+async def test_a_broker_is_asked_once_for_each_time_in_which_nothing_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer: Any = Idle(KafkaConnectionError())
+    poller, _ = poller_of(consumer, monkeypatch, PollSettings(idle_seconds=600))
+    poller._heard = asyncio.get_running_loop().time()
+    await poller._ask_when_idle(consumer)
+    assert consumer.questions == 0
+    poller._heard -= 600
+    await poller._ask_when_idle(consumer)
+    await poller._ask_when_idle(consumer)
+    assert consumer.questions == 1
 
 
 async def test_a_broker_that_lets_join_and_answers_nothing_else_is_asked_ever_more_seldom(

@@ -29,3 +29,14 @@ def test_a_record_that_is_tried_again_has_its_tries() -> None:
     assert quarantine.tries(record(7)) is first
     quarantine.settled(record(7))
     assert quarantine.tries(record(7)).count == 0
+
+
+def test_the_tries_of_a_record_are_not_those_of_the_next_one() -> None:
+    """It would be set aside the first time it failed."""
+    quarantine = Quarantine("tested", ANYTHING, ANYTHING)
+    first = quarantine.tries(record(7))
+    first.count += 1
+    following = quarantine.tries(record(8))
+    assert (following.offset, following.count) == (8, 0)
+    # It was rewound: nothing is known of it any more.
+    assert quarantine.tries(record(7)).count == 0
