@@ -1,0 +1,128 @@
+"""How a fetcher looks for pending rows below the low-water marks: a few buckets at a time."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, Summary
+
+from lethe_outbox.metrics import RelayMetrics
+from lethe_outbox.relay.acknowledge import Acknowledger
+from lethe_outbox.relay.fetch import Fetcher
+from lethe_outbox.relay.lane import Lane, Lease
+from lethe_outbox.relay.settings import RelaySettings
+
+SETTINGS = RelaySettings()
+MARK = 1000
+LAST_ID = 5000
+ANYTHING: Any = None
+Statement = tuple[Mapping[int, int], int, int]
+
+
+class Database:
+    """Tells what it is asked, and what happens meanwhile."""
+
+    last_id = LAST_ID
+
+    def __init__(self) -> None:
+        self.asked: list[Statement] = []
+        self.pending: dict[int, int] = {}
+        self.meanwhile: Callable[[], object] = list
+
+    async def stragglers(
+        self, low_waters: Mapping[int, int], above: int, up_to: int
+    ) -> dict[int, int]:
+        self.asked.append((dict(low_waters), above, up_to))
+        self.meanwhile()
+        return {bucket: lowest for bucket, lowest in self.pending.items() if bucket in low_waters}
+
+
+@pytest.fixture
+def lanes() -> dict[int, Lane]:
+    return {
+        number: Lane.claimed(
+            number, [Lease(bucket, 1, MARK, 0) for bucket in SETTINGS.buckets_of(number)], 0.0, 2
+        )
+        for number in range(SETTINGS.lanes)
+    }
+
+
+async def sweep(lanes: Mapping[int, Lane], database: Any, above: int = 0) -> None:
+    metrics = RelayMetrics(CollectorRegistry())
+    room = asyncio.Event()
+    fetcher = Fetcher(
+        SETTINGS,
+        database,
+        ANYTHING,
+        database,
+        lanes,
+        Acknowledger("tested", metrics, 100, room),
+        room=room,
+        hint=asyncio.Event(),
+        took=Summary("tested", "tested", registry=None),
+    )
+    await fetcher._sweep_range(above, LAST_ID)
+
+
+async def test_a_statement_looks_at_eight_buckets_and_all_of_them_at_each_once(
+    lanes: dict[int, Lane],
+) -> None:
+    """What died since a statement began stays until its end, and fills the pages of its row."""
+    database = Database()
+    await sweep(lanes, database, 3000)
+    assert {len(low_waters) for low_waters, _, _ in database.asked} == {8}
+    buckets = [bucket for low_waters, _, _ in database.asked for bucket in low_waters]
+    assert sorted(buckets) == list(range(256))
+    assert {(above, up_to) for _, above, up_to in database.asked} == {(3000, LAST_ID)}
+
+
+async def test_nothing_is_asked_of_no_ids_and_of_no_lane(lanes: dict[int, Lane]) -> None:
+    database = Database()
+    await sweep(lanes, database, LAST_ID)
+    await sweep({}, database)
+    assert database.asked == []
+
+
+async def test_each_bucket_is_held_against_its_mark_of_that_moment(lanes: dict[int, Lane]) -> None:
+    """What was requeued below an older one would count as a row that was lost."""
+    database = Database()
+
+    def requeued() -> None:
+        for lane in lanes.values():
+            for bucket in lane.buckets.values():
+                bucket.low_water = 1
+
+    database.meanwhile = requeued
+    await sweep(lanes, database)
+    first, *others = database.asked
+    assert set(first[0].values()) == {MARK}
+    assert {mark for low_waters, _, _ in others for mark in low_waters.values()} == {1}
+
+
+async def test_a_lane_that_is_lost_amid_a_sweep_is_asked_for_no_more(
+    lanes: dict[int, Lane],
+) -> None:
+    database = Database()
+    database.pending = {0: 7, 1: 7}
+    database.meanwhile = lanes.clear
+    await sweep(lanes, database)
+    assert len(database.asked) == 1
+
+
+async def test_what_is_found_is_read_again_by_its_lane_alone(
+    lanes: dict[int, Lane], caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database()
+    database.pending = {3: 7, 19: 9, 4: 8}
+    await sweep(lanes, database)
+    marks = {
+        number: bucket.low_water
+        for lane in lanes.values()
+        for number, bucket in lane.buckets.items()
+        if bucket.low_water != MARK
+    }
+    assert marks == {3: 6, 19: 8, 4: 7}
+    assert {number for number, lane in lanes.items() if lane.generation} == {3, 4}
+    assert (lanes[3].buckets[3].cursor, lanes[3].buckets[35].cursor) == (6, MARK)
+    assert len(caplog.messages) == 3
