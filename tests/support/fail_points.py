@@ -32,6 +32,11 @@ STEPS: Final[dict[str, tuple[type, str]]] = {
 }
 """Every step that changes something outside the process or what the process believes of it."""
 
+READS: Final[dict[str, tuple[type, str]]] = {"payloads": (RelayStorage, "payloads")}
+"""Steps at which a death changes nothing; what happens elsewhere during one may."""
+
+_OF_A_RELAY: Final = {**STEPS, **READS}
+
 Side = Literal["before", "after"]
 
 
@@ -45,7 +50,7 @@ class FailPoint:
     send: str = "SIGKILL"
 
 
-def arm(point: FailPoint, steps: Mapping[str, tuple[type, str]] = STEPS) -> None:
+def arm(point: FailPoint, steps: Mapping[str, tuple[type, str]] = _OF_A_RELAY) -> None:
     """Wrap the method of `point`, for this process."""
     owner, name = steps[point.step]
     method = getattr(owner, name)

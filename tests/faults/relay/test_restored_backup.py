@@ -17,7 +17,8 @@ from lethe_sandbox.stack.instance import Instance
 from lethe_sandbox.stack.process import Process
 from tests.support.factories import TopicFactory
 from tests.support.fail_points import FailPoint
-from tests.support.outbox_world import append, drained, events, lay, problems, stored
+from tests.support.outbox_world import append, drained, events, lay, problems, read_raw, stored
+from tests.support.pooler import pooler
 from tests.support.relays import KEYS, Relays, froze, owners
 from tests.support.waiting import until
 
@@ -111,3 +112,41 @@ async def test_what_was_delivered_before_marks_no_row_that_has_the_same_id_now(
     finally:
         relays.end()
         await engine.dispose()
+
+
+async def test_no_payload_goes_out_under_another_row_s_key(
+    server: Server, kafka: str, topic: TopicFactory, tmp_path: Path
+) -> None:
+    """Behind a pooler nothing breaks: who reads the payload last may read it elsewhere."""
+    lost, kept = await topic(), await topic()
+    lay(server.url)
+    engine = create_async_engine(server.url)
+    with pooler(server.url, tmp_path) as pool:
+        relays = Relays(pool.url, kafka, tmp_path / "relay.log")
+        try:
+            # With no room for more, no look notices it first.
+            settings = {**PATIENT, "renew_seconds": 30, "waiting_bytes": 1}
+            relay = relays.start(FailPoint("payloads", "before", send="SIGSTOP"), settings=settings)
+
+            async def owned() -> bool:
+                return list((await owners(engine)).values()) == [256]
+
+            await until(owned, within=30, what="the leases")
+            await asyncio.to_thread(server.back_up)
+            await append(engine, *events(lost, KEYS[:1], 1), *events(lost, KEYS[:1], 1, size=9000))
+            await froze(relay)
+            fetched = {row.id for row in await stored(engine)}
+            await engine.dispose()
+            await asyncio.to_thread(server.restore)
+            await append(
+                engine, *events(kept, KEYS[1:2], 1), *events(kept, KEYS[1:2], 1, size=9000)
+            )
+            assert {row.id for row in await stored(engine)} == fetched
+            relay.send_signal(signal.SIGCONT)
+            await drained(engine, within=60)
+            records = await read_raw(kafka, [lost, kept])
+            assert [one for one in records if not one.value.startswith(one.key + b":")] == []
+            assert await problems(engine, kafka, [kept]) == []
+        finally:
+            relays.end()
+            await engine.dispose()

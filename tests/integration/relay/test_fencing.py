@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -10,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import Message
-from lethe_outbox.errors import UnsafeDatabaseError
+from lethe_outbox.errors import DatabaseReplacedError, UnsafeDatabaseError
 from lethe_outbox.message import bucket_of
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.acknowledge import Acknowledger
@@ -92,6 +94,23 @@ async def test_only_marks_do_not_wait_for_the_disk(owner: Owner) -> None:
         within = await (await owner.storage.session.acker.execute(setting)).fetchone()
     after = await (await owner.storage.session.acker.execute(setting)).fetchone()
     assert (within, after) == (("off",), ("on",))
+
+
+async def test_no_payload_is_taken_from_another_server_and_none_is_missed_there(
+    owner: Owner,
+) -> None:
+    """Behind a pooler it is not noticed otherwise; there an id is another row's, or no row's."""
+    lane = await owner.claim()
+    [first, second] = await owner.fetch(lane)
+    session = owner.storage.session
+    assert await owner.storage.payloads([first.id], 1) == {first.id: b"1"}
+    assert await owner.storage.payloads([second.id + 1], 1) == {}
+    before = session.identity.started - timedelta(days=1)
+    session.identity = replace(session.identity, started=before)
+    await owner.storage.prepare()
+    for number in (first.id, second.id + 1):
+        with pytest.raises(DatabaseReplacedError):
+            await owner.storage.payloads([number], 1)
 
 
 async def test_nobody_claims_what_is_owned_by_a_living_relay(owner: Owner, other: Owner) -> None:

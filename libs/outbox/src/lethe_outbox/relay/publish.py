@@ -97,7 +97,8 @@ class LanePublisher:
 
         Raises:
             LaneLostError: the lane belongs to another relay by now.
-            psycopg.Error: the database went away where a death had to be committed.
+            psycopg.Error: the database went away where it had to be read, or a death committed.
+            DatabaseReplacedError: it is another one than the rows came from.
         """
         try:
             while await self._take_one():

@@ -78,6 +78,7 @@ from drawn
 # Ids may be drawn again after a failover or a restore, and behind a pooler a session does not
 # notice that it talks to another server.
 _SAME: Final = "pg_postmaster_start_time() = {started}"
+_REPLACED: Final = "the database is another one than this session began with"
 _OWNED: Final = """
     {same} and
     (select count(*) from unnest($2::int2[], $3::int8[]) f (lane, epoch)
@@ -93,13 +94,16 @@ where id = any ($1::int8[]) and status = 0 and {owned}
     and (select set_config('synchronous_commit', 'off', true)) is not null
 """
 _ANY_PENDING: Final = "select from {part} where id = any ($1::int8[]) and status = 0 limit 1"
+# The row that has the id elsewhere is another one, and what is not pending there is not dealt with.
 _PAYLOADS: Final = """
-select id, payload from (
+select s.same, o.id, o.payload
+from (select {same} as same) s
+left join (
     select id, payload, sum(octet_length(payload)) over (order by id) - octet_length(payload)
         as before
     from {outbox} where id = any ($1::int8[]) and status = 0
-) o
-where before < $2 order by id
+) o on o.before < $2
+order by o.id
 """
 _BURY: Final = """
 with buried as (
@@ -188,13 +192,17 @@ class RelayStorage:
         self._stragglers = self.compose(_STRAGGLERS)
 
     async def look(self) -> tuple[int, int, list[str]]:
-        """Give the last id drawn, the sum of all rewinds, and then who writes the outbox."""
+        """Give the last id drawn, the sum of all rewinds, and then who writes the outbox.
+
+        Raises:
+            DatabaseReplacedError: another server answers than the one this session began with.
+        """
         done = await self.session.watcher.execute(self._look, (self._pids,))
         row = await done.fetchone()
         if row is None:
             raise UnsafeDatabaseError("the sequence of the outbox is empty")
         if not row[2]:
-            raise DatabaseReplacedError("the database is another one than this session began with")
+            raise DatabaseReplacedError(_REPLACED)
         return int(row[0]), int(row[1] or 0), list(row[3])
 
     async def fetch(
@@ -243,10 +251,17 @@ class RelayStorage:
         return above if row is None else int(row[0])
 
     async def payloads(self, ids: Iterable[int], most_bytes: int) -> dict[int, bytes]:
-        """Read payloads of pending rows, the first ones by id until `most_bytes` are reached."""
+        """Read payloads of pending rows, the first ones by id until `most_bytes` are reached.
+
+        Raises:
+            DatabaseReplacedError: as `look`.
+        """
         cursor = self.session.reader.cursor(binary=True)
         await cursor.execute(self._payloads, (_array(ids), most_bytes))
-        return {int(row[0]): row[1] for row in await cursor.fetchall()}
+        rows = await cursor.fetchall()
+        if not all(row[0] for row in rows):
+            raise DatabaseReplacedError(_REPLACED)
+        return {int(row[1]): row[2] for row in rows if row[1] is not None}
 
     async def acknowledge(self, part: int, ids: Iterable[int], fence: Fence) -> int:
         """Mark rows as sent; gives how many were, 0 if anything of the fence is not owned."""
