@@ -47,6 +47,8 @@ async def environment(
         "S3_ACCESS_KEY_ID": s3.access_key_id,
         "S3_SECRET_ACCESS_KEY": s3.secret_access_key,
         "BATCH_ROWS": "1",
+        # As long as may be: what the world knows from its beginning is to outlast every outage.
+        "CONTROL_FRESH_SECONDS": "3600",
         "HTTP_PORT": "0",
     }
     outside = {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}

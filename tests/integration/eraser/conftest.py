@@ -1,7 +1,6 @@
 """The world of `world.py`, fresh for every test."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -50,5 +49,5 @@ async def world(
             buckets=buckets,
             ring=KeyRing.generate(),
         )
-        await world.settled(ago=-timedelta(hours=1))
+        await world.settled()
         yield world

@@ -187,6 +187,25 @@ async def test_a_watermark_of_the_future_is_believed_until_now_and_no_longer(wor
     assert await world.value("select settled_until <= now() from lethe.watermark")
 
 
+async def test_a_watermark_kept_under_a_clock_that_was_set_back_is_not_believed(
+    world: World,
+) -> None:
+    """The product's own clock was ahead, and let it in: for an hour everything would look fresh."""
+    await world.settled(ago=-timedelta(hours=1))
+    await world.sketch(1)
+    await world.accept(world.requested())
+    eraser = world.eraser()
+    await eraser.until_idle()
+    assert await world.state() == "accepted"
+    assert await untouched(world)
+    now = await world.value("select now()")
+    key = key_in_partition(BUCKET % PARTITIONS)
+    await world.accept(Watermark(settled_until={BUCKET: now}), ref=key)
+    query = "select settled_until from lethe.watermark where bucket = :b"
+    assert await world.value(query, b=BUCKET) == now
+    assert await to_the_end(world, eraser) == "verified"
+
+
 async def test_a_watermark_speaks_for_its_own_partition_only(world: World) -> None:
     record = world.record(
         Watermark(settled_until={7: world.clock.now, 8: world.clock.now}), ref=key_in_partition(7)

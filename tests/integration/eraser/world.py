@@ -145,7 +145,8 @@ COUNTED_INDEX: Final = "create index on sketch_feature ((option ->> 'key'))"
 PICTURE: Final = "common/picture.png"
 """Such an input."""
 
-CONTROL_FRESH: Final = timedelta(minutes=2)
+CONTROL_FRESH: Final = timedelta(minutes=4)
+"""Longer than any test lasts that works in this process: what its world knows stays fresh."""
 
 
 class Killed(BaseException):

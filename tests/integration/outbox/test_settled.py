@@ -54,6 +54,23 @@ async def test_a_waiting_row_settles_its_bucket_no_later_than_it_was_written(
     assert all(until > first for bucket, until in settled.items() if bucket != mine)
 
 
+async def test_a_waiting_row_of_the_future_leaves_its_bucket_out_until_it_is_sent(
+    engine: AsyncEngine,
+) -> None:
+    """The clock was an hour ahead when it was written, and was set back."""
+    await append(engine, Message(TOPIC, "waiting", b""))
+    mine = bucket_of("waiting")
+    async with engine.begin() as connection:
+        ahead = {"created_at": ROW.c.created_at + timedelta(hours=1)}
+        await connection.execute(update(ROW).values(ahead))
+        settled = await settled_until(connection, TOPIC)
+        assert set(range(BUCKETS)) - settled.keys() == {mine}
+        assert max(settled.values()) <= await moment(connection)
+        await connection.execute(update(ROW).values(status=Status.SENT))
+    async with engine.begin() as connection:
+        assert mine in await settled_until(connection, TOPIC)
+
+
 async def test_a_row_that_is_not_committed_yet_holds_nothing_back_and_is_promised_nothing(
     engine: AsyncEngine,
 ) -> None:

@@ -15,10 +15,11 @@ async def settled_until(
 ) -> Mapping[int, datetime]:
     """Say for each bucket up to when every row of `topic` that was committed is in Kafka.
 
-    A bucket with a refused row of that topic that nobody has dealt with is left out. The times are
-    the database's, at most that of this statement. What is appended afterwards, also in this
-    transaction, is published behind all that, because a bucket is published in one partition and
-    what is in Kafka already cannot be overtaken.
+    Left out is a bucket with a refused row of that topic that nobody has dealt with, and one whose
+    first pending row is of the future, because the clock was set back since: when that row was
+    committed, nobody knows. The times are the database's, at most that of this statement. What
+    is appended afterwards, also in this transaction, is published behind all that, because a bucket
+    is published in one partition and what is in Kafka already cannot be overtaken.
 
     The first pending row decides, whose transaction began before any later id was drawn: no
     pending row was committed before that.
@@ -38,14 +39,12 @@ async def settled_until(
         .order_by(outbox.c.id)
         .limit(1)
     )
+    now = func.statement_timestamp()
     refused = exists().where(and_(dead.c.bucket == bucket.c.bucket, dead.c.topic == topic))
     found = (
-        select(
-            bucket.c.bucket,
-            func.coalesce(waiting.c.created_at, func.statement_timestamp()),
-        )
+        select(bucket.c.bucket, func.coalesce(waiting.c.created_at, now))
         .select_from(bucket.outerjoin(waiting, true()))
-        .where(~refused)
+        .where(~refused, func.coalesce(waiting.c.created_at, now) <= now)
     )
     await guard_async(connection)
     rows = await connection.execute(found)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     and_,
+    case,
     exists,
     func,
     literal,
@@ -65,9 +66,15 @@ class Quarantined:
 
 
 def is_fresh(bucket: ColumnElement[int], within: timedelta) -> ColumnElement[bool]:
-    """Say whether nothing can be stuck that `bucket` should know of, but what is younger."""
+    """Say whether nothing can be stuck that `bucket` should know of, but what is younger.
+
+    A watermark of the future was kept under a clock that was set back since, and says nothing.
+    """
     young = exists().where(
-        watermark.c.bucket == bucket, watermark.c.settled_until > func.now() - literal(within)
+        watermark.c.bucket == bucket,
+        watermark.c.settled_until > func.now() - literal(within),
+        # Kept after this transaction began, a watermark may be younger than now().
+        watermark.c.settled_until <= func.clock_timestamp(),
     )
     return and_(young, ~exists().where(_unread(bucket)))
 
@@ -94,7 +101,8 @@ async def save_watermarks(
 ) -> None:
     """Keep the newest watermark of each bucket, and believe none that speaks of the future.
 
-    A clock that was ahead for a moment would let everything look settled until then.
+    A clock that was ahead for a moment would let everything look settled until then. If it was
+    this database's own, it let such a one in, and the next takes its place.
     """
     newest: dict[int, datetime] = {}
     for mark in marks:
@@ -119,8 +127,12 @@ async def save_watermarks(
         new.on_conflict_do_update(
             index_elements=[watermark.c.bucket],
             set_={
-                "settled_until": func.greatest(
-                    watermark.c.settled_until, new.excluded.settled_until
+                "settled_until": case(
+                    (
+                        watermark.c.settled_until > func.clock_timestamp(),
+                        new.excluded.settled_until,
+                    ),
+                    else_=func.greatest(watermark.c.settled_until, new.excluded.settled_until),
                 ),
                 "received_at": func.now(),
             },
