@@ -13,6 +13,8 @@ from pydantic_core import PydanticUndefined
 from typer.testing import CliRunner
 
 from lethe_contracts.keyring import KeyRing
+from lethe_contracts.topics import TOPICS
+from lethe_relay.topics import specs
 from lethe_runtime.cli import app
 from lethe_runtime.settings import installed, variables
 from tests.support.tools import ROOT
@@ -94,6 +96,14 @@ def test_what_a_runbook_asks_from_outside_is_published_by_compose() -> None:
     within = [(name(page), of) for page, line in lines for of in WITHIN.findall(line)]
     assert len(within) > 20
     assert [(page, of) for page, of in within if of not in services] == []
+
+
+def test_a_size_that_a_topic_is_to_be_given_is_the_agreed_one() -> None:
+    agreed = {spec.name: spec.config["max.message.bytes"] for spec in specs(1)}
+    told = re.compile(r"--entity-name (\S+) --add-config max\.message\.bytes=(\d+)")
+    found = [place for page in PAGES for place in told.findall(page.read_text())]
+    assert {topic for topic, _ in found} & set(TOPICS)
+    assert [(topic, size) for topic, size in found if agreed[topic] != size] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
