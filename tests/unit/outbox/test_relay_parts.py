@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pytest
 from aiokafka.errors import (
+    InvalidTimestampError,
     KafkaConnectionError,
     MessageSizeTooLargeError,
     NotEnoughReplicasError,
@@ -155,6 +156,10 @@ def test_only_answers_about_the_record_are_refusals() -> None:
         broken = judge(error)
         assert isinstance(broken, BrokenError)
         assert not broken.answered
+    by_the_clock = judge(InvalidTimestampError())
+    assert isinstance(by_the_clock, BrokenError)
+    assert by_the_clock.late
+    assert not by_the_clock.answered
     stuck = judge(OutOfOrderSequenceNumber())
     assert isinstance(stuck, BrokenError)
     assert stuck.answered

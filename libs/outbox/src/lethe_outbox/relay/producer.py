@@ -33,7 +33,6 @@ REFUSALS: Final[dict[type[BaseException], str]] = {
     InvalidTopicError: "invalid_topic",
     TopicAuthorizationFailedError: "not_authorised",
     CorruptRecordException: "corrupt",
-    InvalidTimestampError: "invalid_timestamp",
     UnsupportedForMessageFormatError: "unsupported",
     PolicyViolationError: "policy",
 }
@@ -77,7 +76,8 @@ def judge(error: BaseException) -> RefusedError | BrokenError:
     for refusal, reason in REFUSALS.items():
         if isinstance(error, refusal):
             return RefusedError(reason, type(error).__name__)
-    late = isinstance(error, TimeoutError) or (
+    # A record has the time it was packed at: it is the clocks that differ, here or at the broker.
+    late = isinstance(error, TimeoutError | InvalidTimestampError) or (
         isinstance(error, KafkaError) and bool(error.retriable)
     )
     answered = isinstance(error, BrokerResponseError) and not late
