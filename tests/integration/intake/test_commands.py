@@ -24,6 +24,7 @@ async def test_migrating_makes_tables_and_group_and_may_be_repeated(
     for _ in range(2):
         done = lethe(variables, "migrate", "--only", "intake")
         assert (done.returncode, done.stdout) == (0, "intake: at 0004\n"), done.stderr
+        assert done.stderr == ""
 
 
 async def test_a_key_is_made_used_listed_and_revoked(
@@ -48,7 +49,9 @@ async def test_a_key_is_made_used_listed_and_revoked(
     assert (await intake.post(body, key)).status_code == 401
     again = lethe(variables, "intake", "keys", "revoke", key_id)
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "lethe: there is no such key that is still active\n"
+    assert again.stderr == (
+        "lethe: there is no such key that is still active; keys list shows which there are\n"
+    )
 
 
 @pytest.mark.parametrize(

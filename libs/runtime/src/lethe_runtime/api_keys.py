@@ -140,18 +140,24 @@ def keys_app(database_url: Callable[[], SecretStr], scopes: Sequence[str]) -> ty
         """List keys by id, with their team, scopes and dates."""
         with opened() as connection:
             keys = storage.everything(connection)
+        if not keys:
+            typer.echo("there are none; keys create makes one", err=True)
         for key in keys:
             state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "active"
             created = f"{key.created_at:%Y-%m-%d}"
             typer.echo("\t".join((key.key_id, key.team, ",".join(key.scopes), created, state)))
 
     @app.command()
-    def revoke(key_id: Annotated[str, typer.Argument(help="The id, as `list` shows it.")]) -> None:
+    def revoke(
+        key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    ) -> None:
         """Revoke a key for good, at once."""
         with opened() as connection:
             revoked = storage.revoke(connection, key_id)
         if not revoked:
-            raise KeyCommandError("there is no such key that is still active")
+            raise KeyCommandError(
+                "there is no such key that is still active; keys list shows which there are"
+            )
         typer.echo("revoked")
 
     return app

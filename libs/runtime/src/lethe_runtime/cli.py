@@ -92,7 +92,8 @@ def lethe(
     ] = False,
 ) -> None:
     """Erases what a withdrawn user left behind, on time, completely, and provably."""
-    logging.configure("lethe", "INFO", stream=sys.stderr)
+    # What goes well is said by the command itself; a service tells of everything in its own log.
+    logging.configure("lethe", "WARNING", stream=sys.stderr)
 
 
 @app.command()
