@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -335,6 +336,8 @@ async def test_a_record_in_quarantine_is_listed_and_released_with_a_name_and_a_r
         assert "erasure.requests.v1/3/41" in shown
         assert str(event) in shown
         assert "…" not in shown
+        if columns >= 80:
+            assert re.search(r"invalid_event[ │]+\d{4}-\d\d-\d\d \d\d:\d\dZ", shown)
 
     release = ("quarantine", "release", "erasure.requests.v1/3/41", "--by", "Kim")
     assert (await lethe_eraser(*release)).exit_code == 2
@@ -347,6 +350,33 @@ async def test_a_record_in_quarantine_is_listed_and_released_with_a_name_and_a_r
     for place in ("x", "t/2147483648/1", f"t/1/{2**63}"):
         bad = await lethe_eraser("quarantine", "release", place, "--by", "Kim", "--reason", "y")
         assert (bad.exit_code, bad.output[:6]) == (2, "lethe:"), place
+
+
+async def test_who_releases_one_of_several_records_hears_what_stops_its_people_still(
+    world: World,
+) -> None:
+    """An event that was replayed and not read lies there twice; one without a key stops all."""
+    event, topic = UUID(int=7), "erasure.requests.v1"
+    async with world.engine.begin() as connection:
+        for offset, bucket, id_ in (
+            (41, 19, event),
+            (57, 19, event),
+            (58, None, None),
+            (59, 35, None),
+        ):
+            await control.set_aside(connection, SetAside(topic, 3, offset, bucket, id_, "not_ours"))
+
+    async def released(offset: int) -> str:
+        place = f"{topic}/3/{offset}"
+        done = await lethe_eraser("quarantine", "release", place, "--by", "Kim", "--reason", "junk")
+        assert done.exit_code == 0
+        return done.stdout
+
+    still = "released; other records stop its people still: {}\n"
+    assert await released(41) == still.format(2)
+    assert await released(57) == still.format(1)
+    assert await released(58) == still.format(1)
+    assert await released(59) == "released; its bucket is worked on again\n"
 
 
 async def test_a_retry_waits_for_the_window_though_the_job_was_run_by_day_before(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from importlib import import_module
 from typing import Any
 
@@ -439,6 +440,8 @@ async def test_status_is_read_on_a_terminal_of_80_columns(
     pending = next(line for line in lines if "pending" in line and "oldest" not in line)
     assert pending.replace("│", " ").split() == ["pending", "1", "1"]
     assert not any("…" in line for line in lines[:15])
+    listed = (await lethe_outbox("list", "--outbox", "intake")).output
+    assert re.search(r" \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ", listed)
 
 
 @pytest.mark.parametrize("columns", [60, 80, 150])

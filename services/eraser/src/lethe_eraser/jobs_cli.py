@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
@@ -144,7 +145,9 @@ def list_quarantine(*, as_json: Json = False) -> None:
 
 @quarantine_app.command("release")
 def release_quarantine(
-    record: Annotated[str, typer.Argument(help="TOPIC/PARTITION/OFFSET, as listed.")],
+    record: Annotated[
+        str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="The record, as listed.")
+    ],
     *,
     by: Annotated[str, typer.Option(help="Your name.")],
     reason: Annotated[str, typer.Option(help="Why its people may be erased without it.")],
@@ -153,12 +156,18 @@ def release_quarantine(
     place = _read_place(record)
     if not by.strip() or not reason.strip():
         _refuse("--by and --reason must say something", code=2)
-    released = _ask(
-        lambda connection: control.release(connection, place, by=by.strip(), note=reason.strip())
-    )
-    if not released:
+
+    async def release(connection: AsyncConnection) -> int | None:
+        released = await control.release(connection, place, by=by.strip(), note=reason.strip())
+        return await control.count_beside(connection, place) if released else None
+
+    left = _ask(release)
+    if left is None:
         _refuse("no such record is in quarantine; see lethe eraser quarantine list")
-    typer.echo("released; its bucket is worked on again")
+    if left:
+        typer.echo(f"released; other records stop its people still: {left}")
+    else:
+        typer.echo("released; its bucket is worked on again")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -314,9 +323,10 @@ def _quarantine(documents: Sequence[Mapping[str, object]], width: int) -> Table:
     for name in ("bucket", *(("event id",) if whole else ()), "reason", "set aside at"):
         table.add_column(name, overflow="fold")
     for document in documents:
-        record, bucket, event_id, *rest = map(_shown, document.values())
+        record, bucket, event_id, reason, set_aside_at = map(_shown, document.values())
         cells = [record, bucket, event_id] if whole else [f"{record}\n  {event_id}", bucket]
-        table.add_row(*cells, *rest)
+        since = datetime.fromisoformat(set_aside_at).astimezone(UTC)
+        table.add_row(*cells, reason, f"{since:%Y-%m-%d %H:%M}Z")
     return table
 
 

@@ -183,6 +183,25 @@ async def release(
     return released.rowcount > 0
 
 
+async def count_beside(connection: AsyncConnection, place: tuple[str, int, int]) -> int:
+    """Count the records in quarantine that stop what this one stopped, released or not."""
+    topic, partition, offset = place
+    known = select(quarantine.c.bucket).where(
+        quarantine.c.topic == topic,
+        quarantine.c.partition == partition,
+        quarantine.c.offset == offset,
+    )
+    bucket = (await connection.execute(known)).scalar_one()
+    if bucket is not None:
+        return await count_unread(connection, bucket)
+    beside = (
+        select(func.count())
+        .select_from(quarantine)
+        .where(quarantine.c.partition == partition, quarantine.c.released_at.is_(None))
+    )
+    return int((await connection.execute(beside)).scalar_one())
+
+
 async def quarantined(connection: AsyncConnection) -> Sequence[Quarantined]:
     """List what is in quarantine, the oldest first."""
     rows = await connection.execute(

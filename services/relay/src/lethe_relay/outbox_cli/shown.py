@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -191,7 +191,7 @@ def _longest(size: Figures) -> str:
 
 
 def _moment(moment: datetime | None) -> str:
-    return "-" if moment is None else moment.isoformat(timespec="seconds")
+    return "-" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -64,7 +64,8 @@ def _moment(value: str | None) -> str | None:
 
 
 Ids = Annotated[
-    list[int] | None, typer.Argument(min=1, max=_LARGEST_ID, help="As `list` shows them.")
+    list[int] | None,
+    typer.Argument(metavar="ID", min=1, max=_LARGEST_ID, help="As `list` shows them."),
 ]
 Every = Annotated[bool, typer.Option("--all", help="Every open one that the filters leave.")]
 Topic = Annotated[
@@ -123,7 +124,9 @@ def list_letters(
 
 @app.command()
 def show(
-    letter: Annotated[int, typer.Argument(min=1, max=_LARGEST_ID, help="As `list` shows it.")],
+    letter: Annotated[
+        int, typer.Argument(metavar="ID", min=1, max=_LARGEST_ID, help="As `list` shows it.")
+    ],
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -132,7 +135,9 @@ def show(
     async def looked(desk: _Desk) -> Printer:
         found = await desk.letters.page(Wanted(Which(ids=[letter]), 1))
         if not found:
-            raise DeadLetterCommandError(f"there is no dead letter {letter}")
+            raise DeadLetterCommandError(
+                f"there is no dead letter {letter}; lethe dlt list --all shows those there are"
+            )
         rows = await desk.letters.outbox_rows([letter])
         return Printer(found, rows, await desk.letters.decided(letter))
 

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,6 +24,14 @@ from lethe_reporting.storage.dead_letters import DeadLetter
 
 _PIPE_WIDTH: Final = 250
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_WHOLE_TABLE: Final = 240
+"""Characters that a table with all of its columns takes, ids and keys unfolded."""
+_SHORT: Final = ("id", "state", "recorded", "reason", "refused by")
+_NEXT: Final = {
+    Fate.UNKNOWN: "there is no such dead letter; lethe dlt list --all shows those there are",
+    Fate.WITHOUT_ORIGIN: "it names no topic of ours to go back to; lethe dlt discard gives it up",
+    Fate.TOO_OLD: "its consumers may have forgotten it; --beyond-inbox replays it all the same",
+}
 _EVERY: Final = 100
 """Without a terminal, progress is told after so many."""
 
@@ -73,22 +81,11 @@ class Printer:
         if not self._shown:
             typer.echo("there are none", err=True)
             return
-        table = Table()
-        for name in ("id", "state", "recorded", "topic", "reason", "refused by", "event", "key"):
-            # Folded and not cut: the topics differ in their middle, and ids are to be copied.
-            table.add_column(name, no_wrap=name in {"id", "state"}, overflow="fold")
-        for each in self._shown:
-            table.add_row(
-                str(each.id),
-                each.state,
-                f"{each.recorded_at:%Y-%m-%d %H:%M:%S}",
-                each.topic,
-                each.reason,
-                each.refused_by or "-",
-                str(each.event_id or "-"),
-                each.subject_ref or "-",
-            )
-        _console().print(table)
+        console = _console()
+        if console.width < _WHOLE_TABLE:
+            typer.echo("\n".join(self._lines()))
+        else:
+            console.print(self._whole_table())
         self._print_remedies()
 
     def one(self) -> None:
@@ -102,6 +99,37 @@ class Printer:
                 f"{one.decided_at:%Y-%m-%d %H:%M:%S} {one.decision} by {one.decided_by}{why}"
             )
         self._print_remedies()
+
+    def _whole_table(self) -> Table:
+        table = Table()
+        for name in (*_SHORT, "topic", "event", "key"):
+            table.add_column(name, overflow="fold")
+        for each in self._shown:
+            table.add_row(
+                *_short(each),
+                each.topic,
+                str(each.event_id or "-"),
+                each.subject_ref or "-",
+            )
+        return table
+
+    def _lines(self) -> Iterator[str]:
+        """Give a line each, and below it what is long: folded, an id cannot be copied."""
+        rows = [_SHORT, *map(_short, self._shown)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+        def line(row: Sequence[str]) -> str:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            return "  ".join(cells).rstrip()
+
+        yield line(_SHORT)
+        for each in self._shown:
+            yield line(_short(each))
+            yield f"  {each.topic}"
+            if each.event_id is not None:
+                yield f"  event {each.event_id}"
+            if each.subject_ref is not None:
+                yield f"  key {each.subject_ref}"
 
     def _document(self, shown: DeadLetterDocument) -> dict[str, Any]:
         return {**shown.model_dump(mode="json"), "bring_back": self._remedies[shown.id]}
@@ -138,6 +166,14 @@ def print_fates(
         return
     counts = Counter(said(fate).replace("_", " ") for fate in fates.values())
     typer.echo(", ".join(f"{count} {what}" for what, count in counts.items()), err=True)
+    for fate, remark in _NEXT.items():
+        if fate in fates.values():
+            typer.echo(f"{fate.value.replace('_', ' ')}: {remark}", err=True)
+
+
+def _short(each: DeadLetterDocument) -> tuple[str, ...]:
+    recorded = f"{each.recorded_at:%Y-%m-%d %H:%M:%S}"
+    return str(each.id), each.state, recorded, each.reason, each.refused_by or "-"
 
 
 class Progress:
