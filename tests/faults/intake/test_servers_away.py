@@ -243,4 +243,7 @@ async def test_a_port_that_is_taken_is_said(
         second.kill()
     (line,) = second.said("loop failed")
     assert line["error_class"] == "ListenError"
-    assert line["detail"] == f"cannot listen on 127.0.0.1:{port}"
+    assert line["detail"] == (
+        f"cannot listen on 127.0.0.1:{port}; "
+        "another process does: each on a machine needs a ..._HTTP_PORT of its own"
+    )

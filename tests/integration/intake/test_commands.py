@@ -32,6 +32,8 @@ async def test_a_key_is_made_used_listed_and_revoked(
 ) -> None:
     variables = environment(intake_url, kafka)
     scopes = ("--scope", "erasure:write", "--scope", "erasure:read")
+    none = lethe(variables, "intake", "keys", "list")
+    assert (none.returncode, none.stdout, none.stderr[:14]) == (0, "", "there are none")
     made = lethe(variables, "intake", "keys", "create", "--team", "crm", *scopes)
     assert made.returncode == 0, made.stderr
     key = made.stdout.strip()

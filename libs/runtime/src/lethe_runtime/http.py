@@ -6,6 +6,7 @@ its business (`lifecycle` owns them). It writes no access log, because an access
 
 import asyncio
 import contextlib
+import errno
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -259,7 +260,15 @@ class HttpServer:
             family = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0][0]
             listener = socket.create_server((self._host, self.port), family=family, backlog=1024)
         except OSError as error:
-            raise ListenError(f"cannot listen on {self._host}:{self.port}") from error
+            raise ListenError(
+                f"cannot listen on {self._host}:{self.port}; {_why(error)}"
+            ) from error
         listener.setblocking(False)
         self.port = int(listener.getsockname()[1])
         return listener
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another process does: each on a machine needs a ..._HTTP_PORT of its own"
+    return f"look at ..._HTTP_HOST and ..._HTTP_PORT ({error.strerror})"
