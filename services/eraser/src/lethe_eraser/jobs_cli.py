@@ -47,7 +47,9 @@ def jobs(
         list[JobState] | None,
         typer.Option("--state", help="Only these; repeat it. Default: all that owe something."),
     ] = None,
-    overdue: Annotated[bool, typer.Option(help="Only jobs past their deadline.")] = False,
+    overdue: Annotated[
+        bool, typer.Option("--overdue", help="Only jobs past their deadline.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
     as_json: Json = False,
 ) -> None:

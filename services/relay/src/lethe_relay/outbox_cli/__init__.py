@@ -31,9 +31,10 @@ from lethe_outbox.plain_sql import ALL_PARTS, schema_sql
 from lethe_outbox.purging import Approval, purge, purgeable
 from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli.asking import (
-    Age,
     AsJson,
     Name,
+    NewerThan,
+    OlderThan,
     Outbox,
     age,
     ask,
@@ -122,8 +123,8 @@ def list_rows(
     ] = None,
     topic: Annotated[str | None, typer.Option(help="Only for this topic.")] = None,
     key: Annotated[str | None, typer.Option(help="Only of this key.")] = None,
-    older_than: Age = None,
-    newer_than: Age = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -197,7 +198,8 @@ def bring_back(
         ),
     ] = None,
     accept_reorder: Annotated[
-        bool, typer.Option(help="Also behind later events of the same key.")
+        bool,
+        typer.Option("--accept-reorder", help="Also behind later events of the same key."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing.")] = False,
     as_json: AsJson = False,

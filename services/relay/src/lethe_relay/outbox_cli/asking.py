@@ -45,7 +45,14 @@ def age(text: str) -> timedelta:
 
 Outbox = Annotated[Name | None, typer.Option(help="Whose rows. Default: those of every outbox.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-Age = Annotated[timedelta | None, typer.Option(parser=age, metavar="AGE")]
+OlderThan = Annotated[
+    timedelta | None,
+    typer.Option(parser=age, metavar="AGE", help="Written longer ago: 45s, 30m, 12h, 7d."),
+]
+NewerThan = Annotated[
+    timedelta | None,
+    typer.Option(parser=age, metavar="AGE", help="Written since: 45s, 30m, 12h, 7d."),
+]
 
 
 def settings() -> RelaySettings:

@@ -81,7 +81,7 @@ Since = Annotated[
     typer.Option(callback=_moment, help="Recorded at or after: ISO 8601 (UTC) or 90m, 2h, 3d ago."),
 ]
 Until = Annotated[str | None, typer.Option(callback=_moment, help="Recorded before.")]
-DryRun = Annotated[bool, typer.Option(help="Only say what would be done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -161,10 +161,17 @@ def send_back(
     rate: Annotated[float, typer.Option(min=0.1, max=10_000, help="Most per second.")] = 100,
     by: Annotated[str | None, typer.Option(help="Who decides. Default: the system's user.")] = None,
     beyond_inbox: Annotated[
-        bool, typer.Option(help="Also events so old that consumers may have forgotten them.")
+        bool,
+        typer.Option(
+            "--beyond-inbox", help="Also events so old that consumers may have forgotten them."
+        ),
     ] = False,
     from_outbox_too: Annotated[
-        bool, typer.Option(help="Also what the relay was refused, instead of `outbox requeue`.")
+        bool,
+        typer.Option(
+            "--from-outbox-too",
+            help="Also what the relay was refused, instead of `outbox requeue`.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
