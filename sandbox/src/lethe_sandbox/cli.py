@@ -75,7 +75,7 @@ def up(*, stack: Kind = "embedded") -> None:
         create_databases(running.addresses)
         for line in demonstration.describe(running.addresses):
             screen.step(f"  {line}")
-        screen.step("`lethe sandbox seed` fills it, `lethe sandbox down` stops it")
+        screen.step("`lethe sandbox seed` fills it, `make down` stops it")
 
 
 @sandbox.command()

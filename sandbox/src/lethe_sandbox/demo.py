@@ -222,12 +222,12 @@ def _leave(
     """Say how to use what was kept."""
     environment = instance.folder / "environment"
     write_environment(environment, everyone, keys)
-    screen.step("left running; `lethe sandbox down` stops it")
+    screen.step("left running; `make down` stops it")
     for name in supervisor.names:
         screen.step(f"  {name:<10}{supervisor.url(name)}")
     for line in describe(addresses):
         screen.step(f"  {line}")
-    screen.step(f"  settings and API keys, for a shell: set -a; . {environment}; set +a")
+    screen.step(f"  lethe, its settings and API keys, for a shell: set -a; . {environment}; set +a")
 
 
 def describe(addresses: Addresses) -> list[str]:

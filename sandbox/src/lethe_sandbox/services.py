@@ -2,10 +2,12 @@
 
 import base64
 import secrets
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 import psycopg
@@ -112,13 +114,17 @@ def create_keys(supervisor: Supervisor, everyone: tuple[Service, ...]) -> ApiKey
 
 
 def write_environment(path: Path, everyone: tuple[Service, ...], keys: ApiKeys) -> None:
-    """Write every variable to a file for its owner alone, for a shell (`set -a; . FILE`)."""
+    """Write every variable to a file for its owner alone, for a shell (`set -a; . FILE`).
+
+    The shell finds `lethe` too, which is in no other shell's path.
+    """
     path.touch(mode=0o600)
     values = _merged(everyone)
     # An operator's previews need it; the eraser that runs does not, and has it not.
     values["LETHE_ERASER_SUBJECT_REF_KEYS"] = values["LETHE_INTAKE_SUBJECT_REF_KEYS"]
     lines = [f"{name}='{value}'" for name, value in values.items()]
     lines += [f"INTAKE_KEY='{keys.intake}'", f"REPORTING_KEY='{keys.reporting}'"]
+    lines.append(f"PATH={quote(str(Path(sys.executable).parent))}:$PATH")
     path.write_text("\n".join([*lines, ""]))
 
 

@@ -73,7 +73,7 @@ class Instance:
         left = read(self.folder)
         if left and left.kept and any(p.alive() for p in left.processes.values()):
             self.release()
-            raise InUseError("a sandbox is up already: `lethe sandbox down` stops it")
+            raise InUseError("a sandbox is up already: `make down` (`lethe sandbox down`) stops it")
         self._remove(left.processes if left else {})
         shutil.rmtree(self.logs, ignore_errors=True)
         make_private(self.folder)
