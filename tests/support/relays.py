@@ -95,8 +95,9 @@ async def sent(engine: AsyncEngine) -> int:
         return int(await connection.scalar(query) or 0)
 
 
-async def more_sent(engine: AsyncEngine, rows: int) -> None:
-    goal = await sent(engine) + rows
+async def more_sent(engine: AsyncEngine, rows: int, *, than: int | None = None) -> None:
+    """Wait for so many rows more than now, or `than` were sent; without traffic, say `than`."""
+    goal = (await sent(engine) if than is None else than) + rows
 
     async def reached() -> bool:
         return await sent(engine) >= goal

@@ -23,7 +23,7 @@ from tests.support.outbox_world import (
     stored,
 )
 from tests.support.poison import SMALL, too_large
-from tests.support.relays import KEYS, Relays, more_sent, traffic
+from tests.support.relays import KEYS, Relays, more_sent, sent, traffic
 
 
 @pytest.fixture
@@ -39,8 +39,9 @@ async def test_a_server_that_is_killed_and_restarted_in_the_middle_of_work_loses
     name = await topic()
     relays.start()
     for kill in (False, True):
+        before = await sent(engine)
         await append_apart(engine, *events(name, KEYS, 40))
-        await more_sent(engine, 200)
+        await more_sent(engine, 200, than=before)
         await asyncio.to_thread(postgres.stop, "postgres", kill=kill)
         await asyncio.to_thread(postgres.start, "postgres")
         await engine.dispose()
