@@ -1,7 +1,7 @@
 """What a member of a group does when it is rebalanced amid a batch, and when no broker answers."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -340,46 +340,51 @@ async def test_who_is_told_to_stop_asks_no_broker_any_more(monkeypatch: pytest.M
     assert not asked.is_set()
 
 
-async def test_a_broker_that_stumbles_now_and_then_is_waited_for_as_the_first_time(
+async def pauses_of(
+    poller: Any,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What it was away for since it was last well decides, not how often it ever was."""
-    consumer, stop = Stumbling(KafkaConnectionError()), asyncio.Event()
-    consumer.may_stop.set()
-    poller, _ = poller_of(consumer, monkeypatch, PollSettings())
-    pauses: list[float] = []
+    count: int,
+    *,
+    after: Callable[[int], None] = lambda _: None,
+) -> list[float]:
+    """Give the first pauses that the poller would make; `after` is told the number of each."""
+    stop, pauses = asyncio.Event(), list[float]()
 
-    async def wait(stop: asyncio.Event, seconds: float) -> None:
+    async def wait(_: asyncio.Event, seconds: float) -> None:
         pauses.append(seconds)
-        if len(pauses) == 4:
-            # From now on it is not there at all.
-            consumer.hangs.set()
-        if len(pauses) == 6:
+        after(len(pauses))
+        if len(pauses) == count:
             stop.set()
 
     monkeypatch.setattr(polling, "_wait", wait)
     async with asyncio.timeout(3):
         await poller.run(stop)
+    return pauses
+
+
+async def test_a_broker_that_stumbles_now_and_then_is_waited_for_as_the_first_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it was away for since it was last well decides, not how often it ever was."""
+    consumer = Stumbling(KafkaConnectionError())
+    consumer.may_stop.set()
+    poller, _ = poller_of(consumer, monkeypatch, PollSettings())
+
+    def is_gone_after_the_fourth(number: int) -> None:
+        if number == 4:
+            consumer.hangs.set()
+
+    pauses = await pauses_of(poller, monkeypatch, 6, after=is_gone_after_the_fourth)
     assert pauses == [0.2, 0.2, 0.2, 0.2, 0.4, 0.8]
 
 
 async def test_a_broker_that_answers_while_nothing_comes_is_well_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    consumer, stop = Idle(KafkaConnectionError()), asyncio.Event()
+    consumer = Idle(KafkaConnectionError())
     consumer.may_stop.set()
     poller, _ = poller_of(consumer, monkeypatch, PollSettings(idle_seconds=0.001))
-    pauses: list[float] = []
-
-    async def wait(stop: asyncio.Event, seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 3:
-            stop.set()
-
-    monkeypatch.setattr(polling, "_wait", wait)
-    async with asyncio.timeout(3):
-        await poller.run(stop)
-    assert pauses == [0.2, 0.2, 0.2]
+    assert await pauses_of(poller, monkeypatch, 3) == [0.2, 0.2, 0.2]
 
 
 async def test_a_broker_is_asked_once_for_each_time_in_which_nothing_came(
@@ -399,17 +404,7 @@ async def test_a_broker_is_asked_once_for_each_time_in_which_nothing_came(
 async def test_a_broker_that_lets_join_and_answers_nothing_else_is_asked_ever_more_seldom(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    consumer, stop = Silent(KafkaConnectionError()), asyncio.Event()
+    consumer = Silent(KafkaConnectionError())
     consumer.may_stop.set()
     poller, _ = poller_of(consumer, monkeypatch, PollSettings(longest_pause=1))
-    pauses: list[float] = []
-
-    async def wait(stop: asyncio.Event, seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 5:
-            stop.set()
-
-    monkeypatch.setattr(polling, "_wait", wait)
-    async with asyncio.timeout(3):
-        await poller.run(stop)
-    assert pauses == [0.2, 0.4, 0.8, 1, 1]
+    assert await pauses_of(poller, monkeypatch, 5) == [0.2, 0.4, 0.8, 1, 1]
