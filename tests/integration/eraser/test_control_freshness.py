@@ -53,14 +53,20 @@ async def untouched(world: World) -> bool:
     return left["client"] == 1 and left["objects"] == 2
 
 
-async def test_without_a_watermark_nobody_is_erased(world: World) -> None:
-    await world.write("truncate lethe.watermark")
-    await world.sketch(1)
-    await world.accept(world.requested())
+async def idle_beside_the_accepted(world: World) -> Eraser:
+    """Give an eraser that found nothing it may do, and left the person as they were."""
     eraser = world.eraser()
     await eraser.until_idle()
     assert await world.state() == "accepted"
     assert await untouched(world)
+    return eraser
+
+
+async def test_without_a_watermark_nobody_is_erased(world: World) -> None:
+    await world.write("truncate lethe.watermark")
+    await world.sketch(1)
+    await world.accept(world.requested())
+    eraser = await idle_beside_the_accepted(world)
     await world.settled()
     assert await to_the_end(world, eraser) == "verified"
 
@@ -72,10 +78,7 @@ async def test_under_an_old_watermark_nobody_is_erased_and_a_fresh_one_lets_go(
     await world.settled(ago=ago)
     await world.sketch(1)
     await world.accept(world.requested())
-    eraser = world.eraser()
-    await eraser.until_idle()
-    assert await world.state() == "accepted"
-    assert await untouched(world)
+    eraser = await idle_beside_the_accepted(world)
     async with world.engine.connect() as connection:
         assert await control.count_stale(connection, CONTROL_FRESH) == 1
     await world.settled()
@@ -129,10 +132,7 @@ async def test_a_record_in_quarantine_stops_its_bucket_until_somebody_releases_i
     await world.accept(world.requested())
     await set_aside(world, record)
     await set_aside(world, record)
-    eraser = world.eraser()
-    await eraser.until_idle()
-    assert await world.state() == "accepted"
-    assert await untouched(world)
+    eraser = await idle_beside_the_accepted(world)
 
     assert await release(world, record)
     assert not await release(world, record)
@@ -194,10 +194,7 @@ async def test_a_watermark_kept_under_a_clock_that_was_set_back_is_not_believed(
     await world.settled(ago=-timedelta(hours=1))
     await world.sketch(1)
     await world.accept(world.requested())
-    eraser = world.eraser()
-    await eraser.until_idle()
-    assert await world.state() == "accepted"
-    assert await untouched(world)
+    eraser = await idle_beside_the_accepted(world)
     now = await world.value("select now()")
     key = key_in_partition(BUCKET % PARTITIONS)
     await world.accept(Watermark(settled_until={BUCKET: now}), ref=key)
