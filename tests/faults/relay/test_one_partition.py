@@ -197,6 +197,32 @@ async def test_a_relay_stops_in_time_while_a_partition_takes_nothing(
     assert await problems(engine, kafka, [name]) == []
 
 
+async def test_where_no_partition_takes_anything_an_attempt_is_told_of_once(
+    engine: AsyncEngine,
+    database_url: str,
+    kafka: str,
+    topic: TopicFactory,
+    trouble: Trouble,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    without_leader(trouble, monkeypatch)
+    name = await topic()
+
+    def told() -> list[str]:
+        return [line for line in caplog.messages if line.startswith("a partition takes nothing")]
+
+    trouble.places.update(TopicPartition(name, partition) for partition in range(16))
+    await append_apart(engine, *events(name, [*BAD_KEYS, *OTHER_KEYS], 1))
+    async with running(database_url, kafka, IMPATIENT) as relay:
+        await until(lambda: any("attempt 4," in line for line in told()))
+        assert len(told()) == len({line.partition("attempt")[2] for line in told()})
+        trouble.places.clear()
+        await drained(engine)
+        await until(lambda: relay.value("relay_paused") == 0)
+    assert await problems(engine, kafka, [name]) == []
+
+
 async def test_what_is_sent_by_another_producer_leaves_the_first_one_no_more(
     kafka: str, topic: TopicFactory, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:

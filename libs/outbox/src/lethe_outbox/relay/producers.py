@@ -43,6 +43,7 @@ class Producers:
         self._current: Producer | None = None
         self._starting = asyncio.Lock()
         self._failures = 0
+        self._told_apart = 0
         self._shared: Producers | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -113,7 +114,7 @@ class Producers:
 
     def succeeded(self) -> None:
         """Note that a broker took something."""
-        self._failures = 0
+        self._failures = self._told_apart = 0
         self._reach.taken()
 
     async def close(self) -> None:
@@ -131,17 +132,19 @@ class Producers:
 
     def _failed(self, error_class: str) -> None:
         self._failures += 1
-        is_apart = self._shared is not None
-        if is_apart:
-            self._reach.untaken(error_class)
-        else:
+        if self._shared is None:
             self._reach.away(error_class)
+            self._tell("broker away", error_class)
+            return
+        self._reach.untaken(error_class)
+        # Once for all lanes, as long as nobody gets anything through.
+        if self._failures > self._shared._told_apart:
+            self._shared._told_apart = self._failures
+            self._tell("a partition takes nothing", error_class)
+
+    def _tell(self, what: str, error_class: str) -> None:
         _log.warning(
-            "%s (%s), attempt %d, next in %.2f s",
-            "a partition takes nothing" if is_apart else "broker away",
-            error_class,
-            self._failures,
-            self._pause(),
+            "%s (%s), attempt %d, next in %.2f s", what, error_class, self._failures, self._pause()
         )
 
     async def _start(self) -> Producer | None:
