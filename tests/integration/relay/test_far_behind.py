@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message, RelaySettings
+from lethe_outbox.message import bucket_of
 from lethe_outbox.relay.lane import Lane
 from lethe_outbox.relay.session import Session
 from lethe_outbox.relay.storage import RelayStorage
@@ -25,9 +26,11 @@ from tests.support.outbox_world import (
     running,
     stored,
 )
+from tests.support.waiting import until
 
 ROWS = 100_000
 STEP = 10_000
+SWEPT = 12_500
 NEVER = 3600.0
 STEADY = RelaySettings(
     ids_per_fetch=STEP,
@@ -63,16 +66,38 @@ def visited(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         explained: Any = await real(
             storage, f"explain (analyze, format json) {statement}", lanes, *more
         )
-        seen.append(_visited(explained[0][0][0]["Plan"]))
+        seen.append(_visited(explained[0][0][0]["Plan"], "r"))
         return await real(storage, statement, lanes, *more)
 
     monkeypatch.setattr(RelayStorage, "_read", read)
     return seen
 
 
-def _visited(plan: Mapping[str, Any]) -> int:
-    found = sum(_visited(part) for part in plan.get("Plans", []))
-    if plan.get("Alias", "").split("_")[0] == "r":
+@pytest.fixture
+def swept(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Likewise for each statement of a sweep."""
+    real = RelayStorage.stragglers
+    seen: list[int] = []
+
+    async def stragglers(
+        storage: RelayStorage, low_waters: Mapping[int, int], above: int, up_to: int
+    ) -> dict[int, int]:
+        marks = ",".join(map(str, low_waters)), ",".join(map(str, low_waters.values()))
+        explained = await storage.session.watcher.execute(
+            f"explain (analyze, format json) {storage._stragglers}",
+            (*(f"{{{values}}}" for values in marks), above, up_to),
+        )
+        [[[plan]]] = await explained.fetchall()
+        seen.append(_visited(plan["Plan"], "o"))
+        return await real(storage, low_waters, above, up_to)
+
+    monkeypatch.setattr(RelayStorage, "stragglers", stragglers)
+    return seen
+
+
+def _visited(plan: Mapping[str, Any], alias: str) -> int:
+    found = sum(_visited(part, alias) for part in plan.get("Plans", []))
+    if plan.get("Alias", "").split("_")[0] == alias:
         # Per loop the server gives means, rounded.
         each = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
         found += round(each * plan["Actual Loops"])
@@ -207,3 +232,19 @@ async def test_what_a_statement_visits_of_rows_that_nobody_sees_is_bounded(
         "id": 2 * STEP,
         "table": 0,
     }
+
+
+async def test_no_statement_of_a_sweep_visits_all_that_was_sent_of_one_key(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory, swept: list[int]
+) -> None:
+    """While one runs, nobody looks at the writers, and nothing goes out."""
+    name = await topic()
+    async with engine.begin() as connection:
+        await connection.execute(_FILL, {"rows": ROWS, "status": Status.SENT})
+        of_one_key = text("update lethe.outbox set bucket = :bucket")
+        await connection.execute(of_one_key, {"bucket": bucket_of("sent")})
+    await append(engine, Message(name, "key", b"first"))
+    settings = replace(STEADY, renew_seconds=0.2, sweep_seconds=0.2)
+    async with running(database_url, kafka, settings):
+        await until(lambda: sum(swept) >= ROWS, within=40, what="a sweep of all rows")
+    assert max(swept) <= SWEPT * 1.05

@@ -1,7 +1,7 @@
-"""How a fetcher looks for pending rows below the low-water marks: a few buckets at a time."""
+"""How a fetcher looks for pending rows below the low-water marks: a few ids at a time."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,8 +14,8 @@ from lethe_outbox.relay.lane import Lane, Lease
 from lethe_outbox.relay.settings import RelaySettings
 
 SETTINGS = RelaySettings()
-MARK = 1000
-LAST_ID = 5000
+MARK = 50_000
+LAST_ID = 60_000
 ANYTHING: Any = None
 Statement = tuple[Mapping[int, int], int, int]
 
@@ -27,7 +27,7 @@ class Database:
 
     def __init__(self) -> None:
         self.asked: list[Statement] = []
-        self.pending: dict[int, int] = {}
+        self.pending: dict[int, Sequence[int]] = {}
         self.meanwhile: Callable[[], object] = list
 
     async def stragglers(
@@ -35,7 +35,11 @@ class Database:
     ) -> dict[int, int]:
         self.asked.append((dict(low_waters), above, up_to))
         self.meanwhile()
-        return {bucket: lowest for bucket, lowest in self.pending.items() if bucket in low_waters}
+        found = {
+            bucket: [id_ for id_ in self.pending.get(bucket, ()) if above < id_ <= min(up_to, mark)]
+            for bucket, mark in low_waters.items()
+        }
+        return {bucket: min(ids) for bucket, ids in found.items() if ids}
 
 
 @pytest.fixture
@@ -65,16 +69,19 @@ async def sweep(lanes: Mapping[int, Lane], database: Any, above: int = 0) -> Non
     await fetcher._sweep_range(above, LAST_ID)
 
 
-async def test_a_statement_looks_at_eight_buckets_and_all_of_them_at_each_once(
+async def test_a_statement_looks_at_12500_ids_and_all_of_them_at_each_once_from_the_top(
     lanes: dict[int, Lane],
 ) -> None:
-    """What died since a statement began stays until its end, and fills the pages of its row."""
+    """What died since a statement began stays until its end, and fills the pages of its row.
+
+    What commits between two statements: the first row of its key is in the later one of them.
+    """
     database = Database()
     await sweep(lanes, database, 3000)
-    assert {len(low_waters) for low_waters, _, _ in database.asked} == {8}
-    buckets = [bucket for low_waters, _, _ in database.asked for bucket in low_waters]
-    assert sorted(buckets) == list(range(256))
-    assert {(above, up_to) for _, above, up_to in database.asked} == {(3000, LAST_ID)}
+    ranges = [(above, up_to) for _, above, up_to in database.asked]
+    tops = [LAST_ID, 47_500, 35_000, 22_500, 10_000]
+    assert ranges == list(zip([*tops[1:], 3000], tops, strict=True))
+    assert all(sorted(low_waters) == list(range(256)) for low_waters, _, _ in database.asked)
 
 
 async def test_nothing_is_asked_of_no_ids_and_of_no_lane(lanes: dict[int, Lane]) -> None:
@@ -104,7 +111,7 @@ async def test_a_lane_that_is_lost_amid_a_sweep_is_asked_for_no_more(
     lanes: dict[int, Lane],
 ) -> None:
     database = Database()
-    database.pending = {0: 7, 1: 7}
+    database.pending = {0: [7], 1: [7]}
     database.meanwhile = lanes.clear
     await sweep(lanes, database)
     assert len(database.asked) == 1
@@ -114,7 +121,7 @@ async def test_what_is_found_is_read_again_by_its_lane_alone(
     lanes: dict[int, Lane], caplog: pytest.LogCaptureFixture
 ) -> None:
     database = Database()
-    database.pending = {3: 7, 19: 9, 4: 8}
+    database.pending = {3: [7], 19: [40_000, 9], 4: [8, 30_000]}
     await sweep(lanes, database)
     marks = {
         number: bucket.low_water
@@ -126,3 +133,19 @@ async def test_what_is_found_is_read_again_by_its_lane_alone(
     assert {number for number, lane in lanes.items() if lane.generation} == {3, 4}
     assert (lanes[3].buckets[3].cursor, lanes[3].buckets[35].cursor) == (6, MARK)
     assert len(caplog.messages) == 3
+
+
+async def test_what_is_to_be_read_again_already_counts_as_nothing_that_was_lost(
+    lanes: dict[int, Lane], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was requeued while a sweep was under way, and its mark lowered with it."""
+    database = Database()
+    database.pending = {3: [40_000]}
+
+    def requeued() -> None:
+        lanes[3].rewound(3, 39_999, 1)
+
+    database.meanwhile = requeued
+    await sweep(lanes, database)
+    assert lanes[3].buckets[3].low_water == 39_999
+    assert (lanes[3].generation, caplog.messages) == (0, [])

@@ -25,9 +25,10 @@ _ROWS_WHEN_IDLE: Final = 16
 """Of a bucket, in the one fetch for all lanes: what comes at once is bounded by all of them."""
 _GAP_FETCHES: Final = 20
 """A gap in the ids is passed in steps of so many fetches, where a writer may have filled it."""
-_SWEPT_AT_ONCE: Final = 8
-"""Buckets that one statement of a sweep looks at. While it runs, no look gets through, and what
-died since it began is not cleared away, so that an acknowledgement finds no room on its page."""
+_SWEPT_AT_ONCE: Final = 12_500
+"""Ids that one statement of a sweep looks at, and so the most rows, be they all of one key. While
+it runs, no look gets through, and what died since it began is not cleared away, so that an
+acknowledgement finds no room on its page."""
 _log = logging.getLogger(__name__)
 
 
@@ -232,35 +233,30 @@ class Fetcher:
                 return held
 
     async def _sweep_range(self, above: int, up_to: int) -> None:
-        if up_to <= above:
-            return
-        numbers = [number for lane in self._lanes.values() for number in lane.buckets]
-        for first in range(0, len(numbers), _SWEPT_AT_ONCE):
-            await self._sweep_buckets(numbers[first : first + _SWEPT_AT_ONCE], above, up_to)
+        """Sweep from the top down: where a row is seen, what its key had before is seen after it.
 
-    async def _sweep_buckets(self, numbers: Sequence[int], above: int, up_to: int) -> None:
-        """Sweep buckets by what is known of them now, each of them seen at a single moment.
-
-        The rows of a key are all in one, so its first one is seen wherever a later one is. Of
-        different buckets nothing is concluded together.
+        So the lowest row that is found of a bucket is where its lane reads on, whatever committed
+        between two statements.
         """
-        low_waters = {
-            number: lane.buckets[number].low_water
-            for number in numbers
-            if (lane := self._lane_of(number)) is not None
-        }
-        if not low_waters:
-            return
-        for number, lowest in (await self._storage.stragglers(low_waters, above, up_to)).items():
-            lane = self._lane_of(number)
-            if lane is None:
+        lowest: dict[int, int] = {}
+        for end in range(up_to, above, -_SWEPT_AT_ONCE):
+            low_waters = {
+                number: bucket.low_water
+                for lane in self._lanes.values()
+                for number, bucket in lane.buckets.items()
+            }
+            if not low_waters:
+                return
+            begin = max(above, end - _SWEPT_AT_ONCE)
+            lowest |= await self._storage.stragglers(low_waters, begin, end)
+        for number, first in lowest.items():
+            lane = self._lanes.get(number % self._settings.lanes)
+            # It may be lost meanwhile, or told to read that row again.
+            if lane is None or first > lane.buckets[number].low_water:
                 continue
             _log.warning("a pending row was found below the low-water mark of bucket %d", number)
-            lane.rewound(number, lowest - 1, lane.buckets[number].rewinds)
+            lane.rewound(number, first - 1, lane.buckets[number].rewinds)
             lane.reset(self._acknowledger.ids_of(lane))
-
-    def _lane_of(self, bucket: int) -> Lane | None:
-        return self._lanes.get(bucket % self._settings.lanes)
 
     async def _nap(self, seconds: float) -> bool:
         """Pause until a hint comes; says whether one did."""
