@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
 from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.structs import TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from lethe_outbox.kafka_clients import started
 from lethe_outbox.relay.producer import Producer
 from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.reach import Reach
@@ -217,6 +218,38 @@ async def test_where_no_partition_takes_anything_an_attempt_is_told_of_once(
     async with running(database_url, kafka, IMPATIENT) as relay:
         await until(lambda: any("attempt 4," in line for line in told()))
         assert len(told()) == len({line.partition("attempt")[2] for line in told()})
+        trouble.places.clear()
+        await drained(engine)
+        await until(lambda: relay.value("relay_paused") == 0)
+    assert await problems(engine, kafka, [name]) == []
+
+
+@pytest.mark.usefixtures("kind")
+async def test_a_broker_that_is_back_and_takes_nothing_is_not_taken_for_well(
+    engine: AsyncEngine,
+    database_url: str,
+    kafka: str,
+    topic: TopicFactory,
+    trouble: Trouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An alert that waits for two minutes begins anew with each moment in which all seems well."""
+    name = await topic()
+    away = [True]
+
+    async def connected(kafka: Any) -> None:
+        if away:
+            away.clear()
+            raise KafkaConnectionError("away")
+        await started(kafka)
+
+    monkeypatch.setattr("lethe_outbox.relay.producers.started", connected)
+    trouble.places.add(TopicPartition(name, BAD))
+    await append_apart(engine, *events(name, BAD_KEYS, 2))
+    async with running(database_url, kafka, IMPATIENT) as relay:
+        begun = trouble.started
+        await until(lambda: trouble.started > begun + 3 * ATTEMPTS, within=40)
+        assert {state[1] for state in relay.states if state[0] == "kafka"} == {"away"}
         trouble.places.clear()
         await drained(engine)
         await until(lambda: relay.value("relay_paused") == 0)

@@ -173,18 +173,17 @@ class Producers:
             # Cancelled, too, it leaves connections and tasks of its own.
             await producer.abort()
             raise
-        if self._failures:
-            # Nothing may be left to publish that could prove it.
+        if not self._failures:
+            self._reach.connected()
+        elif self._shared is None:
+            # Nothing may be left to publish after which the next pause is a short one again.
             calm = 2 * self._settings.publish_seconds
             asyncio.get_running_loop().call_later(calm, self._calm, producer)
-        else:
-            self._reach.connected()
         return producer
 
     def _calm(self, producer: Producer) -> None:
         if producer is self._current:
             self._failures = 0
-            self._reach.calm()
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
