@@ -7,6 +7,7 @@ import functools
 import inspect
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -42,12 +43,17 @@ Side = Literal["before", "after"]
 
 @dataclass(frozen=True, slots=True)
 class FailPoint:
-    """Just before or just after the `call`-th call of a step, a signal to oneself."""
+    """Just before or just after the `call`-th call of a step, a signal to oneself.
+
+    Attributes:
+        suspended: a stop is that of the whole machine: its monotonic clock stands still meanwhile.
+    """
 
     step: str
     when: Side
     call: int = 1
     send: str = "SIGKILL"
+    suspended: bool = False
 
 
 def arm(point: FailPoint, steps: Mapping[str, tuple[type, str]] = _OF_A_RELAY) -> None:
@@ -60,9 +66,17 @@ def arm(point: FailPoint, steps: Mapping[str, tuple[type, str]] = _OF_A_RELAY) -
         nonlocal calls
         calls += when == "before"
         if when == point.when and calls == point.call:
-            os.kill(os.getpid(), signal.Signals[point.send])
+            _send(point)
 
     setattr(owner, name, _wrapped(method, reached))
+
+
+def _send(point: FailPoint) -> None:
+    real, began = time.monotonic, time.monotonic()
+    os.kill(os.getpid(), signal.Signals[point.send])
+    if point.suspended:
+        stopped = real() - began
+        time.monotonic = lambda: real() - stopped
 
 
 def _wrapped(method: Callable[..., Any], reached: Callable[[str], None]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.schema import Status
@@ -42,15 +43,20 @@ async def test_frozen_at_each_step_past_the_lease_and_all_resumed_at_once(
     assert "belongs to another relay by now" in relays.log.read_text()
 
 
+@pytest.mark.parametrize("suspended", [False, True], ids=["process", "machine"])
 async def test_a_refusal_that_is_cleared_while_a_relay_is_frozen_stays_as_it_was_decided(
-    engine: AsyncEngine, kafka: str, topic: TopicFactory, relays: Relays
+    engine: AsyncEngine, kafka: str, topic: TopicFactory, relays: Relays, *, suspended: bool
 ) -> None:
-    """The dead row's record must not appear behind later ones when the frozen relay goes on."""
+    """The dead row's record must not appear behind later ones when the frozen relay goes on.
+
+    Nor when the machine was suspended, and the relay has noticed nothing of the time between.
+    """
     name = await topic(config=SMALL)
     await make_dlt(kafka, name)
     key = KEYS[0]
     await append(engine, too_large(name, key), *events(name, [key], 5))
-    frozen = relays.start(FailPoint("hand over", "after", send="SIGSTOP"), settings=SHORTER)
+    point = FailPoint("hand over", "after", send="SIGSTOP", suspended=suspended)
+    frozen = relays.start(point, settings=SHORTER)
     await froze(frozen)
     relays.start(settings=SHORTER)
     await drained(engine, within=60)

@@ -124,9 +124,10 @@ class World:
 
     @contextmanager
     def _as_the_clock(self) -> Iterator[None]:
-        real = time.monotonic
+        real = time.monotonic, time.clock_gettime
         time.monotonic = lambda: self.now
+        time.clock_gettime = lambda _: self.now
         try:
             yield
         finally:
-            time.monotonic = real
+            time.monotonic, time.clock_gettime = real

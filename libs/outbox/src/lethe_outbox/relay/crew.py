@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from math import ceil
 
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.bury import Undertaker
-from lethe_outbox.relay.lane import Lane, LaneLostError, Lease
+from lethe_outbox.relay.lane import Lane, LaneLostError, Lease, lease_time
 from lethe_outbox.relay.lease_storage import LeaseStorage
 from lethe_outbox.relay.publish import LanePublisher, Outlet
 from lethe_outbox.relay.storage import RelayStorage
@@ -92,7 +91,7 @@ class Crew:
         self._gauge(len(self.lanes))
 
     async def _turn(self) -> None:
-        began = time.monotonic()
+        began = lease_time()
         alive = await self._leases.register()
         for lane in self.lanes.values():
             lane.raise_low_waters()
@@ -113,7 +112,7 @@ class Crew:
         self._gauge(len(self.lanes))
 
     async def _claim(self, most: int) -> None:
-        began = time.monotonic()
+        began = lease_time()
         claimed = await self._leases.claim(most, list(self.lanes))
         if not claimed:
             return

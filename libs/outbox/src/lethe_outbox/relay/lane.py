@@ -1,6 +1,7 @@
 """A lane: the buckets that one pipeline publishes, and how far each of them was read."""
 
 import asyncio
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from lethe_outbox.relay.pacing import rows_at
 
 _FIRST_LIMIT: Final = 4
 _MOST_ALONE: Final = 4
+_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _id: Final = itemgetter(0)
 _bucket: Final = itemgetter(1)
 _payload: Final = itemgetter(5)
@@ -38,6 +40,14 @@ class Row(NamedTuple):
     key: bytes
     payload: bytes
     headers: bytes
+
+
+def lease_time() -> float:
+    """Give the seconds of a clock that only goes on: on Linux while the machine is suspended, too.
+
+    A lease ends meanwhile, on the database's clock.
+    """
+    return time.clock_gettime(_CLOCK)
 
 
 class LaneLostError(LeaseError):
@@ -78,7 +88,7 @@ class Lane:
     Attributes:
         number: which lane.
         epoch: of the claim; an acknowledgement under another one is refused.
-        deadline: monotonic time until which the lease surely holds.
+        deadline: `lease_time` until which the lease surely holds.
         buckets: by number.
         chunks: fetched rows that wait to be published, in order.
         taken: ids that were fetched and are not yet known to be acknowledged.
@@ -135,6 +145,11 @@ class Lane:
     def settled(self, look: Look) -> bool:
         """Say that a fetch after `look` would find nothing: no id was drawn, no writer ended."""
         return look.last_id <= min(self.cursors) and self.look.ended(look) is None
+
+    @property
+    def left(self) -> float:
+        """For how many seconds the lease surely holds."""
+        return self.deadline - lease_time()
 
     @property
     def cursors(self) -> list[int]:

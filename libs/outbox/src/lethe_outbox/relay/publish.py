@@ -361,12 +361,12 @@ class LanePublisher:
 
     def _holds(self) -> bool:
         """Say whether the lease surely holds: two relays at once could decide otherwise."""
-        return time.monotonic() < self._lane.deadline
+        return self._lane.left > 0
 
     async def _lease(self) -> None:
         """Wait until the lease surely outlives one publish; a lane that is lost ends this task."""
         lane = self._lane
-        while time.monotonic() + self._settings.publish_seconds > lane.deadline:
+        while lane.left < self._settings.publish_seconds:
             lane.renewed.clear()
             await lane.renewed.wait()
 
