@@ -78,6 +78,23 @@ async def test_a_row_too_large_goes_to_the_dead_letter_topic_and_its_key_goes_on
         assert row.one() == (1, 0, "too_large")
 
 
+async def test_a_dead_letter_tells_of_its_own_refusal_alone_whatever_headers_its_event_had(
+    engine: AsyncEngine, database_url: str, kafka: str, with_dlt: str
+) -> None:
+    """One made of a consumer's dead letter would count as published, and be sent out of order."""
+    name = with_dlt
+    headers = (("origin-offset", b"7"), ("error-reason", b"older"), ("theirs", b"x"))
+    await append(engine, replace(too_large(name, key_in_lane(3)), headers=headers))
+    async with running(database_url, kafka):
+        await drained(engine)
+    (letter,) = await read_raw(kafka, [f"{name}.DLT"])
+    names = [header for header, _ in letter.headers]
+    assert len(names) == len(set(names))
+    assert "origin-offset" not in names
+    told = dict(letter.headers)
+    assert (told["error-reason"], told["theirs"]) == (b"too_large", b"x")
+
+
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
 async def test_a_poison_row_hurts_only_itself_wherever_it_stands(
     engine: AsyncEngine, database_url: str, kafka: str, with_dlt: str, place: str

@@ -9,7 +9,12 @@ import logging
 from datetime import UTC, datetime
 from typing import Final
 
-from lethe_outbox.dead_letter_topic import RELAY_PREFIX, Failure, dead_letter_topic
+from lethe_outbox.dead_letter_topic import (
+    ERROR_HEADERS,
+    RELAY_PREFIX,
+    Failure,
+    dead_letter_topic,
+)
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.batches import headers_of
 from lethe_outbox.relay.lane import Lane, LaneLostError, Row
@@ -118,7 +123,8 @@ class Undertaker:
 
 
 def _headers(row: Row) -> list[tuple[str, bytes]]:
+    """Give the row's own headers: an event may be what somebody made of another dead letter."""
     try:
-        return headers_of(row.headers)
+        return [header for header in headers_of(row.headers) if header[0] not in ERROR_HEADERS]
     except ValueError:
         return []
