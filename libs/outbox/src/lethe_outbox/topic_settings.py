@@ -62,8 +62,9 @@ def check_dead_letter_topics(
         if limit < largest + HEADROOM_BYTES:
             raise DeadLetterTopicError(
                 f"{dead} takes {limit} bytes; a record of {topic} may have {largest}, and a dead "
-                f"letter {HEADROOM_BYTES} more: set its max.message.bytes to "
-                f"{largest + HEADROOM_BYTES}"
+                f"letter {HEADROOM_BYTES} more: set max.message.bytes of {dead} to "
+                f"{largest + HEADROOM_BYTES}, or, if that of {topic} was raised by mistake, "
+                "set that one back"
             )
 
 
