@@ -23,7 +23,7 @@ from lethe_outbox.errors import ArgumentError
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.names import for_text, qualified
 from lethe_outbox.partition_storage import Outcome, PartitionedTable, drop, make_ahead, partitions
-from lethe_outbox.partitions import BY_UUID7, Partition, older
+from lethe_outbox.partitions import BY_UUID7, Partition, default_of, older, spans_of
 from lethe_outbox.ranges import wrong_number
 from lethe_outbox.schema import DEFAULT_SCHEMA
 
@@ -162,8 +162,7 @@ class InboxKeeper:
         return tuple(dropped)
 
     async def _delete_from_default(self, now: datetime) -> int:
-        present = await partitions(self._engine, self._table)
-        default = next((one for one in present if one.span is None), None)
+        default = default_of(await partitions(self._engine, self._table))
         if default is None:
             return 0
         name = for_text(qualified(default.schema, default.name))
@@ -193,9 +192,7 @@ class InboxKeeper:
 def _ahead(present: list[Partition], now: datetime) -> timedelta:
     """Give how long from `now` on every moment has a partition of its own; zero if none has."""
     reached = now
-    for span in sorted(
-        (one.span for one in present if one.span is not None), key=lambda span: span.start
-    ):
+    for span in spans_of(present):
         if span.start <= reached < span.end:
             reached = span.end
     return reached - now

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.names import qualified
 from lethe_outbox.partition_storage import PartitionedTable, list_partitions
-from lethe_outbox.partitions import BY_TIME, Partition, older
+from lethe_outbox.partitions import BY_TIME, Partition, default_of, older
 from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables, outbox_partition, tables_in
 
 MOST_DEFAULT_ROWS: Final = 10_000
@@ -87,7 +87,7 @@ def _figures(connection: Connection, tables: OutboxTables, retention: timedelta)
     now: datetime = connection.execute(select(func.now())).scalar_one()
     size = connection.execute(_SIZES, outbox).one()
     present = list_partitions(connection, PartitionedTable(tables.schema, "outbox", BY_TIME))
-    default = next((one for one in present if one.span is None), None)
+    default = default_of(present)
     done_at = select(tables.upkeep.c.done_at).where(tables.upkeep.c.task == JANITOR)
     return Figures(
         taken_at=now,

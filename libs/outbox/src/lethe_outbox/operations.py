@@ -26,7 +26,7 @@ from lethe_outbox.errors import ReorderError, RowGoneError
 from lethe_outbox.message import BUCKETS
 from lethe_outbox.names import qualified
 from lethe_outbox.partition_storage import PartitionedTable, list_partitions
-from lethe_outbox.partitions import BY_TIME
+from lethe_outbox.partitions import BY_TIME, spans_of
 from lethe_outbox.plans import guard
 from lethe_outbox.rewinding import rewind
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status, tables_in
@@ -340,5 +340,5 @@ def _has_later(connection: Connection, tables: OutboxTables, row: Row[Any]) -> b
 def _is_older_than_the_months(connection: Connection, tables: OutboxTables, row: Row[Any]) -> bool:
     """Say whether the month was dropped in which later events of the key may have been."""
     table = PartitionedTable(tables.schema, "outbox", BY_TIME)
-    spans = [one.span for one in list_partitions(connection, table) if one.span is not None]
-    return bool(spans) and row.created_at < min(span.start for span in spans)
+    spans = spans_of(list_partitions(connection, table))
+    return bool(spans) and row.created_at < spans[0].start

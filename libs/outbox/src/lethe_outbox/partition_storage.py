@@ -27,6 +27,7 @@ from lethe_outbox.partitions import (
     Partition,
     PartitionKey,
     Span,
+    default_of,
     free_name,
     later_part,
     missing,
@@ -281,7 +282,7 @@ def _make(
     if span not in missing(present, span.start, 0):
         # Somebody made it since we looked.
         return Outcome.DONE
-    default = next((one for one in present if one.span is None), None)
+    default = default_of(present)
     waiting = _count(connection, table, default, span) if default is not None else 0
     moving = False
     if waiting > MOST_MOVED_ROWS:

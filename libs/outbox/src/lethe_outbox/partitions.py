@@ -86,6 +86,17 @@ BY_UUID7: Final = PartitionKey("event_id", lambda moment: str(first_uuid7(moment
 """The inbox: `event_id uuid`, of which a UUIDv7 carries its time."""
 
 
+def default_of(present: Iterable[Partition]) -> Partition | None:
+    """Find the default partition."""
+    return next((one for one in present if one.span is None), None)
+
+
+def spans_of(present: Iterable[Partition]) -> list[Span]:
+    """List the spans of the range partitions, the earliest first."""
+    spans = (one.span for one in present if one.span is not None)
+    return sorted(spans, key=lambda span: span.start)
+
+
 def months(now: datetime, ahead: int) -> list[Span]:
     """Give the month of `now` and the `ahead` ones after it, in UTC."""
     first = now.astimezone(UTC)
@@ -99,9 +110,7 @@ def months(now: datetime, ahead: int) -> list[Span]:
 
 def missing(present: Iterable[Partition], now: datetime, ahead: int) -> list[Span]:
     """Give what no range partition is there for, of this month and the `ahead` ones after it."""
-    taken = sorted(
-        (one.span for one in present if one.span is not None), key=lambda span: span.start
-    )
+    taken = spans_of(present)
     return [gap for month in months(now, ahead) for gap in _gaps(month, taken)]
 
 

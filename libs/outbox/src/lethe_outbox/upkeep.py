@@ -40,7 +40,7 @@ from lethe_outbox.partition_storage import (
     make_ahead,
     partitions,
 )
-from lethe_outbox.partitions import BY_TIME, Partition, older
+from lethe_outbox.partitions import BY_TIME, Partition, default_of, older
 from lethe_outbox.plans import guard, unguard
 from lethe_outbox.ranges import wrong_number
 from lethe_outbox.rewinding import rewind
@@ -176,8 +176,7 @@ class Upkeep:
 
     async def _sweep(self, limit: datetime) -> int:
         """Delete sent rows past retention from the default partition, which is never dropped."""
-        everything = await partitions(self._engine, self._table)
-        default = next((one for one in everything if one.span is None), None)
+        default = default_of(await partitions(self._engine, self._table))
         if default is None:
             return 0
         rows = outbox_partition(default.schema, default.name)
