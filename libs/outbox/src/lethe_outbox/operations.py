@@ -315,10 +315,7 @@ def _requeue(
                 "was asked for with it was left as it is"
             )
     connection.execute(dead.delete().where(dead.c.id.in_([row.id for row in rows])))
-    lowest: dict[int, int] = {}
-    for row in rows:
-        lowest[row.bucket] = min(row.id, lowest.get(row.bucket, row.id))
-    rewind(connection, tables, lowest)
+    rewind(connection, tables, ((row.bucket, row.id) for row in rows))
     return len(rows)
 
 

@@ -98,9 +98,5 @@ def _purge(connection: Connection, tables: OutboxTables, approval: Approval) -> 
     these = or_(*(and_(outbox.c.bucket == row.bucket, outbox.c.id == row.id) for row in rows))
     connection.execute(delete(outbox).where(these, outbox.c.status.in_(refused)))
     connection.execute(delete(dead).where(dead.c.id.in_([row.id for row in rows])))
-    lowest: dict[int, int] = {}
-    for row in rows:
-        if row.held:
-            lowest[row.bucket] = min(row.id, lowest.get(row.bucket, row.id))
-    rewind(connection, tables, lowest)
+    rewind(connection, tables, ((row.bucket, row.id) for row in rows if row.held))
     return [row.event_id for row in rows]

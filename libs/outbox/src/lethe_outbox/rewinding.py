@@ -1,20 +1,23 @@
 """Telling the owners of buckets to read again from further below."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from sqlalchemy import Connection, bindparam, func, update
 
 from lethe_outbox.schema import OutboxTables
 
 
-def rewind(connection: Connection, tables: OutboxTables, lowest: Mapping[int, int]) -> None:
+def rewind(connection: Connection, tables: OutboxTables, rows: Iterable[tuple[int, int]]) -> None:
     """Lower low-water marks, in the caller's transaction.
 
     Args:
         connection: in a transaction.
         tables: of the outbox.
-        lowest: by bucket, the lowest id that must be read again.
+        rows: bucket and id of each row that must be read again.
     """
+    lowest: dict[int, int] = {}
+    for number, row_id in rows:
+        lowest[number] = min(row_id, lowest.get(number, row_id))
     bucket = tables.bucket
     statement = (
         update(bucket)

@@ -257,4 +257,4 @@ def _rewind(tables: OutboxTables, connection: Connection, schema: str, name: str
         .where(rows.c.status == int(Status.PENDING))
         .group_by(rows.c.bucket)
     )
-    rewind(connection, tables, {row[0]: row[1] for row in lowest})
+    rewind(connection, tables, lowest)
