@@ -33,8 +33,10 @@ from lethe_outbox.schema import DEFAULT_SCHEMA, tables_in
 from lethe_outbox.transient import is_transient
 
 State = Literal["open", "replayed", "discarded"]
+"""What became of a dead letter."""
 OPEN: Final[State] = "open"
 REPLAYED: Final[State] = "replayed"
+DISCARDED: Final[State] = "discarded"
 UNKNOWN_REASON: Final = "unknown"
 
 _PLACE: Final = ("topic", "partition", "offset")

@@ -30,12 +30,10 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox.dead_letter_topic import RELAY_PREFIX, DeadLetterProducer, original_headers
-from lethe_outbox.dead_letters import OPEN, REPLAYED, State, unpack_any_headers
+from lethe_outbox.dead_letters import DISCARDED, OPEN, REPLAYED, State, unpack_any_headers
 from lethe_outbox.errors import ArgumentError
 from lethe_outbox.partitions import BY_UUID7
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, tables_in
-
-DISCARDED: Final[State] = "discarded"
 
 _CHUNK: Final = 500
 _UUID7: Final = 7

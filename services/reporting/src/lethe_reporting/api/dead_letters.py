@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from lethe_outbox import Which
+from lethe_outbox.dead_letters import OPEN, State
 from lethe_reporting.api import cursors
-from lethe_reporting.storage.dead_letters import DeadLetter, DeadLetters, State, Wanted
+from lethe_reporting.storage.dead_letters import DeadLetter, DeadLetters, Wanted
 from lethe_runtime.problems import responses
 
 PATH: Final = "/v1/dead-letters"
@@ -24,9 +25,7 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    state: State | Literal["all"] = Field(
-        default=State.OPEN, description="`open` waits for somebody."
-    )
+    state: State | Literal["all"] = Field(default=OPEN, description="`open` waits for somebody.")
     topic: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9._-]{1,249}$",
@@ -42,7 +41,7 @@ class DeadLetterDocument(BaseModel):
     """A dead letter: where it came from and why, never its payload."""
 
     id: int = Field(description="What `lethe dlt replay` takes.")
-    state: str
+    state: State
     topic: str
     partition: int
     offset: int
@@ -104,7 +103,7 @@ def routes(letters: DeadLetters) -> APIRouter:
     async def listed(query: Annotated[ListQuery, Query()]) -> DeadLetterPage:
         found = await letters.page(
             Wanted(
-                Which(state=None if query.state == "all" else query.state.value, topic=query.topic),
+                Which(state=None if query.state == "all" else query.state, topic=query.topic),
                 before=None if query.cursor is None else cursors.dead_letter_of(query.cursor),
                 # One more than is shown tells whether there is another page.
                 limit=query.limit + 1,

@@ -21,11 +21,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lethe_contracts.topics import TOPICS
 from lethe_outbox import Fate, ReplayOptions, Which, discard
 from lethe_outbox import replay as publish_again
+from lethe_outbox.dead_letters import OPEN, State
 from lethe_outbox.deciding import judge
 from lethe_reporting.dlt_cli.printing import Printer, Progress, print_fates, remedy
 from lethe_reporting.dlt_cli.times import moment
 from lethe_reporting.settings import ReportingSettings
-from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS, DeadLetters, State, Wanted
+from lethe_reporting.storage.dead_letters import DEAD_LETTER_TOPICS, DeadLetters, Wanted
 from lethe_runtime.database import SCHEMA, create_engine, disposing, in_words
 from lethe_runtime.settings import load
 
@@ -93,7 +94,7 @@ def dlt() -> None:
 @app.command("list")
 def list_letters(
     *,
-    state: Annotated[State, typer.Option(help="Only in this state.")] = State.OPEN,
+    state: Annotated[State, typer.Option(help="Only in this state.")] = OPEN,
     every: Annotated[bool, typer.Option("--all", help="In every state.")] = False,
     topic: Topic = None,
     key: Key = None,
@@ -108,7 +109,7 @@ def list_letters(
     """List dead letters, the newest first, without what they hold."""
     which = _which(topic, key, event_id, error_reason, refused_by, since, until)
     if not every:
-        which = replace(which, state=state.value)
+        which = replace(which, state=state)
 
     async def looked(desk: _Desk) -> tuple[Printer, bool]:
         found = await desk.letters.page(Wanted(which, limit + 1))
@@ -302,7 +303,7 @@ def _chosen(ids: Sequence[int] | None, filters: Which, *, every: bool) -> Which:
         return Which(ids=ids)
     if not every and filters == Which():
         raise typer.BadParameter("name ids or filters, or say --all")
-    return replace(filters, state=State.OPEN.value)
+    return replace(filters, state=OPEN)
 
 
 def _finish(

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from lethe_outbox import Fate
 from lethe_outbox.dead_letter_topic import RELAY_PREFIX
+from lethe_outbox.dead_letters import OPEN
 from lethe_outbox.deciding import Decision, refused_by_relay
 from lethe_reporting.api.dead_letters import DeadLetterDocument
 from lethe_reporting.storage.dead_letters import DeadLetter
@@ -137,7 +138,7 @@ class Printer:
     def _print_remedies(self) -> None:
         for each in self._shown:
             command = self._remedies[each.id]
-            if command is not None and each.state == "open":
+            if command is not None and each.state == OPEN:
                 typer.echo(f"{each.id}: its row is in the outbox; bring it back: {command}")
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,7 +13,7 @@ from lethe_contracts.topics import TOPICS, dead_letter_topic
 from lethe_outbox import OutboxTables, Which
 from lethe_outbox.choosing import find
 from lethe_outbox.dead_letter_topic import ORIGIN_ROW
-from lethe_outbox.dead_letters import unpack_any_headers
+from lethe_outbox.dead_letters import OPEN, State, unpack_any_headers
 from lethe_outbox.deciding import Decision, close_published, decisions
 from lethe_runtime.database import SCHEMA
 
@@ -23,14 +22,6 @@ DEAD_LETTER_TOPICS: Final = tuple(dead_letter_topic(topic) for topic in TOPICS)
 _TABLE: Final = OutboxTables(SCHEMA).dead_letter
 _DIGITS: Final = 19
 """Of the largest id; anybody may have written the header, and Python reads no thousands of them."""
-
-
-class State(StrEnum):
-    """What became of a dead letter."""
-
-    OPEN = "open"
-    REPLAYED = "replayed"
-    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +44,7 @@ class DeadLetter:
     first_failed_at: datetime | None
     last_failed_at: datetime | None
     recorded_at: datetime
-    state: str
+    state: State
     state_changed_at: datetime | None
 
 
@@ -130,7 +121,7 @@ class DeadLetters:
                 func.count(),
                 func.extract("epoch", func.now() - func.min(table.recorded_at)),
             )
-            .where(table.state == State.OPEN.value)
+            .where(table.state == OPEN)
             .group_by(table.topic)
         )
         async with self._engine.connect() as connection:
