@@ -208,12 +208,6 @@ def test_what_the_eraser_says_moves_the_requests_it_names(
     assert move.forgets_subject is forgets
 
 
-def test_every_word_of_the_eraser_is_understood() -> None:
-    said = {event for event in events.ALL if issubclass(event, events.JobEvent)}
-    for event in said:
-        assert moves(envelope(event.model_construct(**COMMON)))
-
-
 def test_an_event_that_names_no_request_moves_nothing() -> None:
     assert moves(envelope(events.Held(hold_id=UUID(int=3)))) == []
 

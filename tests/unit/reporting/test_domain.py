@@ -32,7 +32,6 @@ from lethe_contracts.sources import ERASER, INTAKE
 from lethe_contracts.states import BlockReason, RequestState
 from lethe_reporting.domain import (
     DONE,
-    STATE_AFTER,
     RequestView,
     apply,
     is_logged,
@@ -114,7 +113,7 @@ def test_any_order_with_any_repetition_gives_the_same_request(
 
 @st.composite
 def lives(draw: st.DrawFn) -> list[Envelope[Event]]:
-    """Words of intake and of up to two jobs, each sequence said once."""
+    """Events of intake and of up to two jobs, each sequence used once."""
     said: list[Envelope[Event]] = []
     for sequence in range(1, draw(st.integers(0, 3)) + 1):
         event = draw(st.sampled_from([requested(sequence), CancelRequested(request_id=REQUEST)]))
@@ -206,12 +205,6 @@ def test_a_refused_cancellation_leaves_the_state_and_takes_the_totals() -> None:
     view = fold([eraser(1, job(Started)), eraser(2, job(CancelRefused, 7))])
     assert view.state is RequestState.RUNNING
     assert view.totals["upscale"].feature_rows == 7
-
-
-def test_every_word_of_the_eraser_names_a_state_or_is_known_to_name_none() -> None:
-    assert {model for model in ALL if issubclass(model, JobEvent)} - set(STATE_AFTER) == {
-        CancelRefused
-    }
 
 
 def test_blocked_and_failed_are_not_done() -> None:

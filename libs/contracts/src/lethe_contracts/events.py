@@ -5,12 +5,13 @@ The CloudEvents type is `lethe.erasure.<name>.v<version>`. Order is per (source,
 job, and a job event names the requests it speaks of, each of which belongs to exactly one job.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from lethe_contracts.states import BlockReason
+from lethe_contracts.states import BlockReason, RequestState
 from lethe_contracts.topics import EVENTS, REQUESTS
 
 Regulation = Literal["pipa", "gdpr", "ccpa"]
@@ -205,3 +206,16 @@ ALL: Final[tuple[type[Event], ...]] = (
     Failed,
 )
 """Every event type of the contract, in the order a request meets them."""
+
+STATE_AFTER: Final[Mapping[type[JobEvent], RequestState]] = {
+    Accepted: RequestState.ACCEPTED,
+    Started: RequestState.RUNNING,
+    BatchErased: RequestState.RUNNING,
+    Erased: RequestState.ERASED,
+    Verified: RequestState.VERIFIED,
+    Blocked: RequestState.BLOCKED,
+    Cancelled: RequestState.CANCELLED,
+    HoldApplied: RequestState.HELD,
+    Failed: RequestState.FAILED,
+}
+"""The state that each event of the eraser puts a request into. `cancel_refused` changes none."""

@@ -10,4 +10,4 @@ INTAKE: Final = "lethe/intake"
 ERASER: Final = "lethe/eraser"
 
 WRITERS: Final[Mapping[str, str]] = MappingProxyType({REQUESTS: INTAKE, EVENTS: ERASER})
-"""The only source whose word counts on each topic."""
+"""The only source whose events count on each topic."""

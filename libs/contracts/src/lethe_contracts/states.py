@@ -1,4 +1,4 @@
-"""The states of a request, and the precedence by which two writers' words are joined."""
+"""The states of a request, and whose event decides when two services name one."""
 
 from enum import StrEnum
 
@@ -6,9 +6,9 @@ from enum import StrEnum
 class RequestState(StrEnum):
     """Where one erasure request stands.
 
-    Two writers speak of a request: intake (it was asked for) and the eraser (what became of it).
-    Written precedence: as soon as the eraser has said anything of a request its word counts,
-    whichever arrives first; among its words the one with the highest sequence counts.
+    Two services publish events about a request: intake (it was asked for) and the eraser (what
+    became of it). As soon as there is an event of the eraser it decides, whichever arrived first;
+    among the eraser's events the one with the highest sequence decides.
     """
 
     REQUESTED = "requested"

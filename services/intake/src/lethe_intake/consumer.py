@@ -1,4 +1,4 @@
-"""What comes in from Kafka: the eraser's words, applied to intake's requests.
+"""What comes in from Kafka: the eraser's events, applied to intake's requests.
 
 The runner opens one transaction per batch, in which the inbox drops what was handled before.
 """

@@ -9,7 +9,7 @@ import json
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -18,20 +18,11 @@ from zoneinfo import ZoneInfo
 from lethe_contracts.cipher import Cipher
 from lethe_contracts.codec import Envelope
 from lethe_contracts.events import (
-    Accepted,
-    BatchErased,
-    Blocked,
-    Cancelled,
-    CancelRefused,
-    Erased,
+    STATE_AFTER,
     Event,
-    Failed,
-    HoldApplied,
     JobEvent,
     Regulation,
     Requested,
-    Started,
-    Verified,
     Watermark,
 )
 from lethe_contracts.sources import INTAKE
@@ -233,23 +224,9 @@ def requested(
     )
 
 
-_STATE_AFTER: Final[Mapping[type[JobEvent], RequestState | None]] = {
-    Accepted: RequestState.ACCEPTED,
-    Started: RequestState.RUNNING,
-    BatchErased: RequestState.RUNNING,
-    Erased: RequestState.ERASED,
-    Verified: RequestState.VERIFIED,
-    Blocked: RequestState.BLOCKED,
-    Cancelled: RequestState.CANCELLED,
-    CancelRefused: None,
-    HoldApplied: RequestState.HELD,
-    Failed: RequestState.FAILED,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What one word of the eraser does to one request, if it is the newest word.
+    """What one event of the eraser does to one request, if it is the newest event.
 
     Newest is the highest (job, sequence): jobs have time-ordered ids, and within a job the sequence
     only grows. `state` None leaves everything as it is.
@@ -259,7 +236,7 @@ class Move:
     job_id: UUID
     sequence: int
     state: RequestState | None
-    closed_at: datetime | None = field(default=None)
+    closed_at: datetime | None = None
 
     @property
     def forgets_subject(self) -> bool:
@@ -272,7 +249,7 @@ def moves(envelope: Envelope[Event]) -> list[Move]:
     event = envelope.event
     if not isinstance(event, JobEvent):
         return []
-    state = _STATE_AFTER[type(event)]
+    state = STATE_AFTER.get(type(event))
     closed_at = envelope.time if state is not None and state.is_final else None
     return [
         Move(request_id, event.job_id, envelope.sequence, state, closed_at)

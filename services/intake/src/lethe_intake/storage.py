@@ -109,7 +109,7 @@ CONTROL_TICK: Final = Table(
 
 _STATE: Final = bindparam("to_state", type_=Text)
 
-# Applies one word of the eraser, if it is newer than the newest applied: a repeated or overtaken
+# Applies one event of the eraser, if it is newer than the newest applied: a repeated or overtaken
 # event changes nothing.
 _MOVE: Final = (
     update(REQUEST)
@@ -309,8 +309,8 @@ class IntakeStorage:
 async def apply_moves(connection: AsyncConnection, moves: Sequence[Move]) -> None:
     """Apply what the eraser said, in this order, in the caller's transaction.
 
-    A word that names no state is not noted as the newest either: one before it may come later, as a
-    replayed dead letter does.
+    An event that names no state does not count as the newest either: an earlier one may still
+    arrive, as a replayed dead letter does.
     """
     parameters = [
         {

@@ -1,14 +1,15 @@
 """What the events make of a request: a fold whose result does not depend on the order of arrival.
 
-Intake and the eraser speak of a request on two topics, so their words arrive in any order and more
-than once. Each part of a request is therefore held by the newest word that says anything of it:
+Intake and the eraser publish on two topics, so the events of a request arrive in any order and more
+than once. Each part of a request is therefore taken from the newest event that carries it:
 
 - what was asked for: the newest `requested` of intake, by its sequence;
-- where it stands: the newest word of the eraser that names a state, by the job's sequence. As soon
-  as there is one it counts, whatever intake says and whichever arrived first;
-- what was done: the totals of the newest word of the eraser.
+- its state: the newest event of the eraser that names a state, by the job's sequence. As soon as
+  there is one it decides, whatever intake published and whichever arrived first;
+- what was done: the totals of the newest event of the eraser.
 
-Should two jobs ever speak of one request, the younger job's words count (job ids are time-ordered).
+Should two jobs ever name one request, the events of the younger job decide (job ids are
+time-ordered).
 """
 
 from collections.abc import Mapping
@@ -19,36 +20,19 @@ from uuid import UUID
 
 from lethe_contracts.codec import Envelope
 from lethe_contracts.events import (
+    STATE_AFTER,
     Accepted,
-    BatchErased,
     Blocked,
-    Cancelled,
     CancelRequested,
-    Erased,
     Event,
     Failed,
     HoldApplied,
     JobEvent,
     Requested,
-    Started,
     TypeTotals,
-    Verified,
     Watermark,
 )
 from lethe_contracts.states import BlockReason, RequestState
-
-STATE_AFTER: Final[Mapping[type[Event], RequestState]] = {
-    Accepted: RequestState.ACCEPTED,
-    Started: RequestState.RUNNING,
-    BatchErased: RequestState.RUNNING,
-    Erased: RequestState.ERASED,
-    Verified: RequestState.VERIFIED,
-    Blocked: RequestState.BLOCKED,
-    Cancelled: RequestState.CANCELLED,
-    HoldApplied: RequestState.HELD,
-    Failed: RequestState.FAILED,
-}
-"""The state each word of the eraser names. `cancel_refused` names none: the job goes on."""
 
 DONE: Final = frozenset({RequestState.VERIFIED, RequestState.CANCELLED})
 """Nothing is owed to anybody any more; in every other state a deadline can be missed."""
@@ -77,7 +61,7 @@ class RequestView:
     """The job's sequence behind the fields below."""
     state: RequestState = RequestState.REQUESTED
     state_since: datetime | None = None
-    """When the word was said that names the state; of a running job, when its last batch ended."""
+    """The time of the event that named the state; of a running job, when its last batch ended."""
     not_before: datetime | None = None
     hold_id: UUID | None = None
     blockers: Mapping[str, int] = field(default_factory=dict)

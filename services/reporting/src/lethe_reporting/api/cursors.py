@@ -1,4 +1,4 @@
-"""Where a page ended, as an opaque word: callers hand it back and never look inside."""
+"""Where a page ended, as an opaque cursor: callers hand it back and never look inside."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ def after_request(request_id: UUID) -> str:
 
 
 def request_of(cursor: str) -> UUID:
-    """Read a cursor made by `after_request`; raises a 422 problem for any other word."""
+    """Read a cursor made by `after_request`; raises a 422 problem for anything else."""
     return UUID(bytes=_read(cursor, _REQUEST, 16))
 
 
@@ -29,7 +29,7 @@ def after_dead_letter(letter_id: int) -> str:
 
 
 def dead_letter_of(cursor: str) -> int:
-    """Read a cursor made by `after_dead_letter`; raises a 422 problem for any other word."""
+    """Read a cursor made by `after_dead_letter`; raises a 422 problem for anything else."""
     found = int.from_bytes(_read(cursor, _DEAD_LETTER, _ID_BYTES))
     if found >= 2**63:
         raise _refused()
