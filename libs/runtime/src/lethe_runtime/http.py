@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lethe_runtime import problems
+from lethe_runtime.database import DatabaseProbe
 from lethe_runtime.errors import LetheRuntimeError
 from lethe_runtime.health import Dependency, Readiness
 from lethe_runtime.problems import FieldError, Problem
@@ -76,6 +77,25 @@ def ops_app(service: str, readiness: Readiness, registry: CollectorRegistry) -> 
     problems.install(app)
     app.include_router(ops_router(readiness, registry))
     return app
+
+
+def migrated(probe: DatabaseProbe) -> Callable[[], Awaitable[None]]:
+    """Make a FastAPI dependency that answers 503 until `probe` has seen the tables once.
+
+    Later the database speaks for itself.
+    """
+
+    async def check() -> None:
+        if not probe.migrated:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "unavailable",
+                "The service is still waiting for its database",
+                "Nothing was done; send the request again.",
+                headers={"Retry-After": "5"},
+            )
+
+    return check
 
 
 class BodyLimit:

@@ -4,7 +4,6 @@ An answer of 202 is a promise: the request and its event are committed. The subj
 answer, no log line and no URL.
 """
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import version
@@ -37,7 +36,7 @@ from lethe_runtime import problems, tracing
 from lethe_runtime.api_keys import Team, require
 from lethe_runtime.database import TRANSIENT, DatabaseProbe
 from lethe_runtime.health import Readiness
-from lethe_runtime.http import BodyLimit, json_body, json_request_body, ops_router
+from lethe_runtime.http import BodyLimit, json_body, json_request_body, migrated, ops_router
 from lethe_runtime.problems import FieldError, Problem, responses
 
 PATH: Final = "/v1/erasure-requests"
@@ -204,7 +203,7 @@ def _requests(
     metrics: IntakeMetrics,
     probe: DatabaseProbe,
 ) -> APIRouter:
-    router = APIRouter(tags=["erasure requests"], dependencies=[Depends(_migrated(probe))])
+    router = APIRouter(tags=["erasure requests"], dependencies=[Depends(migrated(probe))])
     writer = Depends(require(engine, WRITE))
     reader = Depends(require(engine, READ))
     body_of = Depends(json_body(SubmissionBody))
@@ -307,22 +306,6 @@ def _submission(
 def _refusal(refused: SubmissionError) -> Problem:
     error = FieldError(pointer=f"/{refused.field}", code=refused.code, detail=refused.detail)
     return problems.invalid([error])
-
-
-def _migrated(probe: DatabaseProbe) -> Callable[[], Awaitable[None]]:
-    """Refuse requests until the tables were seen once; later the database speaks for itself."""
-
-    async def check() -> None:
-        if not probe.migrated:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "unavailable",
-                "The service is still waiting for its database",
-                "Nothing was accepted; send the request again.",
-                headers={"Retry-After": "5"},
-            )
-
-    return check
 
 
 _UNACCEPTED: Final = {4: "refused", 5: "failed"}

@@ -1,7 +1,5 @@
 """The application: routes behind API keys, problems, operations."""
 
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from importlib.metadata import version
 from typing import Final
 
@@ -16,8 +14,7 @@ from lethe_runtime import problems
 from lethe_runtime.api_keys import require
 from lethe_runtime.database import TRANSIENT, DatabaseProbe
 from lethe_runtime.health import Readiness
-from lethe_runtime.http import ops_router
-from lethe_runtime.problems import Problem
+from lethe_runtime.http import migrated, ops_router
 
 READ: Final = "reporting:read"
 SCOPES: Final = (READ,)
@@ -51,24 +48,8 @@ def create_app(
         redoc_url=None,
     )
     problems.install(app, unavailable=TRANSIENT)
-    guards = [Depends(_migrated(probe)), Depends(require(engine, READ))]
+    guards = [Depends(migrated(probe)), Depends(require(engine, READ))]
     app.include_router(requests.routes(requests_kept), dependencies=guards)
     app.include_router(dead_letters.routes(letters), dependencies=guards)
     app.include_router(ops_router(readiness, registry))
     return app
-
-
-def _migrated(probe: DatabaseProbe) -> Callable[[], Awaitable[None]]:
-    """Refuse requests until the tables were seen once; later the database speaks for itself."""
-
-    async def check() -> None:
-        if not probe.migrated:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "unavailable",
-                "The service is still waiting for its database",
-                "Ask again.",
-                headers={"Retry-After": "5"},
-            )
-
-    return check
