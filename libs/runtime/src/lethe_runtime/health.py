@@ -42,18 +42,19 @@ class Readiness:
 
     def ok(self, name: str) -> None:
         """Note that `name` answers. A name that was not announced is a KeyError."""
-        self._set(name, "ok", None)
+        self.note(name, "ok")
 
     def away(self, name: str, error_class: str) -> None:
         """Note that `name` does not answer, with the class of the error (never its text)."""
-        self._set(name, "away", error_class)
+        self.note(name, "away", error_class)
+
+    def note(self, name: str, status: Status, error_class: str = "") -> None:
+        """Note how `name` was found; with the name bound, a listener for consumers and relays."""
+        before = self._dependencies[name]
+        since = before.since if before.status == status else datetime.now(UTC)
+        self._dependencies[name] = Dependency(status, since, error_class or None, before.required)
 
     def report(self) -> Report:
         """Say how everything stands now."""
         ready = all(one.status == "ok" for one in self._dependencies.values() if one.required)
         return Report(ready, dict(self._dependencies))
-
-    def _set(self, name: str, status: Status, error_class: str | None) -> None:
-        before = self._dependencies[name]
-        since = before.since if before.status == status else datetime.now(UTC)
-        self._dependencies[name] = Dependency(status, since, error_class, before.required)

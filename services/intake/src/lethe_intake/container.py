@@ -4,6 +4,7 @@ Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
 """
 
 from datetime import timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from dependency_injector import containers, providers
@@ -51,12 +52,6 @@ def _runner(
     readiness: Readiness,
     metrics: ConsumerMetrics,
 ) -> ConsumerRunner:
-    def on_state(state: str, error_class: str) -> None:
-        if state == "ok":
-            readiness.ok("kafka")
-        else:
-            readiness.away("kafka", error_class)
-
     return ConsumerRunner(
         engine=engine,
         bootstrap=settings.kafka_bootstrap,
@@ -65,7 +60,7 @@ def _runner(
         handler=handle,
         inbox=_inbox(settings.redis_url, metrics),
         metrics=metrics,
-        on_state=on_state,
+        on_state=partial(readiness.note, "kafka"),
     )
 
 

@@ -3,9 +3,10 @@
 Every provider is synchronous and lazy; lifetimes are the program's (`cli.run`).
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 from dependency_injector import containers, providers
 from prometheus_client import CollectorRegistry
@@ -20,11 +21,7 @@ from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_outbox.topic_settings import TopicSettingsProbe
 from lethe_reporting.api import create_app
-from lethe_reporting.consumer import (
-    DEAD_LETTER_GROUP,
-    GROUP,
-    Projector,
-)
+from lethe_reporting.consumer import DEAD_LETTER_GROUP, GROUP, Projector
 from lethe_reporting.metrics import ReportingMetrics
 from lethe_reporting.sample import Sampler
 from lethe_reporting.settings import ReportingSettings
@@ -47,16 +44,6 @@ def _readiness(redis_url: SecretStr | None) -> Readiness:
     # Each group for itself: one whose offsets are lost stands still although the brokers answer.
     required = ["database", "kafka", GROUP, DEAD_LETTER_GROUP]
     return Readiness(required, optional=[] if redis_url is None else ["redis"])
-
-
-def _on_state(readiness: Readiness, group: str) -> Callable[[str, str], None]:
-    def on_state(state: str, error_class: str) -> None:
-        if state == "ok":
-            readiness.ok(group)
-        else:
-            readiness.away(group, error_class)
-
-    return on_state
 
 
 def _redis(redis_url: SecretStr) -> Redis:
@@ -87,7 +74,7 @@ def _runner(
         handler=projector.handle,
         inbox=Inbox(SCHEMA, fast_path=fast_path),
         metrics=metrics,
-        on_state=_on_state(readiness, GROUP),
+        on_state=partial(readiness.note, GROUP),
         after_commit=projector.committed,
     )
 
@@ -105,7 +92,7 @@ def _reader(
         topics=DEAD_LETTER_TOPICS,
         schema=SCHEMA,
         metrics=metrics,
-        on_state=_on_state(readiness, DEAD_LETTER_GROUP),
+        on_state=partial(readiness.note, DEAD_LETTER_GROUP),
     )
 
 
