@@ -22,6 +22,7 @@ from lethe_outbox.dead_letter_topic import (
     LAST_FAILED,
     ORIGIN_OFFSET,
     ORIGIN_PARTITION,
+    ORIGIN_ROW,
     ORIGIN_TOPIC,
     REASON,
     REFUSED_BY,
@@ -156,9 +157,14 @@ def unpack_any_headers(packed: bytes) -> ConsumedHeaders:
     )
 
 
+def origin_row(headers: ConsumedHeaders) -> int | None:
+    """Read the id of the outbox row that a dead letter of a relay comes from."""
+    return _number(_texts(headers).get(ORIGIN_ROW), _LARGEST_BIGINT)
+
+
 def _row(consumed: Any) -> dict[str, Any]:
     headers: ConsumedHeaders = tuple(consumed.headers)
-    texts = {name: _text(value) for name, value in headers if value is not None}
+    texts = _texts(headers)
     return {
         "topic": consumed.topic,
         "partition": consumed.partition,
@@ -179,9 +185,13 @@ def _row(consumed: Any) -> dict[str, Any]:
     }
 
 
-def _text(value: bytes) -> str:
+def _texts(headers: ConsumedHeaders) -> dict[str, str]:
     # PostgreSQL's text takes everything but NUL.
-    return value.decode("utf-8", errors="replace").replace("\0", "�")
+    return {
+        name: value.decode("utf-8", errors="replace").replace("\0", "�")
+        for name, value in headers
+        if value is not None
+    }
 
 
 def _number(text: str | None, largest: int) -> int | None:

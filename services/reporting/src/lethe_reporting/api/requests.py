@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from lethe_contracts.codec import TYPE_PREFIX
 from lethe_contracts.events import TypeTotals
 from lethe_contracts.states import RequestState
 from lethe_reporting.api import cursors
@@ -18,7 +19,6 @@ from lethe_runtime.problems import Problem, responses
 
 PATH: Final = "/v1/requests"
 
-_TYPE_PREFIX: Final = "lethe.erasure."
 _UNSHOWN: Final = frozenset({"job_id", "request_id", "request_ids", "totals"})
 """What an event repeats of its request, or would make a timeline of a thousand events large."""
 
@@ -187,7 +187,7 @@ def _timeline(newest_first: Sequence[Logged]) -> list[TimelineEntry]:
     return [
         TimelineEntry(
             at=event.time,
-            event=event.type.removeprefix(_TYPE_PREFIX).rpartition(".")[0],
+            event=event.type.removeprefix(TYPE_PREFIX).rpartition(".")[0],
             source=event.source,
             sequence=event.sequence,
             details={name: value for name, value in event.data.items() if name not in _UNSHOWN},

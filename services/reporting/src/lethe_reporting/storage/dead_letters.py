@@ -12,16 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lethe_contracts.topics import TOPICS, dead_letter_topic
 from lethe_outbox import OutboxTables, Which
 from lethe_outbox.choosing import find
-from lethe_outbox.dead_letter_topic import ORIGIN_ROW
-from lethe_outbox.dead_letters import OPEN, State, unpack_any_headers
+from lethe_outbox.dead_letters import OPEN, State, origin_row, unpack_any_headers
 from lethe_outbox.deciding import Decision, close_published, decisions
 from lethe_runtime.database import SCHEMA
 
 DEAD_LETTER_TOPICS: Final = tuple(dead_letter_topic(topic) for topic in TOPICS)
 
 _TABLE: Final = OutboxTables(SCHEMA).dead_letter
-_DIGITS: Final = 19
-"""Of the largest id; anybody may have written the header, and Python reads no thousands of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +99,9 @@ class DeadLetters:
         found: dict[int, int] = {}
         async with self._engine.connect() as connection:
             for letter, packed in await connection.execute(query):
-                number = dict(unpack_any_headers(packed)).get(ORIGIN_ROW) or b""
-                if number.isdigit() and len(number) <= _DIGITS:
-                    found[letter] = int(number)
+                number = origin_row(unpack_any_headers(packed))
+                if number is not None:
+                    found[letter] = number
         return found
 
     async def close_published(self, consumer: str) -> int:
