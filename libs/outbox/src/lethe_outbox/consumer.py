@@ -146,7 +146,7 @@ class ConsumerRunner:
     async def work(
         self, polled: Mapping[TopicPartition, Sequence[Any]]
     ) -> Mapping[TopicPartition, Progress]:
-        """Deal with what was polled, records as aiokafka gives them; says how far that came."""
+        """Handle polled records, as aiokafka gives them; returns how far each partition came."""
         outcome = _Outcome()
         read = {
             partition: [(one, Record.of(one)) for one in polled[partition]] for partition in polled
@@ -166,10 +166,10 @@ class ConsumerRunner:
         return outcome.progress
 
     async def _together(self, read: Mapping[TopicPartition, _Pairs], outcome: _Outcome) -> bool:
-        """Handle everything in one transaction; False when its records need one each.
+        """Handle everything in one transaction; False if each record needs one of its own.
 
         Raises:
-            Exception: as nobody's record is handled at the moment.
+            Exception: a transient error that every record would meet now.
         """
         records = [record for pairs in read.values() for _, record in pairs]
         whole = [record for record in records if record is not None]
@@ -180,7 +180,6 @@ class ConsumerRunner:
         except Exception as error:
             if meets_everybody(error) and self._may_pass(error):
                 raise
-            # Whose record it was is found one by one.
             _log.info("group %s: batch failed (%s), one by one", self._group, type(error).__name__)
             return False
         for partition, pairs in read.items():
@@ -217,31 +216,30 @@ class ConsumerRunner:
 
     async def _transaction(self, records: Sequence[Record], outcome: _Outcome) -> None:
         """Handle what is new among `records`, together with their inbox rows."""
-        firsts = _firsts(records)
-        unknown = await self._unknown(firsts)
-        new: Sequence[Record] = ()
-        if unknown:
-            async with self._engine.begin() as connection:
-                ids = [record.event_id for record in unknown]
-                fresh = await self._inbox.handled(connection, ids, self._group)
-                if len(fresh) == len(unknown):
-                    new = unknown
-                else:
-                    new = [record for record in unknown if record.event_id in fresh]
-                if new:
-                    with tracing.processing(self._group, new):
-                        await self._handle(connection, new)
-                    if not await self._inbox.still_noted(connection):
-                        raise TransactionError("the handler ended the transaction it was given")
+        unknown = await self._unknown(_firsts(records))
+        new = await self._handle_new(unknown) if unknown else ()
         outcome.handled.extend(unknown)
         handled = Counter([record.topic for record in new])
         for topic, count in handled.items():
             self._count(topic, "handled", count)
         if len(new) < len(records):
-            duplicates = Counter([record.topic for record in records])
-            duplicates.subtract(handled)
-            for topic, count in (+duplicates).items():
+            duplicates = Counter([record.topic for record in records]) - handled
+            for topic, count in duplicates.items():
                 self._count(topic, "duplicate", count)
+
+    async def _handle_new(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Handle, in one transaction, the records that the inbox does not have; returns them."""
+        async with self._engine.begin() as connection:
+            ids = [record.event_id for record in records]
+            fresh = await self._inbox.handled(connection, ids, self._group)
+            if len(fresh) < len(records):
+                records = [record for record in records if record.event_id in fresh]
+            if records:
+                with tracing.processing(self._group, records):
+                    await self._handle(connection, records)
+                if not await self._inbox.still_noted(connection):
+                    raise TransactionError("the handler ended the transaction it was given")
+        return records
 
     async def _handle(self, connection: AsyncConnection, records: Sequence[Record]) -> None:
         try:
@@ -250,11 +248,11 @@ class ConsumerRunner:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # It waited for what was cancelled elsewhere: its own defect, which must not end us.
-            raise HandlerCancelledError("the handler waited for what was cancelled") from None
+            # Something it awaited was cancelled: a defect of the handler, not a request to stop.
+            raise HandlerCancelledError("the handler awaited what was cancelled") from None
 
     async def _unknown(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Leave out what the fast path knows to be handled."""
+        """Leave out the records that the fast path knows to be handled."""
         if self._inbox.fast_path is None:
             return records
         ids = [record.event_id for record in records]
@@ -274,7 +272,7 @@ class ConsumerRunner:
         try:
             if not await self._quarantine.bury(consumed, reason, error_class):
                 return False
-        except Exception as error:  # noqa: BLE001 - whoever must know of it first was not told yet
+        except Exception as error:  # noqa: BLE001 - the hook failed, so nothing was set aside
             self._retried(consumed.topic, error)
             return False
         self._count(consumed.topic, "dead_lettered")
@@ -308,7 +306,7 @@ class ConsumerRunner:
 
 
 def _firsts(records: Sequence[Record]) -> Sequence[Record]:
-    """Leave out every record whose event stands before it."""
+    """Keep the first record of each event."""
     first: dict[int, Record] = {}
     for record in records:
         first.setdefault(record.event_id.int, record)

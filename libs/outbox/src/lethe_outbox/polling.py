@@ -74,6 +74,10 @@ class PollSettings:
         if self.longest_pause < self.first_pause:
             raise ArgumentError("longest_pause must not be below first_pause")
 
+    def pause(self, failures: int) -> float:
+        """Give the pause after that many failures in a row; it doubles up to `longest_pause`."""
+        return min(self.first_pause * 2.0 ** min(failures - 1, 30), self.longest_pause)
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -128,10 +132,7 @@ class _Pauses:
 
     def pause(self, partition: TopicPartition, now: float) -> None:
         failures = self.paused[partition].failures + 1 if partition in self.paused else 1
-        length = min(
-            self.settings.first_pause * 2.0 ** min(failures - 1, 30), self.settings.longest_pause
-        )
-        self.paused[partition] = _Paused(now + length, failures)
+        self.paused[partition] = _Paused(now + self.settings.pause(failures), failures)
 
     def due(self, now: float) -> list[TopicPartition]:
         return [one for one, paused in self.paused.items() if paused.until <= now]
@@ -206,10 +207,8 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
                 self._failures += 1
                 name = type(error).__name__
                 self._tell("away", name)
-                pause = min(
-                    self._settings.first_pause * 2.0 ** min(self._failures, 30),
-                    self._settings.longest_pause,
-                )
+                # Of all partitions, so one step longer than that of a single one.
+                pause = self._settings.pause(self._failures + 1)
                 _log.warning(
                     "group %s: broker away (%s), trying again in %.1f s", self._group, name, pause
                 )
