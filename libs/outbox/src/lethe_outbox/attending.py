@@ -1,4 +1,4 @@
-"""Waiting for what a broker that is away never brings, and noticing that it is away."""
+"""Awaiting steps of aiokafka that never end while no broker answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -10,22 +10,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Attendant:
-    """Waits for steps of aiokafka that wait for ever while no broker answers.
+    """Awaits such a step, and asks the brokers now and then whether they are there.
 
     A group's first assignment is one; a rebalance and a commit are others.
     """
 
     ask: Callable[[], Awaitable[object]]
-    """Raises what means that no broker answers."""
+    """Asks the brokers anything; raises if none answers."""
     every: float
-    """Seconds after which a step that is not done is a reason to ask."""
+    """Seconds between two questions while a step is not done."""
     answer_seconds: float
     """How long the answer may take."""
 
     async def done(
         self, step: Coroutine[Any, Any, T], *, unless: asyncio.Event | None = None
     ) -> T | None:
-        """Give what `step` gives; None, and the step is given up, once `unless` is set.
+        """Return the result of `step`; None, and `step` is cancelled, once `unless` is set.
 
         Raises:
             TimeoutError: the question had no answer.

@@ -84,7 +84,7 @@ class ConsumerRunner:
         settings: see `ConsumerSettings`.
         transient: further errors of the handler that are worth trying again in place.
         on_assigned: told the numbers of the assigned partitions whenever they change.
-        on_state: told when the broker is found well or away.
+        on_state: told whether the brokers answer.
         after_commit: called with the records whose effect was just committed; must not fail.
         on_dead_letter: see `OnDeadLetter`.
         dead_letters: sends the dead letters; None for a producer of its own.
@@ -115,7 +115,7 @@ class ConsumerRunner:
         self._inbox = inbox
         self._metrics = metrics
         self._settings = settings or ConsumerSettings()
-        self._further = transient
+        self._transient = transient
         self._after_commit = after_commit
         self._quarantine = Quarantine(
             group, engine, dead_letters or DeadLetterProducer(bootstrap), on_dead_letter
@@ -156,7 +156,7 @@ class ConsumerRunner:
                 for partition, pairs in read.items():
                     outcome.progress[partition] = await self._one_by_one(pairs, outcome)
         except Exception as error:
-            if not self._may_pass(error):
+            if not self._is_transient(error):
                 raise
             for partition, consumed in polled.items():
                 self._retried(partition.topic, error)
@@ -178,7 +178,7 @@ class ConsumerRunner:
         try:
             await self._transaction(whole, outcome)
         except Exception as error:
-            if meets_everybody(error) and self._may_pass(error):
+            if meets_everybody(error) and self._is_transient(error):
                 raise
             _log.info("group %s: batch failed (%s), one by one", self._group, type(error).__name__)
             return False
@@ -203,7 +203,7 @@ class ConsumerRunner:
             cause = error.__cause__ or error
             return await self._bury(consumed, error.reason, type(cause).__name__)
         except Exception as error:  # noqa: BLE001 - a defect of the handler must not stop others
-            if self._may_pass(error):
+            if self._is_transient(error):
                 self._retried(consumed.topic, error)
                 return False
             tries = self._quarantine.tries(consumed)
@@ -278,8 +278,8 @@ class ConsumerRunner:
         self._count(consumed.topic, "dead_lettered")
         return True
 
-    def _may_pass(self, error: Exception) -> bool:
-        return isinstance(error, self._further) or is_transient(error)
+    def _is_transient(self, error: Exception) -> bool:
+        return isinstance(error, self._transient) or is_transient(error)
 
     def _retried(self, topic: str, error: BaseException) -> None:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig else error

@@ -1,4 +1,4 @@
-"""Dead-letter topics: what is sent there, and how it is told from what was meant.
+"""Dead-letter topics: what is sent to them, and how.
 
 A dead letter is the original record, bytes for bytes, with headers that say what went wrong. They
 are cut short so that a record at its origin's size limit still fits the dead-letter topic, whose
@@ -99,7 +99,7 @@ def original_headers(headers: ConsumedHeaders) -> ConsumedHeaders:
 
 
 class DeadLetterSender(Protocol):
-    """Sends dead letters, each waited for."""
+    """Sends dead letters one at a time."""
 
     async def send(
         self,
@@ -121,7 +121,7 @@ class DeadLetterSender(Protocol):
 
 
 class DeadLetterProducer:
-    """Sends dead letters and replays, one by one, each waited for; connects when first used.
+    """Sends dead letters and replays one at a time; connects when first used.
 
     Args:
         bootstrap: the brokers.
@@ -146,8 +146,8 @@ class DeadLetterProducer:
         After any failure the producer is built anew: an idempotent one may be stuck.
 
         Raises:
-            KafkaError: it is not certain that they have it. Silence and a broken connection are
-                told as Kafka's, because who replays talks to a database, too.
+            KafkaError: it is not certain that they have it. Timeouts and broken connections are
+                raised as one, too, because a replay also meets those of its database.
         """
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
@@ -180,7 +180,7 @@ class DeadLetterProducer:
             try:
                 await started(producer)
             except BaseException:
-                # Cancelled, too, it leaves connections and tasks of its own.
+                # A start that was cancelled leaves connections and tasks behind, too.
                 await stopped(producer)
                 raise
             self._producer = producer

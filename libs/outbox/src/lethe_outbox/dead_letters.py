@@ -50,8 +50,8 @@ _DIGITS: Final = len(str(_LARGEST_BIGINT))
 class DeadLetterReader:
     """Records every record of dead-letter topics in table `dead_letter`, each once.
 
-    A topic that was made anew begins at the same offsets: another record at the place of one that
-    is recorded is recorded too, and the earlier one's offset becomes `-1 - id`.
+    A topic that was created again uses the same offsets again: a different record at a recorded
+    offset is recorded too, and the offset of the earlier one becomes `-1 - id`.
 
     Args:
         engine: the database of the table.
@@ -61,7 +61,7 @@ class DeadLetterReader:
         metrics: lag, retries and lost offsets are told here.
         schema: where the table lives.
         settings: how the topics are polled.
-        on_state: told when the broker is found well or away.
+        on_state: told whether the brokers answer.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class DeadLetterReader:
                 await connection.execute(new, row)
 
     async def _gave_way(self, connection: AsyncConnection, row: dict[str, Any]) -> bool:
-        """Free the place of `row` if another record had it before its topic was made anew."""
+        """Move a different record, of an earlier topic, away from the offset of `row`, if any."""
         c = self._table.c
         another = or_(*(c[name].is_distinct_from(row[name]) for name in _CONTENT))
         moved = await connection.execute(
@@ -195,7 +195,7 @@ def _texts(headers: ConsumedHeaders) -> dict[str, str]:
 
 
 def _number(text: str | None, largest: int) -> int | None:
-    # Python reads no number of thousands of digits, and no counter of ours has more than these.
+    # Anybody may have written the header, and `int` refuses thousands of digits.
     if text is None or len(text) > _DIGITS or not (text.isascii() and text.isdigit()):
         return None
     return min(int(text), largest)
@@ -209,5 +209,5 @@ def _moment(text: str | None) -> datetime | None:
         found = found.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    # Whoever reads it gets it in the time zone of a session, where no driver goes beyond these.
+    # A session's time zone may move it by a day, and no driver reads a year beyond these.
     return found if MINYEAR < found.year < MAXYEAR else None

@@ -1,4 +1,4 @@
-"""Whether a transaction in which somebody else's code worked can be committed as it is.
+"""Detecting that a callback has spoiled the transaction in which it worked.
 
 PostgreSQL answers COMMIT with a rollback, and no error, when a statement of the transaction failed
 before; who caught that error would never learn that nothing was kept.
@@ -14,12 +14,12 @@ _WRITES: Final = text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
 
 
 async def write(connection: AsyncConnection) -> None:
-    """Make the transaction one that `has_written`, before somebody else's code works in it."""
+    """Make `has_written` true of the transaction, before a callback works in it."""
     await connection.execute(_WRITE)
 
 
 async def has_written(connection: AsyncConnection) -> bool:
-    """Say whether the transaction has written anything so far; not, if another took its place.
+    """Say whether the transaction has written anything; false if a fresh one has replaced it.
 
     Raises:
         DBAPIError: a statement in it failed, so it can only be rolled back.

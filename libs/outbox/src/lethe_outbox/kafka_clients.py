@@ -1,4 +1,4 @@
-"""Starting and stopping aiokafka's clients: whole, whoever is cancelled, and not for ever."""
+"""Starting and stopping aiokafka's clients without leaks, cancelled or not, in bounded time."""
 
 import asyncio
 from typing import Final, Protocol
@@ -7,7 +7,7 @@ PATIENCE_SECONDS: Final = 5.0
 """How long a stop may take."""
 
 _STARTING_SECONDS: Final = 1.0
-"""How long a start that nobody wants any more may go on; a broker that answers needs less."""
+"""How long a start may go on after its cancellation; a broker that answers needs less."""
 
 
 class Startable(Protocol):
@@ -27,10 +27,10 @@ class Stoppable(Protocol):
 
 
 async def started(client: Startable) -> None:
-    """Start `client`; who is cancelled meanwhile lets it come to its end first, for a second.
+    """Start `client`; when cancelled, let the start finish first, for a second at most.
 
-    A start that fails closes what it opened, one that is cancelled leaves a connection behind that
-    no stop knows of (aiokafka 0.14, AIOKafkaClient.bootstrap).
+    A start that fails closes what it opened, but one that is cancelled leaks a connection that
+    `stop` does not know (aiokafka 0.14, AIOKafkaClient.bootstrap).
     """
     starting = asyncio.ensure_future(client.start())
     try:
@@ -45,10 +45,10 @@ async def started(client: Startable) -> None:
 
 
 async def stopped(client: Stoppable) -> None:
-    """Stop `client`, whatever it says to that, and wait `PATIENCE_SECONDS` for it at most.
+    """Stop `client` within `PATIENCE_SECONDS`, and ignore what that raises.
 
     An idempotent producer waits for batches that never expire, a consumer for a broker that is
-    away, and both may end in the cancellation of a task of their own: none of it is the caller's.
+    away, and either may raise the cancellation of a task of its own.
     """
     stopping = asyncio.ensure_future(client.stop())
     try:

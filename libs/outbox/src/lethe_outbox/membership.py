@@ -1,4 +1,4 @@
-"""Committing offsets as the member of a group that one is, and never as nobody."""
+"""Committing offsets only as a member of the consumer group."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 
 
 def commit_as_member(consumer: AIOKafkaConsumer) -> None:
-    """Make `consumer`, which was started, fail a commit while its group does not know it.
+    """Make a started `consumer` fail its commits while it is no member of its group.
 
-    Told that it was put out, aiokafka forgets its generation, and whatever it commits or tries to
-    commit then goes out as from a consumer without a group. A broker takes that if the group is
-    empty just then, and offsets go back behind what others did meanwhile. Kafka's own client
-    refuses (ConsumerCoordinator.sendOffsetCommitRequest); here `commit` raises CommitFailedError.
+    Once evicted, aiokafka forgets its generation and commits like a consumer without a group. A
+    broker accepts that while the group is empty, and offsets go back behind what others have
+    committed. Kafka's own client refuses (ConsumerCoordinator.sendOffsetCommitRequest); here
+    `commit` raises CommitFailedError.
     """
     coordinator = consumer._coordinator  # noqa: SLF001 - no public door leads to it
     commit = coordinator._do_commit_offsets  # noqa: SLF001 - each try of a commit goes through it

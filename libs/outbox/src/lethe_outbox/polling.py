@@ -1,8 +1,8 @@
 """Polling a consumer group: joining, waiting for the broker, pausing, committing; never resetting.
 
-What is done with the records is another's business (`Work`). It answers, per partition, how far it
-came; a partition that is to be tried again is rewound and paused while the others go on, and the
-group membership is kept by polling on. Nothing is held in memory between two attempts.
+`Work` handles the records and answers, per partition, how far it came. A partition to be tried
+again is rewound and paused while the others go on, and polling on keeps the group membership.
+Nothing is held in memory between two attempts.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from lethe_outbox.topics import partition_counts
 _log: Final = logging.getLogger(__name__)
 
 _METADATA_SECONDS: Final = 30.0
-"""A topic that was made anew is read by nobody until it is seen: aiokafka's own five minutes."""
+"""How soon a topic that was created again is noticed; aiokafka's default is five minutes."""
 
 _AWAY: Final = (KafkaError, OSError, TimeoutError)
 
@@ -53,7 +53,7 @@ class PollSettings:
     batch_bytes: int = 8 * 1024 * 1024
     """A batch that reached so many bytes is not added to; a larger record is a batch of its own."""
     fetch_bytes: int = 8 * 1024 * 1024
-    """Of one answer of a broker."""
+    """Most bytes in one response of a broker."""
     buffer_bytes: int = 32 * 1024 * 1024
     """Fetched ahead over all partitions, as it comes over the wire; at least 16 KiB each."""
     poll_seconds: float = 0.5
@@ -108,9 +108,9 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a batch begins with.
+    """The first records of a batch, and how many rebalances there had been then.
 
-    With a rebalance since, the same is read again from the committed offset, here or elsewhere.
+    After another one they are dropped: they are read again from the committed offset.
     """
 
     records: Mapping[TopicPartition, Sequence[Any]]
@@ -149,7 +149,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         metrics: lag and lost offsets are told here.
         settings: see `PollSettings`.
         on_assigned: told the numbers of the partitions of the first topic whenever they change.
-        on_state: told when the broker is found well or away.
+        on_state: told whether the brokers answer.
         on_rebalance: told when the partitions may have become somebody else's.
     """
 
@@ -258,8 +258,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         for partition in self._pauses.due(now):
             if partition in assignment:
                 consumer.resume(partition)
-        # Waited for without the lock: amid a rebalance this waits for its end, and that for the
-        # lock.
+        # Without the lock: during a rebalance this waits for its end, which waits for the lock.
         found = await self._attendant.done(self._first(consumer), unless=stop)
         if found is None:
             return

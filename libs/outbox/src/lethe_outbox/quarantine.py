@@ -80,8 +80,8 @@ class Quarantine:
     def tries(self, consumed: Any) -> Tries:
         """Give the tries of a record that just failed, or is about to be set aside.
 
-        A partition goes on only behind the record that is tried, so those of another one are over,
-        whoever has dealt with it.
+        A partition moves on only past the record that is tried, so the tries of any other record
+        of it are obsolete.
         """
         place = TopicPartition(consumed.topic, consumed.partition)
         known = self._tries.get(place)
@@ -163,6 +163,6 @@ class Quarantine:
         async with self.engine.begin() as connection:
             await write(connection)
             await self.on_dead_letter(connection, dead)
-            # What it caught of the database's errors would leave nothing of what it wrote.
+            # A database error that the hook caught would make the commit a silent rollback.
             if not await has_written(connection):
                 raise TransactionError("on_dead_letter ended the transaction it was given")

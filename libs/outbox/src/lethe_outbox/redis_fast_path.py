@@ -22,8 +22,8 @@ class RedisFastPath:
         metrics: counts every time Redis could not be asked or told.
         keep: how long an event is remembered; it is forgotten sooner when Redis needs the room.
         patience: longer than this Redis counts as away, for this call.
-        rest: after a failure Redis is not asked or told for so long, so that one which hangs costs
-            its patience now and then and not with every batch.
+        rest: how long Redis is left alone after a failure, so that one which hangs costs
+            `patience` now and then and not with every batch.
         namespace: keeps apart what different databases have handled.
     """
 

@@ -84,9 +84,9 @@ async def ensure_topics(
 
 
 async def _wait_until_known(bootstrap: str, created: Mapping[str, int]) -> None:
-    """Fail as a broker that is not settled would, while it does not know what it just created.
+    """Raise a retriable error while the broker does not know what it just created.
 
-    Of a topic that was deleted a moment ago it may still know the partitions.
+    Of a topic that was deleted a moment ago it may still report the old partitions.
     """
     if created and await partition_counts(bootstrap, created) != created:
         raise UnknownTopicOrPartitionError
@@ -95,7 +95,7 @@ async def _wait_until_known(bootstrap: str, created: Mapping[str, int]) -> None:
 def waiting_for_broker(give_up_seconds: float) -> AsyncRetrying:
     """Repeat what failed because the broker was away or not settled yet, up to a deadline."""
     return AsyncRetrying(
-        retry=retry_if_exception(_is_passing),
+        retry=retry_if_exception(_is_transient),
         stop=stop_after_delay(give_up_seconds),
         wait=wait_exponential(multiplier=0.25, max=10),
         reraise=True,
@@ -112,12 +112,12 @@ def refusals_in_words() -> Iterator[None]:
         raise BrokerAwayError(
             f"Kafka does not answer ({name}), waited for in vain: is it running? Look at the "
             "bootstrap servers of the settings too"
-            if _is_passing(error)
+            if _is_transient(error)
             else f"Kafka refuses what was asked of it ({name}): mend that, then say the same again"
         ) from error
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, OSError) or bool(isinstance(error, KafkaError) and error.retriable)
 
 

@@ -1,4 +1,4 @@
-"""Which errors may pass by waiting, and are not the fault of the record that was being handled.
+"""Which errors are transient: worth a retry, and not the fault of the record being handled.
 
 Of a database's error its SQLSTATE decides where it carries one: SQLAlchemy's classes mix a server
 that shuts down with a value too long for an index, and drivers differ in which they raise.
@@ -65,7 +65,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def meets_everybody(error: BaseException) -> bool:
-    """Say of a transient error whether whoever asks the database now would meet it too."""
+    """Say whether every other use of the database would meet this transient error now, too."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or _state_of(error) not in _OF_ONE_RECORD
     return isinstance(error, PoolTimeoutError)
