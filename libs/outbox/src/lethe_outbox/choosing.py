@@ -1,4 +1,4 @@
-"""Which dead letters are meant: by what they carry, by state and by time."""
+"""Filtering dead letters by content, state and time."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lethe_outbox.schema import DEFAULT_SCHEMA, tables_in
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which dead letters are meant: all that meet everything given here."""
+    """A filter of dead letters; None matches everything."""
 
     ids: Collection[int] | None = None
     state: State | None = None
@@ -30,7 +30,7 @@ class Which:
     """Recorded before."""
 
     def condition(self, table: Table) -> ColumnElement[bool]:
-        """Write it as a condition on `OutboxTables.dead_letter`."""
+        """Return it as a condition on `OutboxTables.dead_letter`."""
         c = table.c
         found = [
             column == value

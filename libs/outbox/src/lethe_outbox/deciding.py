@@ -4,9 +4,9 @@ A dead letter is open until it is replayed or discarded, and every such decision
 says who, when and why. A replay publishes and then commits: killed in between it stays open, and
 the next replay publishes the same event id again, which the consumers' inbox makes harmless.
 
-What the relay was refused is still a row of its outbox, which may hold its key back. There it is
-brought back in order (`operations.requeue`), so it is not sent from here unless that is asked for;
-`close_published` closes it here once its event was seen in its topic.
+A record that Kafka refused to a relay is still a row of its outbox, which may hold its key back. It
+is requeued there, in order (`operations.requeue`), and replayed from here only on request;
+`close_published` closes its dead letter once the event was seen in its topic.
 """
 
 import asyncio
@@ -51,9 +51,9 @@ class Fate(StrEnum):
     WITHOUT_ORIGIN = "without_origin"
     """It names no topic to go back to, or one that is not allowed."""
     IN_OUTBOX = "in_outbox"
-    """The relay was refused: its row is still in the outbox and is to be brought back there."""
+    """Kafka refused it to a relay: its row is still in the outbox, to be requeued there."""
     TOO_OLD = "too_old"
-    """Who handled its event may have forgotten it, and would handle it again."""
+    """The inboxes of its consumers may have forgotten its event, and would handle it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class ReplayOptions:
     inbox_keeps: timedelta | None = None
     """Refuse events older than consumers remember them; None replays whatever its age."""
     from_outbox_too: bool = False
-    """Also what the relay was refused, out of the order in which its outbox would publish it."""
+    """Also replay what Kafka refused to a relay, out of the outbox's order."""
     per_second: float | None = None
     """At most so many; None for as fast as it goes."""
 
@@ -95,7 +95,7 @@ OnFate = Callable[[int, Fate], None]
 
 
 def refused_by_relay(refused_by: str | None, origin_offset: int | None) -> bool:
-    """Say whether a dead letter was never published: the relay was refused, not a consumer."""
+    """Say whether a dead letter was refused to a relay, and so was never published."""
     return (refused_by or "").startswith(RELAY_PREFIX) and origin_offset is None
 
 
@@ -106,7 +106,7 @@ async def judge(
     *,
     schema: str | None = DEFAULT_SCHEMA,
 ) -> dict[int, Fate]:
-    """Say what `replay` would do with each, or `discard` if no options are given; do nothing."""
+    """Predict what `replay` would do with each, or `discard` if `options` is None."""
     table = tables_in(schema).dead_letter
     chosen = sorted(set(ids))
     fates: dict[int, Fate] = {}
@@ -189,9 +189,9 @@ async def discard(
 async def close_published(
     connection: AsyncConnection, consumer: str, *, schema: str | None = DEFAULT_SCHEMA
 ) -> int:
-    """Close what the relay was refused once and `consumer` has handled since; gives how many.
+    """Close dead letters of relays whose event `consumer` has handled since; returns how many.
 
-    Its event was in its topic, so its outbox row was brought back. `consumer` must keep its inbox
+    The event reached its topic, so its outbox row was requeued. `consumer` must keep its inbox
     beside the dead letters and read every topic they come from. In the caller's transaction.
     """
     tables = tables_in(schema)

@@ -18,11 +18,11 @@ class HandlerCancelledError(LetheOutboxError):
 
 
 class UnsupportedDatabaseError(LetheOutboxError):
-    """A connection leads to another database than PostgreSQL, or by a driver nobody tried."""
+    """A connection is not to PostgreSQL, or uses a driver that is not supported."""
 
 
 class ConnectionKindError(LetheOutboxError, TypeError):
-    """Something else than a connection or session of the right kind was given."""
+    """An argument is no connection or session of the right kind."""
 
 
 class PoisonError(LetheOutboxError):
@@ -69,7 +69,7 @@ class OffsetsLostError(LetheOutboxError):
 
 
 class GroupAtWorkError(LetheOutboxError):
-    """A group lacks an offset and has members; it can be given one only while nobody is in it."""
+    """A group lacks an offset and has members; it can be given one only while it has none."""
 
 
 class LeaseError(LetheOutboxError):
@@ -81,15 +81,15 @@ class RelaySettingsError(ArgumentError):
 
 
 class DatabaseReplacedError(LetheOutboxError):
-    """Behind a relay's connections stands another server than before, which may draw ids again."""
+    """A relay's connections lead to another server than before, which may use ids again."""
 
 
 class UnsafeDatabaseError(LetheOutboxError):
-    """The outbox's tables are not such that a relay could keep its promise."""
+    """The outbox's tables lack what the guarantees of a relay rest on."""
 
 
 class ApprovalError(LetheOutboxError, ValueError):
-    """A removal nobody answers for, or of no age."""
+    """A purge without an approver, or without an age."""
 
 
 class RowGoneError(LetheOutboxError):

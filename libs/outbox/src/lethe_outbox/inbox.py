@@ -41,8 +41,8 @@ class Inbox:
     ) -> None:
         self.fast_path = fast_path
         table = for_text(qualified(schema, "inbox"))
-        # One row comes back, and no ids while all were new, which is nearly always: reading five
-        # hundred of them costs as much as noting them. As text the ids suit every driver.
+        # It returns one row, without ids while all were new, as they nearly always are: reading 500
+        # ids costs as much as inserting them. Sent as text, ids suit every driver.
         self._insert = text(
             f"WITH noted AS (INSERT INTO {table} (event_id, consumer) "  # noqa: S608 - a quoted name
             "SELECT unnest(CAST(CAST(:event_ids AS text) AS uuid[])), :consumer "

@@ -2,14 +2,15 @@
 
 An inbox row is needed as long as its event can be consumed again, which is as long as its topic
 keeps it after it was handled. So a partition goes only when its range is older than `keep`, and the
-newest row in it was handled longer ago than that: an event may be published late. What carries no
-time in its id lies in the default partition and is judged by when it was handled alone.
+newest row in it was handled longer ago than that: an event may be published late. Events whose ids
+carry no time are in the default partition, and go by when they were handled alone.
 
 Any number of keepers may run, one at a time does the work; each step is one transaction.
 """
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -47,7 +48,7 @@ class KeeperSettings:
     months_ahead: int = 2
     """Monthly partitions made ahead of the current one."""
     interval_seconds: float = 600.0
-    """Between two looks."""
+    """Between two runs."""
     most_deleted: int = 10_000
     """Rows of the default partition removed in one transaction."""
 
@@ -61,7 +62,7 @@ class KeeperSettings:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How the inbox stood after a look.
+    """What a run did, and how the inbox stands after it.
 
     Attributes:
         made: partitions that were made.
@@ -105,16 +106,14 @@ class InboxKeeper:
         self._table = PartitionedTable(schema, "inbox", BY_UUID7)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every `interval_seconds` until `stop`; a database that is away is waited for."""
+        """Run `once` every `interval_seconds` until `stop`, also while the database is away."""
         while not stop.is_set():
             try:
                 await self.once()
             except _TRANSIENT as error:
                 _log.warning("inbox of %s not looked after (%s)", self._group, type(error).__name__)
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._settings.interval_seconds)
-            except TimeoutError:
-                continue
 
     async def once(self, now: datetime | None = None) -> Kept:
         """Make what is missing and drop what is past keeping; `now` is the database's by default.

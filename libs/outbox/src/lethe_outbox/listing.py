@@ -32,7 +32,7 @@ UNSENT: Final = frozenset({Status.PENDING, Status.DEAD_LETTERED, Status.DLT_FAIL
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which rows are wanted; what is None does not matter.
+    """A filter of rows; None matches everything.
 
     Attributes:
         statuses: in one of these.
@@ -118,9 +118,9 @@ async def row(
     *,
     payload: bool = False,
 ) -> WholeRow | None:
-    """Give the row of an id or an event id; None if there is none (any more).
+    """Return the row of an id or an event id; None if there is none (any more).
 
-    An event id stands in no index: unless the row waits or was refused, everything is read.
+    Event ids are not indexed: unless the row was refused, all rows before it are read.
     """
     async with engine.connect() as connection:
         return await connection.run_sync(_row, tables_in(schema), identity, payload)

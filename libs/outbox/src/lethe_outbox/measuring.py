@@ -1,4 +1,4 @@
-"""How large an outbox is, who has been writing it for long, and whether it is kept."""
+"""The size of an outbox, its open writers, and the state of its partitions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

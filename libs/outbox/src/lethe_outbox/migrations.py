@@ -64,7 +64,7 @@ def drop_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
 
 
 def index_outbox_dead(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
-    """Give an outbox that is there already the index of the dead that takes keys of any length.
+    """Replace the index of `outbox_dead`, on an existing outbox, by one for keys of any length.
 
     Safe to repeat, and of no effect on one that `create_outbox` made with it.
     """

@@ -34,8 +34,8 @@ from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status, tables_in
 MOST_PENDING_PER_BUCKET: Final = 200
 """Pending rows are counted up to this many per bucket, so that looking stays cheap."""
 _BUCKETS_AT_ONCE: Final = 8
-"""One statement looks at so many. While it runs, what died since it began is not cleared away, and
-an acknowledgement soon finds no room left on its pages."""
+"""Buckets that one statement reads. While a statement runs, row versions that died since are not
+pruned, and acknowledgements soon find no room left on their pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class OutboxStatus:
 
     Attributes:
         pending: rows that wait. Counted up to `MOST_PENDING_PER_BUCKET` in each bucket; of a bucket
-            that holds more, as many as there are if the rest lies as close as what was counted.
+            that holds more, estimated from how densely the counted ids lie.
         dead_lettered: rows that were refused and are in their dead-letter topic.
         dlt_failed: rows that were refused by their dead-letter topic too.
         oldest_pending: when the oldest waiting row was written; None if none waits.
@@ -106,7 +106,7 @@ class NotRequeued:
 
 
 async def status(engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA) -> OutboxStatus:
-    """Say how the outbox stands, each few buckets as they are when it is their turn."""
+    """Say how the outbox stands; its buckets are read a few at a time, not at one moment."""
     tables = tables_in(schema)
     async with engine.connect() as connection:
         # Otherwise the first statement's view would be kept to the end.
@@ -331,11 +331,11 @@ def _has_later(connection: Connection, tables: OutboxTables, row: Row[Any]) -> b
         )
         .limit(1)
     )
-    return found is not None or _is_older_than_the_months(connection, tables, row)
+    return found is not None or _partition_is_gone(connection, tables, row)
 
 
-def _is_older_than_the_months(connection: Connection, tables: OutboxTables, row: Row[Any]) -> bool:
-    """Say whether the month was dropped in which later events of the key may have been."""
+def _partition_is_gone(connection: Connection, tables: OutboxTables, row: Row[Any]) -> bool:
+    """Say whether the partition in which later events of the key may have been was dropped."""
     table = PartitionedTable(tables.schema, "outbox", BY_TIME)
     spans = spans_of(list_partitions(connection, table))
     return bool(spans) and row.created_at < spans[0].start

@@ -58,7 +58,7 @@ select nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.oid = cast(:parent as regclass)
 """)
 _OPTIONS: Final = text("select array_to_string(reloptions, ', ') from pg_class where oid = :oid")
-_ALONE: Final = text("select pg_try_advisory_xact_lock(hashtextextended(:what, 0))")
+_TRY_LOCK: Final = text("select pg_try_advisory_xact_lock(hashtextextended(:what, 0))")
 _LIMITS: Final = text("""
 select set_config('lock_timeout', :lock, true), set_config('timezone', 'UTC', true),
     set_config('statement_timeout', :statement, true)
@@ -149,11 +149,11 @@ async def make_ahead(
     """Make the partitions of this month and the `ahead` next ones where they are missing.
 
     Rows that wait in the default partition for a missing range are moved into it, with every column
-    as it was; writers wait for that moment. Are they more than `MOST_MOVED_ROWS`, they stay where
-    they are, which is as safe, and the partition begins the day after tomorrow. A range that lies
+    as it was; writers wait for that moment. More than `MOST_MOVED_ROWS` of them stay where they
+    are, which is as safe, and the partition begins the day after tomorrow. A range that lies
     wholly in the future is made without anybody noticing.
 
-    Gives what became of each partition, by name; an empty answer means that none is missing.
+    Returns what became of each missing partition.
     """
     outcomes: dict[str, Outcome] = {}
     for span in missing(await partitions(engine, table), now, ahead):
@@ -161,8 +161,8 @@ async def make_ahead(
         step = partial(_make, table=table, span=span, now=now, on_moved=on_moved)
         try:
             async with _fresh(engine) as connection, connection.begin():
-                may = await connection.run_sync(alone, table)
-                outcome = await connection.run_sync(step) if may else Outcome.BUSY
+                locked = await connection.run_sync(try_lock, table)
+                outcome = await connection.run_sync(step) if locked else Outcome.BUSY
         except DBAPIError as error:
             outcome = _put_off(error, what)
         outcomes[what] = outcome
@@ -186,7 +186,7 @@ async def drop(
         raise ArgumentError("the default partition is never dropped")
     try:
         async with _fresh(engine) as connection, connection.begin() as transaction:
-            if not await connection.run_sync(alone, table):
+            if not await connection.run_sync(try_lock, table):
                 return Outcome.BUSY
             if partition not in await partitions(connection, table):
                 return Outcome.DONE
@@ -205,8 +205,8 @@ async def drop(
 async def _fresh(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Connect so that each statement sees what was committed while the one before it waited.
 
-    Otherwise, on a stricter default of the database, the look after a lock would see none of what
-    those wrote whom the lock waited for.
+    Under a stricter default isolation, a statement would not see what was written by the
+    transactions that the lock before it waited for.
     """
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="READ COMMITTED")
@@ -217,9 +217,9 @@ async def _drop_patiently(
     connection: AsyncConnection, table: PartitionedTable, partition: Partition, save: Save | None
 ) -> Outcome:
     for attempt in count(1):
-        # Who waits for the partition may hold the table's lock that the drop waits for: a deadlock,
-        # and PostgreSQL would end that transaction for it. Who comes after this question waits for
-        # less than `deadlock_timeout`, because we do not wait that long.
+        # A transaction that waits for the partition may hold the table lock that the drop needs: a
+        # deadlock, for which PostgreSQL would abort it. One that comes after this question waits
+        # for less than `deadlock_timeout`, because we do.
         if await connection.scalar(_KEPT_OUT, {"oid": partition.oid}):
             break
         try:
@@ -230,7 +230,7 @@ async def _drop_patiently(
                 raise
             if attempt == _ATTEMPTS:
                 break
-            # Whoever queued behind us goes first.
+            # Let those go first that queued behind us.
             await asyncio.sleep(table.lock_seconds * attempt)
         else:
             return Outcome.DONE
@@ -239,7 +239,7 @@ async def _drop_patiently(
 
 def _put_off(error: DBAPIError, what: str) -> Outcome:
     """Leave a partition for later, so that it stops no other one; raise if the database is away."""
-    # A writer that waits for us while we wait for it is a deadlock, and as usual as a lock.
+    # A deadlock with a writer is as ordinary as a lock that is not to be had.
     if isinstance(error.orig, _LOCKED):
         return Outcome.BUSY
     if error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None:
@@ -248,17 +248,17 @@ def _put_off(error: DBAPIError, what: str) -> Outcome:
     return Outcome.BUSY
 
 
-def alone(connection: Connection, table: PartitionedTable) -> bool:
-    """Keep everybody else from changing the partitions until the transaction ends, if one may.
+def try_lock(connection: Connection, table: PartitionedTable) -> bool:
+    """Take the table's advisory lock until the transaction ends; False if somebody else has it.
 
-    Also sets the transaction's limits; False means that somebody else is at it.
+    Also sets the transaction's time limits.
     """
     limits = {
         "lock": f"{max(1, int(table.lock_seconds * 1000))}ms",
         "statement": f"{int(table.statement_seconds * 1000)}ms",
     }
     connection.execute(_LIMITS, limits)
-    return bool(connection.scalar(_ALONE, {"what": f"partitions of {table.quoted}"}))
+    return bool(connection.scalar(_TRY_LOCK, {"what": f"partitions of {table.quoted}"}))
 
 
 def list_partitions(connection: Connection, table: PartitionedTable) -> list[Partition]:

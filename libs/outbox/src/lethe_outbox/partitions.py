@@ -109,7 +109,7 @@ def months(now: datetime, ahead: int) -> list[Span]:
 
 
 def missing(present: Iterable[Partition], now: datetime, ahead: int) -> list[Span]:
-    """Give what no range partition is there for, of this month and the `ahead` ones after it."""
+    """List what no range partition covers of this month and the `ahead` ones after it."""
     taken = spans_of(present)
     return [gap for month in months(now, ahead) for gap in _gaps(month, taken)]
 
@@ -121,7 +121,7 @@ def older(present: Iterable[Partition], than: datetime) -> list[Partition]:
 
 
 def later_part(span: Span, now: datetime) -> Span | None:
-    """Give what of `span` begins after today: nothing of it can have been written yet."""
+    """Return `span` from the day after tomorrow on, for which no row can have been written yet."""
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     start = max(span.start, today + timedelta(days=2))
     return Span(start, span.end) if start < span.end else None

@@ -21,8 +21,8 @@ async def settled_until(
     is appended afterwards, also in this transaction, is published behind all that, because a bucket
     is published in one partition and what is in Kafka already cannot be overtaken.
 
-    The first pending row decides, whose transaction began before any later id was drawn: no
-    pending row was committed before that.
+    The first pending row decides: its transaction began before any later id was drawn, so no
+    pending row was committed before its time.
 
     Raises:
         SQLAlchemyError: the database's refusal.

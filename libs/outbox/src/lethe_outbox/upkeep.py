@@ -35,10 +35,10 @@ from lethe_outbox.names import for_text, qualified, quoted
 from lethe_outbox.partition_storage import (
     Outcome,
     PartitionedTable,
-    alone,
     drop,
     make_ahead,
     partitions,
+    try_lock,
 )
 from lethe_outbox.partitions import BY_TIME, Partition, default_of, older
 from lethe_outbox.plans import guard, unguard
@@ -125,7 +125,7 @@ class Upkeep:
         self._young: dict[int, datetime] = {}
 
     async def due(self, every_seconds: float) -> bool:
-        """Say whether the last complete run of anybody is that long ago."""
+        """Say whether the last complete run, whoever made it, is that long ago."""
         done_at = self._tables.upkeep.c.done_at
         recent = select(done_at).where(
             self._tables.upkeep.c.task == JANITOR,
@@ -170,7 +170,7 @@ class Upkeep:
         waiting, newest = connection.execute(select(pending, func.max(rows.c.sent_at))).one()
         young = newest is not None and newest > limit
         if young:
-            # The look may have taken long; until then it need not be repeated.
+            # This look may have taken long, and need not be repeated before that row is old.
             self._young[partition.oid] = newest
         return not young and not waiting
 
@@ -190,7 +190,7 @@ class Upkeep:
         total, swept = 0, SWEPT_AT_ONCE
         while swept == SWEPT_AT_ONCE:
             async with self._engine.begin() as connection:
-                if not await connection.run_sync(alone, self._table):
+                if not await connection.run_sync(try_lock, self._table):
                     break
                 done = await connection.execute(
                     delete(rows).where(place == any_(func.array(old.scalar_subquery())))

@@ -1,4 +1,4 @@
-"""Doing something when a transaction commits: one of memory, or one of SQLAlchemy's.
+"""Running effects when a transaction commits: an in-memory one, or one of SQLAlchemy's.
 
 Code under test may be given a `MemoryTransaction`, or a real Session or Connection, e.g. on SQLite;
 savepoints count in both. Anything else, a mock, counts as having committed at once.
