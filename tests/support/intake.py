@@ -14,13 +14,8 @@ from aiokafka import AIOKafkaProducer
 from lethe_contracts.codec import Envelope, encode
 from lethe_contracts.events import Event
 from lethe_contracts.keyring import KeyRing
-from lethe_contracts.topics import EVENTS, PARTITIONS, TOPICS, dead_letter_topic
-from lethe_outbox import (
-    PartitionCountError,
-    check_partitions,
-    ensure_topics,
-    initialise_group,
-)
+from lethe_contracts.topics import EVENTS
+from lethe_outbox import ensure_topics, initialise_group
 from lethe_relay.topics import specs
 from tests.support.forked import fork_lethe
 from tests.support.waiting import until
@@ -47,18 +42,8 @@ def environment(database_url: str, kafka: str, redis_url: str = "") -> dict[str,
 
 async def prepare_kafka(kafka: str) -> None:
     """Make the topics and the group, as `lethe migrate` does."""
-    names = [name for topic in TOPICS for name in (topic, dead_letter_topic(topic))]
     await ensure_topics(kafka, specs(replication_factor=1))
-    await until(lambda: _visible(kafka, names), what="the topics")
     await initialise_group(kafka, GROUP, [EVENTS])
-
-
-async def _visible(kafka: str, topics: Sequence[str]) -> bool:
-    try:
-        await check_partitions(kafka, dict.fromkeys(topics, PARTITIONS))
-    except PartitionCountError:
-        return False
-    return True
 
 
 class IntakeProcess:

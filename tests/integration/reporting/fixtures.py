@@ -15,6 +15,8 @@ from psycopg import sql
 from sqlalchemy import text
 
 from lethe_contracts.topics import TOPICS
+from lethe_outbox import ensure_topics
+from lethe_relay.topics import specs
 from lethe_reporting.api import create_app
 from lethe_reporting.consumer import DEAD_LETTER_GROUP, GROUP
 from lethe_reporting.container import ReportingContainer, connections, loops
@@ -29,13 +31,7 @@ from lethe_runtime.http import HttpServer
 from lethe_runtime.lifecycle import run_loops
 from lethe_runtime.logging import configure
 from lethe_sandbox.stack import Addresses
-from tests.integration.reporting.running import (
-    Api,
-    Service,
-    a_client,
-    agreed_topics,
-    make_key,
-)
+from tests.integration.reporting.running import Api, Service, a_client, make_key
 from tests.support.topics import skip_to_end
 
 
@@ -104,7 +100,7 @@ async def api(reporting_url: str, log: io.StringIO) -> AsyncIterator[Api]:
 @pytest.fixture
 async def service_environment(reporting_url: str, kafka: str, redis_url: str) -> dict[str, str]:
     """The variables of a service on an empty database, at the end of topics that are there."""
-    await agreed_topics(kafka)
+    await ensure_topics(kafka, specs(replication_factor=1))
     await skip_to_end(kafka, GROUP, TOPICS)
     await skip_to_end(kafka, DEAD_LETTER_GROUP, DEAD_LETTER_TOPICS)
     return {

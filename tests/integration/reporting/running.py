@@ -15,14 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.codec import Envelope, encode
 from lethe_contracts.events import Event
-from lethe_contracts.topics import (
-    DLT_HEADROOM_BYTES,
-    MAX_MESSAGE_BYTES,
-    PARTITIONS,
-    TOPICS,
-    dead_letter_topic,
-)
-from lethe_outbox import TopicSpec, ensure_topics
 from lethe_reporting.api import READ
 from lethe_reporting.storage.projection import project
 from lethe_runtime import database
@@ -116,18 +108,3 @@ class Service:
 
 def _own_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
-
-
-async def agreed_topics(bootstrap: str) -> None:
-    """Make the topics of the contract, as the relay's migration does."""
-    await ensure_topics(
-        bootstrap,
-        [
-            TopicSpec(name, PARTITIONS, {"max.message.bytes": str(limit)})
-            for topic in TOPICS
-            for name, limit in (
-                (topic, MAX_MESSAGE_BYTES),
-                (dead_letter_topic(topic), MAX_MESSAGE_BYTES + DLT_HEADROOM_BYTES),
-            )
-        ],
-    )
