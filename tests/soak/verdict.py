@@ -1,17 +1,15 @@
 """The verdict on a soak, in memory that grows with its keys and not with its records."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.schema import Status
-from lethe_outbox.topics import partition_counts
 from tests.soak.world import TOPIC, number_in
 from tests.soak.writing import Ledger
 from tests.support.outbox_checker import StreamedOrder
+from tests.support.topics import stream
 
 _STATUSES = text("SELECT status, count(*) FROM lethe.outbox GROUP BY status")
 _FALSE_MARKS = text("SELECT count(*) FROM lethe.outbox WHERE (sent_at IS NOT NULL) <> (status = 1)")
@@ -25,8 +23,8 @@ _EFFECTS = text("SELECT key, last, count, backwards FROM soak_effect")
 async def judge(engine: AsyncEngine, bootstrap: str, ledger: Ledger) -> tuple[list[str], str]:
     """Give everything that is wrong, and in one line what was seen."""
     order = StreamedOrder(ledger.refused)
-    async for key, number, partition in _records(bootstrap):
-        order.see(key, number, partition)
+    async for record in stream(bootstrap, [TOPIC]):
+        order.see(record.key.decode(), number_in(record.value), record.partition)
     problems = order.judge(ledger.written)
     async with engine.connect() as connection:
         found = await connection.execute(_STATUSES)
@@ -44,26 +42,6 @@ async def judge(engine: AsyncEngine, bootstrap: str, ledger: Ledger) -> tuple[li
         + f"; {sum(effect[1] for effect in effects.values())} effects"
     )
     return problems, seen
-
-
-async def _records(bootstrap: str) -> AsyncIterator[tuple[str, int, int]]:
-    counts = await partition_counts(bootstrap, [TOPIC])
-    partitions = [TopicPartition(TOPIC, number) for number in range(counts[TOPIC])]
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
-    )
-    await consumer.start()
-    try:
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        for partition in partitions:
-            while await consumer.position(partition) < ends[partition]:
-                polled = await consumer.getmany(partition, timeout_ms=1000)
-                for record in polled.get(partition, []):
-                    yield record.key.decode(), number_in(record.value), record.partition
-    finally:
-        await consumer.stop()
 
 
 def _statuses(statuses: Counter[Status], ledger: Ledger) -> list[str]:

@@ -3,9 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from prometheus_client import CollectorRegistry
@@ -18,8 +16,8 @@ from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.migrations import create_outbox, create_outbox_upkeep
 from lethe_outbox.relay import Relay, RelaySettings
 from lethe_outbox.schema import Status
-from lethe_outbox.topics import partition_counts
 from tests.support.outbox_checker import Buried, Effect, Published, Stored, judge, published
+from tests.support.topics import read_raw
 from tests.support.waiting import until
 
 OUTBOX = Outbox()
@@ -126,30 +124,6 @@ async def drained(engine: AsyncEngine, within: float = 30) -> None:
 async def read_topics(bootstrap: str, topics: Sequence[str]) -> list[Published]:
     """Read every record of topics at this moment."""
     return published(await read_raw(bootstrap, topics))
-
-
-async def read_raw(bootstrap: str, topics: Sequence[str]) -> list[Any]:
-    counts = await partition_counts(bootstrap, topics)
-    partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=4 * 1024 * 1024,
-    )
-    await consumer.start()
-    found: list[Any] = []
-    try:
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        for partition in partitions:
-            while await consumer.position(partition) < ends[partition]:
-                polled = await consumer.getmany(partition, timeout_ms=1000)
-                found += polled.get(partition, [])
-    finally:
-        await consumer.stop()
-    return found
 
 
 class Running:

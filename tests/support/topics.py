@@ -1,7 +1,8 @@
-"""What an operator does to topics behind the product's back."""
+"""Topics as a whole: read from end to end, and what an operator does to them."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -11,6 +12,31 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from lethe_outbox.topics import partition_counts
 from tests.support.waiting import until
+
+
+async def stream(bootstrap: str, topics: Sequence[str]) -> AsyncIterator[Any]:
+    """Give every record that topics hold at this moment, partition by partition."""
+    counts = await partition_counts(bootstrap, topics)
+    partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
+    async with AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+    ) as consumer:
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        for partition in partitions:
+            while await consumer.position(partition) < ends[partition]:
+                polled = await consumer.getmany(partition, timeout_ms=1000)
+                for record in polled.get(partition, []):
+                    yield record
+
+
+async def read_raw(bootstrap: str, topics: Sequence[str]) -> list[Any]:
+    """Read every record that topics hold at this moment."""
+    return [record async for record in stream(bootstrap, topics)]
 
 
 @asynccontextmanager

@@ -42,7 +42,7 @@ from lethe_outbox.testing import (
     MemoryTransaction,
 )
 from lethe_outbox.testing.transactions import on_commit
-from tests.support.outbox_world import read_raw
+from tests.support.topics import read_raw
 from tests.support.waiting import until
 
 ODD_SCHEMA: Final = """Odd "schema": 100% 'Größe' {0} \\x"""

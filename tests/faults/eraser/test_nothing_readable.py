@@ -15,8 +15,9 @@ from lethe_sandbox.stack import S3Address
 from tests.faults.eraser.test_process import environment, publish, running
 from tests.integration.eraser.world import World, until_state
 from tests.support.forked import lethe
-from tests.support.outbox_world import drained, read_raw
+from tests.support.outbox_world import drained
 from tests.support.outbox_world import running as relaying
+from tests.support.topics import read_raw
 from tests.support.traces import of_database, of_records, of_redis, traces
 from tests.support.waiting import until
 

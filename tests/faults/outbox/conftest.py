@@ -21,6 +21,7 @@ from tests.support import consumer_process
 from tests.support.consumer_process import Wanted
 from tests.support.fail_points import FailPoint
 from tests.support.forked import Forked
+from tests.support.topics import read_raw
 
 PARTITIONS = 2
 
@@ -79,24 +80,8 @@ class Group:
 
     async def dead_letters(self) -> list[str]:
         """The event ids in the dead-letter topic, each as often as it is there."""
-        name = dead_letter_topic(self.wanted.topic)
-        partitions = [TopicPartition(name, number) for number in range(PARTITIONS)]
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.wanted.kafka,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-        await consumer.start()
-        try:
-            consumer.assign(partitions)
-            ends = await consumer.end_offsets(partitions)
-            found: list[str] = []
-            while any([await consumer.position(one) < ends[one] for one in partitions]):
-                for records in (await consumer.getmany(timeout_ms=200)).values():
-                    found += [dict(one.headers)[EVENT_ID_HEADER].decode() for one in records]
-            return found
-        finally:
-            await consumer.stop()
+        records = await read_raw(self.wanted.kafka, [dead_letter_topic(self.wanted.topic)])
+        return [dict(record.headers)[EVENT_ID_HEADER].decode() for record in records]
 
     async def behind(self) -> int:
         """How many records the group's committed offsets leave."""

@@ -17,9 +17,10 @@ from lethe_sandbox.stack.instance import Instance
 from lethe_sandbox.stack.process import Process
 from tests.support.factories import TopicFactory
 from tests.support.fail_points import FailPoint
-from tests.support.outbox_world import append, drained, events, lay, problems, read_raw, stored
+from tests.support.outbox_world import append, drained, events, lay, problems, stored
 from tests.support.pooler import pooler
 from tests.support.relays import KEYS, Relays, froze, owners
+from tests.support.topics import read_raw
 from tests.support.waiting import until
 
 PATIENT = {"lease_seconds": 60, "renew_seconds": 1, "margin_seconds": 0.5, "publish_seconds": 2}

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import create_engine, text
@@ -21,9 +21,9 @@ from lethe_outbox.migrations import (
     create_outbox,
     create_outbox_upkeep,
 )
-from lethe_outbox.topics import partition_counts
 from tests.integration.outbox.consuming import Harness, dead_letter_topic_for
 from tests.support.factories import TopicFactory
+from tests.support.topics import read_raw
 
 Publish = Callable[..., Awaitable[UUID]]
 ReadAll = Callable[[str], Awaitable[list[Any]]]
@@ -69,28 +69,9 @@ async def publish(kafka: str) -> AsyncIterator[Publish]:
 
 
 @pytest.fixture
-async def read_all(kafka: str) -> AsyncIterator[ReadAll]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka, enable_auto_commit=False, auto_offset_reset="earliest"
-    )
-    await consumer.start()
-
-    async def everything(topic: str) -> list[Any]:
-        """Every record of a topic at this moment, partition by partition."""
-        counts = await partition_counts(kafka, [topic])
-        partitions = [TopicPartition(topic, n) for n in range(counts[topic])]
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        records: list[Any] = []
-        for partition in partitions:
-            while await consumer.position(partition) < ends[partition]:
-                polled = await consumer.getmany(partition, timeout_ms=1000)
-                records += polled.get(partition, [])
-        return records
-
-    yield everything
-    await consumer.stop()
+def read_all(kafka: str) -> ReadAll:
+    """Read every record that a topic holds at this moment."""
+    return lambda topic: read_raw(kafka, [topic])
 
 
 @pytest.fixture

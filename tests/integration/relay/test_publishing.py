@@ -17,11 +17,11 @@ from tests.support.outbox_world import (
     append,
     drained,
     events,
-    read_raw,
     read_topics,
     running,
     stored,
 )
+from tests.support.topics import read_raw
 from tests.support.waiting import until
 
 

@@ -23,13 +23,13 @@ from tests.support.outbox_world import (
     events,
     key_in_lane,
     problems,
-    read_raw,
     read_topics,
     running,
     statuses,
     stored,
 )
 from tests.support.poison import SMALL, make_dlt, too_large
+from tests.support.topics import read_raw
 from tests.support.waiting import until
 
 

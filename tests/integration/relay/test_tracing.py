@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message
 from tests.support.factories import TopicFactory
-from tests.support.outbox_world import append, drained, read_raw, running
+from tests.support.outbox_world import append, drained, running
+from tests.support.topics import read_raw
 
 
 async def test_a_row_carries_its_trace_and_its_batch_is_linked_to_it(
