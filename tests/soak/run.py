@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from sqlalchemy import TextClause, create_engine, make_url, text
+from sqlalchemy import TextClause, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from lethe_outbox import TopicSpec, bucket_of, ensure_topics, initialise_group
@@ -20,6 +18,7 @@ from tests.soak import world
 from tests.soak.chaos import Chaos
 from tests.soak.verdict import judge
 from tests.soak.writing import Ledger, Writer
+from tests.support.databases import lay
 from tests.support.waiting import until
 
 WRITERS: Final = 4
@@ -84,14 +83,7 @@ def _lay(server: str, url: str, database: str) -> None:
     with admin.connect() as connection:
         connection.execute(text(f'CREATE DATABASE "{database}"'))
     admin.dispose()
-    engine = create_engine(make_url(url))
-    with engine.begin() as connection:
-        op = Operations(MigrationContext.configure(connection))
-        create_outbox(op)
-        create_outbox_upkeep(op)
-        create_inbox(op)
-        world.lay(connection)
-    engine.dispose()
+    lay(url, create_outbox, create_outbox_upkeep, create_inbox, world.lay)
 
 
 async def _lay_topics(kafka: str) -> None:

@@ -3,18 +3,13 @@
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, text
+from alembic.operations import Operations
 
 TOPIC: Final = "soak"
 GROUP: Final = "soak"
 PARTITIONS: Final = 16
 LARGEST_RECORD: Final = 400_000
 """What the topic takes, in bytes; above a batch of the relay, so that only poison is refused."""
-
-TABLES: Final = text(
-    "CREATE TABLE soak_effect (key text PRIMARY KEY, last bigint NOT NULL, count bigint NOT NULL,"
-    " backwards bigint NOT NULL)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +29,9 @@ def number_in(payload: bytes) -> int:
     return int(payload[: payload.index(b":")])
 
 
-def lay(connection: Connection) -> None:
+def lay(op: Operations) -> None:
     """Create the consumer's table."""
-    connection.execute(TABLES)
+    op.execute(
+        "CREATE TABLE soak_effect (key text PRIMARY KEY, last bigint NOT NULL,"
+        " count bigint NOT NULL, backwards bigint NOT NULL)"
+    )

@@ -1,12 +1,15 @@
 """Databases of a test's own: made empty or as a copy, and dropped whatever still hangs on them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 from uuid import uuid4
 
 import psycopg
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from psycopg import sql
+from sqlalchemy import create_engine
 
 from lethe_sandbox.stack import Addresses
 
@@ -37,6 +40,16 @@ def drop(addresses: Addresses, name: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'starting'"
         )
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def lay(url: str, *steps: Callable[[Operations], object]) -> None:
+    """Run steps of a migration in one transaction."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        op = Operations(MigrationContext.configure(connection))
+        for step in steps:
+            step(op)
+    engine.dispose()
 
 
 @contextmanager

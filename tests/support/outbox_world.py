@@ -4,10 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from prometheus_client import CollectorRegistry
-from sqlalchemy import create_engine, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message, Outbox
@@ -16,6 +14,7 @@ from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.migrations import create_outbox, create_outbox_upkeep
 from lethe_outbox.relay import Relay, RelaySettings
 from lethe_outbox.schema import Status
+from tests.support import databases
 from tests.support.outbox_checker import Buried, Effect, Published, Stored, judge, published
 from tests.support.topics import read_raw
 from tests.support.waiting import until
@@ -27,12 +26,7 @@ QUICK = RelaySettings(sample_seconds=0.2, pause_max_seconds=0.5, unknown_topic_s
 
 def lay(database_url: str) -> None:
     """Create the tables."""
-    engine = create_engine(database_url)
-    with engine.begin() as connection:
-        op = Operations(MigrationContext.configure(connection))
-        create_outbox(op)
-        create_outbox_upkeep(op)
-    engine.dispose()
+    databases.lay(database_url, create_outbox, create_outbox_upkeep)
 
 
 def key_in_lane(lane: int, number: int = 0, lanes: int = 16) -> str:

@@ -1,18 +1,16 @@
 """Two outboxes, relays, brokers and consumers: in memory and on real servers, said in one way."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from prometheus_client import CollectorRegistry
-from sqlalchemy import create_engine, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from lethe_outbox import (
@@ -42,6 +40,7 @@ from lethe_outbox.testing import (
     MemoryTransaction,
 )
 from lethe_outbox.testing.transactions import on_commit
+from tests.support.databases import lay
 from tests.support.topics import read_raw
 from tests.support.waiting import until
 
@@ -331,17 +330,15 @@ async def _until_left(run: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncI
         await asyncio.wait_for(task, 30)
 
 
-@contextlib.asynccontextmanager
+@asynccontextmanager
 async def real_world(url: str, bootstrap: str) -> AsyncIterator[RealWorld]:
-    sync = create_engine(url)
-    with sync.begin() as connection:
-        op = Operations(MigrationContext.configure(connection))
-        create_outbox(op, ODD_SCHEMA)
-        create_inbox(op, ODD_SCHEMA)
-        connection.execute(
-            text("CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY, value text)")
-        )
-    sync.dispose()
+    effect = "CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY, value text)"
+    lay(
+        url,
+        partial(create_outbox, schema=ODD_SCHEMA),
+        partial(create_inbox, schema=ODD_SCHEMA),
+        lambda op: op.execute(effect),
+    )
     engine = create_async_engine(url)
     try:
         yield RealWorld(url, bootstrap, engine)

@@ -9,9 +9,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from sqlalchemy import create_engine
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import TopicSpec, dead_letter_topic, ensure_topics, initialise_group
@@ -19,6 +16,7 @@ from lethe_outbox.message import EVENT_ID_HEADER
 from lethe_outbox.migrations import create_inbox
 from tests.support import consumer_process
 from tests.support.consumer_process import Wanted
+from tests.support.databases import lay
 from tests.support.fail_points import FailPoint
 from tests.support.forked import Forked
 from tests.support.topics import read_raw
@@ -122,12 +120,12 @@ class Groups:
 @pytest.fixture
 def groups(database_url: str, kafka: str, redis_url: str, tmp_path: Path) -> Iterator[Groups]:
     """Make consumer groups; no process of theirs is left at the end."""
-    sync = create_engine(database_url)
-    with sync.begin() as connection:
-        create_inbox(Operations(MigrationContext.configure(connection)))
-        for table in ("effect", "told"):
-            connection.exec_driver_sql(f"CREATE TABLE {table} (event_id uuid, value text)")
-    sync.dispose()
+    lay(
+        database_url,
+        create_inbox,
+        lambda op: op.execute("CREATE TABLE effect (event_id uuid, value text)"),
+        lambda op: op.execute("CREATE TABLE told (event_id uuid, value text)"),
+    )
     found = Groups(Wanted(database_url, kafka, redis_url, "", ""), tmp_path)
     yield found
     for process in [one for group in found.made for one in group.processes]:

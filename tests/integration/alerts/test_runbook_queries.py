@@ -5,12 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from sqlalchemy import create_engine
 
 from lethe_outbox.migrations import create_inbox, create_outbox, create_outbox_upkeep
 from tests.support.alerting import RUNBOOKS
+from tests.support.databases import lay
 from tests.support.waiting import until_sync
 
 BLOCK = re.compile(r"^( *)```sql\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -24,13 +22,7 @@ QUERIES = [
 @pytest.fixture
 def outbox(database_url: str) -> str:
     """A database with an outbox in it, as a plain libpq URL."""
-    engine = create_engine(database_url)
-    with engine.begin() as connection:
-        op = Operations(MigrationContext.configure(connection))
-        create_outbox(op)
-        create_outbox_upkeep(op)
-        create_inbox(op)
-    engine.dispose()
+    lay(database_url, create_outbox, create_outbox_upkeep, create_inbox)
     return database_url.replace("+psycopg", "")
 
 

@@ -1,27 +1,20 @@
 """A database with the library's tables, and producers and consumers of the tests' own."""
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import initialise_group
 from lethe_outbox.message import EVENT_ID_HEADER
-from lethe_outbox.migrations import (
-    create_dead_letter,
-    create_dead_letter_decisions,
-    create_inbox,
-    create_outbox,
-    create_outbox_upkeep,
-)
+from lethe_outbox.migrations import PARTS
 from tests.integration.outbox.consuming import Harness, dead_letter_topic_for
+from tests.support.databases import lay
 from tests.support.factories import TopicFactory
 from tests.support.topics import read_raw
 
@@ -31,16 +24,11 @@ ReadAll = Callable[[str], Awaitable[list[Any]]]
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    sync = create_engine(database_url)
-    with sync.begin() as connection:
-        op = Operations(MigrationContext.configure(connection))
-        create_outbox(op)
-        create_outbox_upkeep(op)
-        create_inbox(op)
-        create_dead_letter(op)
-        create_dead_letter_decisions(op)
-        connection.execute(text("CREATE TABLE effect (event_id uuid, value text)"))
-    sync.dispose()
+    lay(
+        database_url,
+        *itertools.chain.from_iterable(PARTS.values()),
+        lambda op: op.execute("CREATE TABLE effect (event_id uuid, value text)"),
+    )
     found = create_async_engine(database_url)
     yield found
     await found.dispose()

@@ -1,15 +1,14 @@
 """What looks at and keeps an outbox does so in a schema of any name, too."""
 
 from datetime import timedelta
+from functools import partial
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lethe_outbox import Message, Outbox, Upkeep, figures, purgeable, refused, status
 from lethe_outbox.listing import Wanted, rows
 from lethe_outbox.migrations import PARTS
+from tests.support.databases import lay
 
 ODD = """Odd "schema": 100% 'Größe' {0} \\x"""
 
@@ -17,16 +16,10 @@ ODD = """Odd "schema": 100% 'Größe' {0} \\x"""
 async def test_everything_that_looks_or_keeps_works_in_a_schema_of_any_name(
     database_url: str,
 ) -> None:
-    sync = create_engine(database_url)
-    with sync.begin() as connection:
-        op = Operations(MigrationContext.configure(connection))
-        for steps in PARTS.values():
-            for create in steps:
-                create(op, ODD)
-        Outbox(ODD).append(connection, Message("orders.v1", "customer-7", b"1"))
-    sync.dispose()
-
+    lay(database_url, *(partial(one, schema=ODD) for steps in PARTS.values() for one in steps))
     engine = create_async_engine(database_url)
+    async with engine.begin() as connection:
+        await Outbox(ODD).append_async(connection, Message("orders.v1", "customer-7", b"1"))
     assert (await status(engine, ODD)).pending == 1
     assert await refused(engine, ODD) == []
     assert [row.topic for row in await rows(engine, Wanted(), ODD)] == ["orders.v1"]

@@ -1,15 +1,15 @@
 """What is appended arrives, in order per key, and the rows say so."""
 
 import asyncio
+from functools import partial
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from prometheus_client import CollectorRegistry
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from lethe_outbox import Message, Outbox, Relay, RelayMetrics, status
 from lethe_outbox.migrations import create_outbox
+from tests.support.databases import lay
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge, repetitions
 from tests.support.outbox_world import (
@@ -64,16 +64,15 @@ async def test_the_tables_may_stand_in_any_schema(
 ) -> None:
     name = await topic()
     schema = "Shop data"
-    sync = create_engine(database_url)
-    with sync.begin() as connection:
-        create_outbox(Operations(MigrationContext.configure(connection)), schema)
-        Outbox(schema).append(connection, Message(name, "k", b"1"))
+    lay(database_url, partial(create_outbox, schema=schema))
     stop = asyncio.Event()
     relay = Relay(
         "odd", database_url, kafka, schema=schema, metrics=RelayMetrics(CollectorRegistry())
     )
     running_relay = asyncio.create_task(relay.run(stop))
     engine = create_async_engine(database_url)
+    async with engine.begin() as connection:
+        await Outbox(schema).append_async(connection, Message(name, "k", b"1"))
 
     async def sent() -> bool:
         return (await status(engine, schema)).pending == 0
@@ -82,7 +81,6 @@ async def test_the_tables_may_stand_in_any_schema(
     stop.set()
     await running_relay
     await engine.dispose()
-    sync.dispose()
     assert len(await read_topics(kafka, [name])) == 1
 
 
