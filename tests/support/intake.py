@@ -18,6 +18,7 @@ from lethe_contracts.topics import EVENTS
 from lethe_outbox import ensure_topics, initialise_group
 from lethe_relay.topics import specs
 from tests.support.forked import fork_lethe
+from tests.support.serving import client
 from tests.support.waiting import until
 
 GROUP = "lethe-intake"
@@ -138,13 +139,7 @@ class IntakeClient:
 @asynccontextmanager
 async def connected(process: IntakeProcess, key: str = "") -> AsyncIterator[IntakeClient]:
     """Talk to a process, once it listens."""
-    # No TLS here, and loading the authorities takes longer than a test.
-    plain = httpx.AsyncHTTPTransport(verify=False)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    url = await process.url()
-    async with httpx.AsyncClient(
-        base_url=url, headers=headers, transport=plain, timeout=30
-    ) as http:
+    async with client(await process.url(), key, timeout=30) as http:
         yield IntakeClient(http)
 
 

@@ -7,8 +7,9 @@ import psycopg
 
 from lethe_reporting.consumer import DEAD_LETTER_GROUP, GROUP
 from tests.integration.reporting.process import Processes
-from tests.integration.reporting.running import a_client, make_key
+from tests.integration.reporting.running import make_key
 from tests.integration.reporting.story import Story
+from tests.support.serving import client
 from tests.support.topics import evict
 from tests.support.waiting import until
 
@@ -63,22 +64,21 @@ async def test_started_before_its_migration_it_waits_for_it(
         connection.execute("alter table lethe.alembic_version_reporting rename to put_away")
         try:
             process = await processes.start()
-            port = await processes.port(process)
-            async with a_client(port, key) as client:
+            async with client(await processes.url(process), key) as http:
 
                 async def said() -> httpx.Response | None:
-                    answer = await client.get("/readyz")
+                    answer = await http.get("/readyz")
                     return answer if "NotMigratedError" in answer.text else None
 
                 await until(said, what="waiting for the migration")
-                assert (await client.get("/v1/requests")).status_code == 503
+                assert (await http.get("/v1/requests")).status_code == 503
                 connection.execute("alter table lethe.put_away rename to alembic_version_reporting")
 
                 async def ready() -> bool:
-                    return (await client.get("/readyz")).status_code == 200
+                    return (await http.get("/readyz")).status_code == 200
 
                 await until(ready, what="ready", within=60)
-                assert (await client.get("/v1/requests")).status_code == 200
+                assert (await http.get("/v1/requests")).status_code == 200
         finally:
             connection.execute(
                 "alter table if exists lethe.put_away rename to alembic_version_reporting"

@@ -5,7 +5,6 @@ refusal: an error without a line of ours fails its test by itself.
 """
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-import structlog
 import typer
 from psycopg import sql
 from sqlalchemy.engine import make_url
@@ -29,6 +27,7 @@ from lethe_outbox import TopicSpec, topics
 from lethe_relay.topics import specs
 from lethe_runtime import cli, database
 from lethe_sandbox.stack import Addresses
+from tests.support.logs import restored
 
 JOB: Final = "019c1f0e-6f5e-7c3a-9a51-2f0b8f6f9a10"
 RING: Final = KeyRing({1: b"1" * 32}).render()
@@ -109,13 +108,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         code = ended.value.code
         return Said(code if isinstance(code, int) else 0, lines, told.out)
 
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level)
-    yield ran
-    root.handlers[:], level = before
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+    with restored():
+        yield ran
 
 
 def settings(url: str, kafka: str) -> dict[str, str]:

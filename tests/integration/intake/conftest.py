@@ -1,20 +1,14 @@
 """Intake's API on a real socket and a real database, in this process."""
 
-import asyncio
 import io
-import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import httpx
-import psycopg
 import pytest
-import structlog
 from prometheus_client import CollectorRegistry
-from psycopg import sql
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,9 +24,10 @@ from lethe_runtime import database
 from lethe_runtime.api_keys import create_key
 from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
-from lethe_runtime.http import HttpServer
-from lethe_runtime.logging import configure
 from lethe_sandbox.stack import Addresses
+from tests.support.databases import create
+from tests.support.logs import captured
+from tests.support.serving import client, served
 
 BODY_LIMIT = 4096
 
@@ -70,10 +65,7 @@ class Intake:
 @pytest.fixture(scope="session")
 def migrated(stack: Addresses) -> str:
     """A migrated database; one for all tests, because making one takes longer than any test."""
-    name = f"intake_{uuid4().hex}"
-    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = stack.database_url(name)
+    url = stack.database_url(create(stack))
     database.migrate(url, MIGRATIONS, VERSION_TABLE)
     return url
 
@@ -105,15 +97,8 @@ def make_key(url: str, team: str, *scopes: str) -> str:
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """What intake logs, at DEBUG."""
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level)
-    stream = io.StringIO()
-    configure("intake", "DEBUG", stream=stream)
-    yield stream
-    root.handlers[:], level = before
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+    with captured("intake", "DEBUG") as stream:
+        yield stream
 
 
 @pytest.fixture
@@ -133,15 +118,5 @@ async def intake(intake_url: str, log: io.StringIO) -> AsyncIterator[Intake]:
         registry=registry,
         body_limit_bytes=BODY_LIMIT,
     )
-    server = HttpServer(app, "127.0.0.1", 0, drain_seconds=20)
-    stop = asyncio.Event()
-    serving = asyncio.create_task(server.run(stop))
-    await server.listening.wait()
-    url = f"http://127.0.0.1:{server.port}"
-    # No TLS here, and loading the authorities takes longer than a test.
-    plain = httpx.AsyncHTTPTransport(verify=False)
-    client = httpx.AsyncClient(base_url=url, transport=plain)
-    async with client, database.disposing(engine):
-        yield Intake(client, url, engine, ring, registry, log)
-        stop.set()
-        await serving
+    async with database.disposing(engine), served(app) as url, client(url) as http:
+        yield Intake(http, url, engine, ring, registry, log)

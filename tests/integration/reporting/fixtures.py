@@ -2,16 +2,11 @@
 
 import asyncio
 import io
-import logging
 from collections.abc import AsyncIterator, Iterator
-from uuid import uuid4
 
-import psycopg
 import pytest
-import structlog
 from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry
-from psycopg import sql
 from sqlalchemy import text
 
 from lethe_contracts.topics import TOPICS
@@ -27,21 +22,19 @@ from lethe_reporting.storage.requests import Requests
 from lethe_runtime import database
 from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
-from lethe_runtime.http import HttpServer
 from lethe_runtime.lifecycle import run_loops
-from lethe_runtime.logging import configure
 from lethe_sandbox.stack import Addresses
-from tests.integration.reporting.running import Api, Service, a_client, make_key
+from tests.integration.reporting.running import Api, Service, make_key
+from tests.support.databases import create
+from tests.support.logs import captured
+from tests.support.serving import client, served
 from tests.support.topics import skip_to_end
 
 
 @pytest.fixture(scope="session")
 def migrated(stack: Addresses) -> str:
     """A migrated database; one for all tests, because making one takes longer than any test."""
-    name = f"reporting_{uuid4().hex}"
-    with psycopg.connect(stack.database_url("postgres", driver=""), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = stack.database_url(name)
+    url = stack.database_url(create(stack))
     database.migrate(url, MIGRATIONS, VERSION_TABLE)
     return url
 
@@ -62,15 +55,8 @@ def reporting_url(migrated: str) -> str:
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """What reporting logs."""
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level)
-    stream = io.StringIO()
-    configure("reporting", "INFO", stream=stream)
-    yield stream
-    root.handlers[:], level = before
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+    with captured("reporting", "INFO") as stream:
+        yield stream
 
 
 @pytest.fixture
@@ -86,15 +72,9 @@ async def api(reporting_url: str, log: io.StringIO) -> AsyncIterator[Api]:
         readiness=Readiness([]),
         registry=CollectorRegistry(),
     )
-    server = HttpServer(app, "127.0.0.1", 0, drain_seconds=20)
-    stop = asyncio.Event()
-    serving = asyncio.create_task(server.run(stop))
-    await server.listening.wait()
-    client = a_client(server.port, make_key(reporting_url))
-    async with client, database.disposing(engine):
-        yield Api(client, engine, log)
-        stop.set()
-        await serving
+    key = make_key(reporting_url)
+    async with database.disposing(engine), served(app) as url, client(url, key) as http:
+        yield Api(http, engine, log)
 
 
 @pytest.fixture
@@ -130,10 +110,10 @@ async def service(
     await container.server().listening.wait()
     producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all")
     await producer.start()
-    client = a_client(container.server().port, make_key(reporting_url))
-    async with client, connections(container):
+    url = f"http://127.0.0.1:{container.server().port}"
+    async with client(url, make_key(reporting_url)) as http, connections(container):
         yield Service(
-            client, container.engine(), container.registry(), producer, service_environment, log
+            http, container.engine(), container.registry(), producer, service_environment, log
         )
         await producer.stop()
         stop.set()

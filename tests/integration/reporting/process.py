@@ -43,7 +43,7 @@ class Processes:
             await asyncio.to_thread(process.wait)
 
     async def start(self) -> Forked:
-        """Start the service; it logs to a file that `port` reads."""
+        """Start the service; it logs to a file that `url` reads."""
         number = len(self._started)
         log = self._folder / f"reporting-{number}.log"
         process = fork_lethe(
@@ -52,7 +52,7 @@ class Processes:
         self._started[process] = log
         return process
 
-    async def port(self, process: Forked) -> int:
+    async def url(self, process: Forked) -> str:
         """Wait until the service listens, and say where."""
 
         def listening() -> int | None:
@@ -61,7 +61,7 @@ class Processes:
             assert lines or process.poll() is None, "the service ended before it listened"
             return int(lines[0]["port"]) if lines else None
 
-        return await until(listening, within=60, what="the service's port") or 0
+        return f"http://127.0.0.1:{await until(listening, within=60, what='a port')}"
 
     async def stop(self, process: Forked, how: signal.Signals) -> int:
         """Send a signal and wait for the end: its exit code."""

@@ -51,15 +51,6 @@ def make_key(url: str, *scopes: str) -> str:
         return create_key(connection, "compliance", scopes or (READ,))
 
 
-def a_client(port: int, key: str | None) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{port}",
-        headers={} if key is None else {"Authorization": f"Bearer {key}"},
-        # No TLS here, and loading the authorities takes longer than a test.
-        transport=httpx.AsyncHTTPTransport(verify=False),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Service:
     """The whole of reporting at work."""

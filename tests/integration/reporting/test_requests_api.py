@@ -9,8 +9,9 @@ from sqlalchemy import text
 
 from lethe_contracts.events import Accepted, BatchErased, HoldApplied, Started, Verified
 from lethe_reporting.storage.requests import LONGEST_TIMELINE, _timeline
-from tests.integration.reporting.running import Api, a_client, make_key
+from tests.integration.reporting.running import Api, make_key
 from tests.integration.reporting.story import CIPHERTEXT, Story
+from tests.support.serving import client
 
 
 def ids(answer: httpx.Response) -> list[UUID]:
@@ -160,13 +161,11 @@ async def test_a_query_that_is_not_understood_is_refused_without_quoting_it(
 async def test_every_route_needs_a_key_with_the_scope(
     api: Api, reporting_url: str, path: str
 ) -> None:
-    port = api.client.base_url.port
-    assert port is not None
     unknown = f"lethe_{'a' * 12}_{'b' * 43}"
     other_scope = make_key(reporting_url, "erasure:read")
     for key, status in ((None, 401), (unknown, 401), ("x", 401), (other_scope, 403)):
-        async with a_client(port, key) as client:
-            answer = await client.get(path)
+        async with client(str(api.client.base_url), key) as http:
+            answer = await http.get(path)
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
 
