@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lethe_runtime.cli import main
+from tests.support.tools import environment
 
 _FORKS: Final = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -93,17 +94,17 @@ class Forked:
 
 
 def fork_lethe(
-    environment: Mapping[str, str], *arguments: str, out: Path, err: Path | None = None
+    settings: Mapping[str, str], *arguments: str, out: Path, err: Path | None = None
 ) -> Forked:
-    """Run `lethe ARGUMENTS` with this environment and no other."""
-    return Forked(_lethe, dict(environment), arguments, out=out, err=err)
+    """Run `lethe ARGUMENTS` with these settings and no others."""
+    return Forked(_lethe, {**environment(), **settings}, arguments, out=out, err=err)
 
 
-def lethe(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `lethe ARGUMENTS` with this environment and no other, to its end."""
+def lethe(settings: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `lethe ARGUMENTS` with these settings and no others, to its end."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = fork_lethe(environment, *arguments, out=out, err=err)
+        process = fork_lethe(settings, *arguments, out=out, err=err)
         try:
             code = process.wait(_ONCE_SECONDS)
         finally:
@@ -113,12 +114,12 @@ def lethe(environment: Mapping[str, str], *arguments: str) -> subprocess.Complet
 
 
 @contextmanager
-def forked(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[Forked]:
+def forked(settings: Mapping[str, str], log: Path, *arguments: str) -> Iterator[Forked]:
     """Run `lethe ARGUMENTS` in a process of its own until SIGKILL ends it, and the block.
 
     Raises AssertionError if it ended before.
     """
-    process = fork_lethe(environment, *arguments, out=log)
+    process = fork_lethe(settings, *arguments, out=log)
     try:
         yield process
     finally:
@@ -137,8 +138,8 @@ def _speaking_to(
     target(*arguments)
 
 
-def _lethe(environment: Mapping[str, str], arguments: tuple[str, ...]) -> None:
+def _lethe(own: Mapping[str, str], arguments: tuple[str, ...]) -> None:
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(own)
     sys.argv = ["lethe", *arguments]
     main()

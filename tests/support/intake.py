@@ -1,7 +1,6 @@
 """Intake as a process of its own, for tests that break something beneath it."""
 
 import json
-import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -52,7 +51,7 @@ class IntakeProcess:
 
     def __init__(self, variables: dict[str, str], log: Path) -> None:
         self._log = log
-        self._process = fork_lethe({**os.environ, **variables}, "intake", "run", out=log)
+        self._process = fork_lethe(variables, "intake", "run", out=log)
 
     def lines(self) -> list[dict[str, Any]]:
         """What it logged so far, whole lines only."""

@@ -1,4 +1,4 @@
-"""The programs that tests of alerts and compose run; `make test` brings them."""
+"""The programs that tests run; `make test` brings those that no machine has."""
 
 import os
 import shutil
@@ -22,13 +22,17 @@ def beside(tool: str, name: str) -> str:
     return str(found)
 
 
+def environment() -> dict[str, str]:
+    """Give this process's environment without what is set for Lethe."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
+
+
 def run(*command: str, cwd: Path = ROOT) -> str:
     """Run `command` to its end and give all it printed; AssertionError unless it exits 0."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
     done = subprocess.run(
         [program(command[0]), *command[1:]],
         cwd=cwd,
-        env=env,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,8 +50,7 @@ async def environment(
         "CONTROL_FRESH_SECONDS": "3600",
         "HTTP_PORT": "0",
     }
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
-    return outside | {f"LETHE_ERASER_{name}": value for name, value in ours.items()}
+    return {f"LETHE_ERASER_{name}": value for name, value in ours.items()}
 
 
 @contextmanager

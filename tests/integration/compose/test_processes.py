@@ -4,7 +4,6 @@ It starts, says what it waits for, exposes what its alerts and panels read, and 
 """
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from tests.support.alerting import dashboards, panel_expressions, rules
 from tests.support.compose import SERVICES, filled_environment, services
 from tests.support.exposed import FOREIGN, series
 from tests.support.promql import uses
+from tests.support.tools import environment
 from tests.support.waiting import until_sync
 
 SERVER = re.compile(r"\b(?:postgres|kafka|redis|s3):\d+")
@@ -51,7 +51,6 @@ class Running:
 def running() -> Iterator[dict[str, Running]]:
     nobody, *ports = free_ports(1 + len(SERVICES))
     started: dict[str, Running] = {}
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
     try:
         for name, port in zip(SERVICES, ports, strict=True):
             own = {
@@ -64,7 +63,7 @@ def running() -> Iterator[dict[str, Running]]:
             assert services()[name]["command"] == [name, "run"]
             process = subprocess.Popen(
                 [sys.executable, "-m", f"lethe_{name}"],
-                env=clean | own,
+                env=environment() | own,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )

@@ -1,18 +1,10 @@
 """What an operator types: migrate, keys, and settings that are wrong."""
 
-import os
-import subprocess
-
 import pytest
 
 from tests.integration.intake.conftest import Intake
-from tests.support import forked
+from tests.support.forked import lethe
 from tests.support.intake import environment, prepare_kafka
-
-
-def lethe(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
-    return forked.lethe({**kept, **variables}, *arguments)
 
 
 async def test_migrating_makes_tables_and_group_and_may_be_repeated(

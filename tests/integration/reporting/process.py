@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +20,7 @@ class Processes:
     """Starts the service and publishes for it; nothing is left running at the end."""
 
     def __init__(self, environment: dict[str, str], bootstrap: str, folder: Path) -> None:
-        outside = {name: value for name, value in os.environ.items() if "LETHE_" not in name}
-        self._environment = {**outside, **environment}
+        self._environment = environment
         self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
         self._folder = folder
         self._started: dict[Forked, Path] = {}

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,10 +91,5 @@ class Service:
 
     async def lethe(self, *arguments: str) -> tuple[int, str, str]:
         """Run `lethe` as an operator would: its exit code, output and errors."""
-        environment = {**_own_environment(), **self.environment}
-        done = await asyncio.to_thread(lethe, environment, *arguments)
+        done = await asyncio.to_thread(lethe, self.environment, *arguments)
         return done.returncode, done.stdout, done.stderr
-
-
-def _own_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
