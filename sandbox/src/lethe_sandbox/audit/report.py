@@ -53,7 +53,7 @@ class Report:
     def __rich__(self) -> RenderableType:
         """Show the table, the findings and the verdict."""
         parts: list[RenderableType] = [self._table()]
-        parts.extend(f"[red]x[/] {escape(one.sentence)}" for one in self.findings[:_SHOWN])
+        parts.extend(f"[red]x[/] {escape(str(one))}" for one in self.findings[:_SHOWN])
         if len(self.findings) > _SHOWN:
             kinds = Counter(type(one).__name__ for one in self.findings)
             listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
