@@ -1,7 +1,7 @@
 """Looking at an outbox and bringing refused rows back, from a command or a program."""
 
 from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -120,19 +120,9 @@ async def refused(
     """List the rows that were refused, the oldest first."""
     dead = tables_in(schema).dead
     async with engine.connect() as connection:
-        rows = await connection.execute(select(dead).order_by(dead.c.id).limit(most))
-        return [
-            RefusedRow(
-                id=row.id,
-                event_id=row.event_id,
-                topic=row.topic,
-                status=Status(row.status),
-                reason=row.reason,
-                held=row.held,
-                died_at=row.died_at,
-            )
-            for row in rows
-        ]
+        columns = (dead.c[each.name] for each in fields(RefusedRow))
+        rows = await connection.execute(select(*columns).order_by(dead.c.id).limit(most))
+        return [RefusedRow(**{**row, "status": Status(row["status"])}) for row in rows.mappings()]
 
 
 async def count_failed(engine: AsyncEngine, schema: str | None = DEFAULT_SCHEMA) -> int:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     DateTime,
     LargeBinary,
     MetaData,
+    RowMapping,
     Table,
     Text,
     func,
@@ -75,8 +76,8 @@ class StoredKey:
 async def find(connection: AsyncConnection, key_id: str) -> StoredKey | None:
     """Look up one key that is not revoked."""
     query = select(_TABLE).where(_TABLE.c.key_id == key_id, _TABLE.c.revoked_at.is_(None))
-    row = (await connection.execute(query)).one_or_none()
-    return StoredKey(**{**row._mapping, "scopes": tuple(row.scopes)}) if row else None  # noqa: SLF001 - a Row's documented attribute
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return _stored(row) if row else None
 
 
 def add(
@@ -93,7 +94,7 @@ def add(
 def everything(connection: Connection) -> list[StoredKey]:
     """List every key, revoked ones too, oldest first."""
     rows = connection.execute(select(_TABLE).order_by(_TABLE.c.created_at, _TABLE.c.key_id))
-    return [StoredKey(**{**row._mapping, "scopes": tuple(row.scopes)}) for row in rows]  # noqa: SLF001 - as above
+    return [_stored(row) for row in rows.mappings()]
 
 
 def revoke(connection: Connection, key_id: str) -> bool:
@@ -104,3 +105,7 @@ def revoke(connection: Connection, key_id: str) -> bool:
         .values(revoked_at=func.now())
     )
     return bool(done.rowcount)
+
+
+def _stored(row: RowMapping) -> StoredKey:
+    return StoredKey(**{**row, "scopes": tuple(row["scopes"])})

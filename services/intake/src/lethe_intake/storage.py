@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    RowMapping,
     Table,
     Text,
     Uuid,
@@ -205,8 +206,8 @@ class IntakeStorage:
         """Look up one request of `team`."""
         query = select(REQUEST).where(REQUEST.c.request_id == request_id, REQUEST.c.team == team)
         async with self._engine.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return _request(row._mapping) if row else None  # noqa: SLF001 - a Row's documented attribute
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return _request(row) if row else None
 
     async def count_open(self) -> Mapping[RequestState, int]:
         """Count the open requests of every state that has any."""
@@ -253,21 +254,20 @@ class IntakeStorage:
         if submission.idempotency_key is None:
             return None
         await _lock(connection, "idempotency", submission.team, submission.idempotency_key)
-        used = (
-            await connection.execute(
-                select(IDEMPOTENCY.c.fingerprint, IDEMPOTENCY.c.joined, REQUEST)
-                .join(REQUEST, REQUEST.c.request_id == IDEMPOTENCY.c.request_id)
-                .where(
-                    IDEMPOTENCY.c.team == submission.team,
-                    IDEMPOTENCY.c.key == submission.idempotency_key,
-                )
+        query = (
+            select(IDEMPOTENCY.c.fingerprint, IDEMPOTENCY.c.joined, REQUEST)
+            .join(REQUEST, REQUEST.c.request_id == IDEMPOTENCY.c.request_id)
+            .where(
+                IDEMPOTENCY.c.team == submission.team,
+                IDEMPOTENCY.c.key == submission.idempotency_key,
             )
-        ).one_or_none()
+        )
+        used = (await connection.execute(query)).mappings().one_or_none()
         if used is None:
             return None
-        if bytes(used.fingerprint) not in submission.fingerprints():
+        if bytes(used["fingerprint"]) not in submission.fingerprints():
             return KeyReused()
-        return Replayed(_request(used._mapping), used.joined)  # noqa: SLF001 - as above
+        return Replayed(_request(used), used["joined"])
 
     def _made(self, submission: Submission, now: datetime) -> Request:
         requested_at = submission.requested_at or now
@@ -359,8 +359,8 @@ async def _joinable(
         .order_by(REQUEST.c.request_id)
         .limit(1)
     )
-    row = (await connection.execute(query)).one_or_none()
-    return _request(row._mapping) if row else None  # noqa: SLF001 - as above
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return _request(row) if row else None
 
 
 async def _lock(connection: AsyncConnection, *what: str) -> datetime:
@@ -371,7 +371,7 @@ async def _lock(connection: AsyncConnection, *what: str) -> datetime:
     return now
 
 
-def _request(row: Mapping[Any, Any]) -> Request:
+def _request(row: RowMapping) -> Request:
     return Request(
         request_id=row["request_id"],
         team=row["team"],

@@ -92,7 +92,7 @@ async def _locked(
         .order_by(REQUEST.c.request_id)
         .with_for_update()
     )
-    return [view_of(row._mapping) for row in rows]  # noqa: SLF001 - a Row's documented attribute
+    return [view_of(row) for row in rows.mappings()]
 
 
 def view_of(row: Mapping[Any, Any]) -> RequestView:

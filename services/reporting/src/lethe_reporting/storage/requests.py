@@ -22,6 +22,7 @@ LONGEST_TIMELINE: Final = 1000
 _OWED: Final = REQUEST.c.state.not_in(sorted(DONE))
 _OPEN: Final = REQUEST.c.state.not_in([state for state in RequestState if state.is_final])
 _OVERDUE: Final = and_(_OWED, func.coalesce(REQUEST.c.deadline < func.now(), False))
+_SEEN: Final = select(REQUEST, _OVERDUE.label("overdue"))
 _NONE: Final[ColumnElement[Any]] = literal_column("'{}'::uuid[]")
 """Written out, so that the index on events about no request is found."""
 _ABOUT_PERSON: Final = (type_of(Held), type_of(Released))
@@ -80,12 +81,8 @@ class Requests:
 
     async def page(self, asked: Asked) -> list[Seen]:
         """List up to `limit` requests, the newest first (request ids are time-ordered)."""
-        query = (
-            select(REQUEST, _OVERDUE.label("overdue"))
-            .where(*_conditions(asked))
-            .order_by(desc(REQUEST.c.request_id))
-            .limit(asked.limit)
-        )
+        newest_first = _SEEN.order_by(desc(REQUEST.c.request_id))
+        query = newest_first.where(*_conditions(asked)).limit(asked.limit)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(query)).mappings().all()
         return [Seen(view_of(row), row["overdue"]) for row in rows]
@@ -93,25 +90,13 @@ class Requests:
     async def find(self, request_id: UUID) -> tuple[Seen, list[Logged]] | None:
         """Look up one request and its events, the newest first, one more than are shown at most."""
         async with self._engine.connect() as connection:
-            row = (
-                (
-                    await connection.execute(
-                        select(REQUEST, _OVERDUE.label("overdue")).where(
-                            REQUEST.c.request_id == request_id
-                        )
-                    )
-                )
-                .mappings()
-                .one_or_none()
-            )
+            found = await connection.execute(_SEEN.where(REQUEST.c.request_id == request_id))
+            row = found.mappings().one_or_none()
             if row is None:
                 return None
-            events = (
-                (await connection.execute(_timeline(request_id, row["subject_ref"])))
-                .mappings()
-                .all()
-            )
-        return Seen(view_of(row), row["overdue"]), [Logged(**event) for event in events]
+            events = await connection.execute(_timeline(request_id, row["subject_ref"]))
+            logged = [Logged(**event) for event in events.mappings()]
+        return Seen(view_of(row), row["overdue"]), logged
 
     async def figures(self) -> Figures:
         """Count requests by state and find the smallest slack among the open ones."""
