@@ -3,6 +3,7 @@ import asyncio
 import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
+from tenacity.wait import wait_fixed
 
 from lethe_runtime import waiting
 from lethe_runtime.database import TRANSIENT
@@ -32,7 +33,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(waiting, "PAUSES", wait_fixed(0.001))
 
 
 async def test_waits_until_it_answers_and_keeps_readiness_true() -> None:

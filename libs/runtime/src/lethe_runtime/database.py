@@ -7,10 +7,10 @@ only, whose files begin with their revision and are in the order of their names.
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
 from psycopg.errors import InsufficientPrivilege
 from pydantic import SecretStr
 from sqlalchemy import Column, Connection, MetaData, NullPool, String, Table, inspect, select, text
@@ -24,12 +24,12 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type
+from tenacity import RetryError, Retrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
-from tenacity.wait import wait_exponential, wait_random
 
-from lethe_runtime.database_away import reason_of, why_away
+from lethe_runtime.database_away import why_away
 from lethe_runtime.errors import LetheRuntimeError
+from lethe_runtime.waiting import PAUSES, tell_away
 
 SCHEMA: Final = "lethe"
 """Where every table of ours lives, beside whatever else the database holds."""
@@ -49,8 +49,6 @@ _POOL_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 60
 _MIGRATION_LOCK: Final = 0x6C65746865
 """The advisory lock under which one migration of a database runs at a time."""
-
-_log = structlog.get_logger(__name__)
 
 
 class NotMigratedError(LetheRuntimeError):
@@ -204,8 +202,8 @@ def connected(
     retrying = Retrying(
         retry=retry_if_exception_type(TRANSIENT),
         stop=stop_after_delay(give_up_seconds),
-        wait=wait_exponential(multiplier=0.25, max=30) + wait_random(0, 0.25),
-        before_sleep=_tell,
+        wait=PAUSES,
+        before_sleep=partial(tell_away, "database"),
     )
     try:
         # Only reaching the database is repeated: what a command does there may not be done twice.
@@ -221,17 +219,6 @@ def connected(
 
 def _lacks_rights(error: DBAPIError) -> bool:
     return isinstance(error.orig, InsufficientPrivilege)
-
-
-def _tell(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    _log.warning(
-        "dependency away",
-        dependency="database",
-        error_class=reason_of(error) if error else "unknown",
-        attempt=state.attempt_number,
-        retry_in_seconds=round(state.next_action.sleep, 2) if state.next_action else 0,
-    )
 
 
 def _plain(url: str | SecretStr) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -13,8 +14,8 @@ from lethe_runtime.database_away import reason_of
 from lethe_runtime.errors import LetheRuntimeError
 from lethe_runtime.health import Readiness
 
-_FIRST_PAUSE: Final = 0.25
-_LONGEST_PAUSE: Final = 30.0
+PAUSES: Final = wait_exponential(multiplier=0.25, max=30) + wait_random(0, 0.25)
+"""Between two questions to a dependency: from a quarter of a second to half a minute."""
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -22,6 +23,23 @@ _log = structlog.get_logger(__name__)
 
 class StoppedError(LetheRuntimeError):
     """The service was asked to stop while it waited."""
+
+
+def tell_away(
+    dependency: str, state: RetryCallState, *, readiness: Readiness | None = None
+) -> None:
+    """Log that a dependency is away, and note it in `readiness`."""
+    error = state.outcome.exception() if state.outcome else None
+    name = reason_of(error) if error else "unknown"
+    if readiness is not None:
+        readiness.away(dependency, name)
+    _log.warning(
+        "dependency away",
+        dependency=dependency,
+        error_class=name,
+        attempt=state.attempt_number,
+        retry_in_seconds=round(state.next_action.sleep, 2) if state.next_action else 0.0,
+    )
 
 
 async def pause(seconds: float, stop: asyncio.Event) -> bool:
@@ -54,27 +72,11 @@ async def until_available(
         if await pause(seconds, stop):
             raise StoppedError(f"stopped while waiting for {dependency}")
 
-    def tell(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        name = reason_of(error) if error else "unknown"
-        readiness.away(dependency, name)
-        pause_seconds = state.next_action.sleep if state.next_action else 0.0
-        _log.warning(
-            "dependency away",
-            dependency=dependency,
-            error_class=name,
-            attempt=state.attempt_number,
-            retry_in_seconds=round(pause_seconds, 2),
-        )
-
     retrying = AsyncRetrying(
         sleep=wait_unless_stopped,
         retry=retry_if_exception_type(transient),
-        wait=(
-            wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
-            + wait_random(0, _FIRST_PAUSE)
-        ),
-        before_sleep=tell,
+        wait=PAUSES,
+        before_sleep=partial(tell_away, dependency, readiness=readiness),
         reraise=True,
     )
     waited = False
