@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
 from lethe_outbox.message import BUCKETS
 from lethe_outbox.names import for_text, qualified, quoted
-from lethe_outbox.partitions import first_uuid7, months
+from lethe_outbox.partitions import BY_TIME, BY_UUID7, PartitionKey, months
 from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables
 
 FILLFACTOR: Final = 75
@@ -34,21 +34,10 @@ def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     for table in (tables.outbox, tables.dead, tables.bucket, tables.relay):
         _create(op, table)
     options = (
-        f"WITH (fillfactor = {FILLFACTOR}, autovacuum_vacuum_scale_factor = 0, "
+        f" WITH (fillfactor = {FILLFACTOR}, autovacuum_vacuum_scale_factor = 0, "
         "autovacuum_vacuum_threshold = 10000)"
     )
-    for start, end in _spans():
-        _run(
-            op,
-            f"CREATE TABLE {qualified(schema, f'outbox_{start:%Y_%m}')} "
-            f"PARTITION OF {qualified(schema, 'outbox')} "
-            f"FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}') {options}",
-        )
-    _run(
-        op,
-        f"CREATE TABLE {qualified(schema, 'outbox_default')} "
-        f"PARTITION OF {qualified(schema, 'outbox')} DEFAULT {options}",
-    )
+    _create_partitions(op, schema, "outbox", BY_TIME, options)
     _run(
         op,
         f"INSERT INTO {qualified(schema, 'outbox_bucket')} (bucket) "
@@ -93,18 +82,7 @@ def create_inbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     """Create the inbox, in monthly partitions of the time that a UUIDv7 carries."""
     _create_schema(op, schema)
     _create(op, OutboxTables(schema).inbox)
-    for start, end in _spans():
-        _run(
-            op,
-            f"CREATE TABLE {qualified(schema, f'inbox_{start:%Y_%m}')} "
-            f"PARTITION OF {qualified(schema, 'inbox')} "
-            f"FOR VALUES FROM ('{first_uuid7(start)}') TO ('{first_uuid7(end)}')",
-        )
-    _run(
-        op,
-        f"CREATE TABLE {qualified(schema, 'inbox_default')} "
-        f"PARTITION OF {qualified(schema, 'inbox')} DEFAULT",
-    )
+    _create_partitions(op, schema, "inbox", BY_UUID7)
 
 
 def drop_inbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
@@ -144,12 +122,20 @@ def _create(op: Any, table: Table) -> None:
         op.execute(CreateIndex(index))
 
 
+def _create_partitions(
+    op: Any, schema: str | None, table: str, key: PartitionKey, options: str = ""
+) -> None:
+    """Create the partitions of this month and the next ones, and the default one."""
+    of = f"PARTITION OF {qualified(schema, table)}"
+    for span in months(datetime.now(UTC), _MONTHS_AHEAD):
+        name = qualified(schema, f"{table}_{span.start:%Y_%m}")
+        start, end = key.literal(span.start), key.literal(span.end)
+        _run(op, f"CREATE TABLE {name} {of} FOR VALUES FROM ('{start}') TO ('{end}'){options}")
+    _run(op, f"CREATE TABLE {qualified(schema, f'{table}_default')} {of} DEFAULT{options}")
+
+
 def _run(op: Any, statement: str) -> None:
     op.execute(text(for_text(statement)))
-
-
-def _spans() -> list[tuple[datetime, datetime]]:
-    return [(span.start, span.end) for span in months(datetime.now(UTC), _MONTHS_AHEAD)]
 
 
 PARTS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
