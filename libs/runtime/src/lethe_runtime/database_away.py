@@ -1,8 +1,8 @@
 """Why a database does not answer, or does not let us in, and what to do about it.
 
 A refused connection comes without an SQLSTATE: libpq gives the server's sentence alone, in the
-server's language. Where that is English, and of PostgreSQL or pgbouncer, it is told what it is;
-the sentence itself, which quotes names, is never shown.
+server's language. An English one of PostgreSQL or pgbouncer is recognised; the sentence itself,
+which quotes names, is never shown.
 """
 
 import re
@@ -103,7 +103,7 @@ _BY_SENTENCE: Final = tuple(
 
 
 def why_away(error: BaseException) -> Away:
-    """Say why; for what nobody can tell apart, that it does not answer, with the error's class."""
+    """Classify an error; an unknown one means "does not answer", with the error's class."""
     if isinstance(error, PoolTimeoutError):
         return _OUR_POOL
     cause = error.orig if isinstance(error, DBAPIError) else error

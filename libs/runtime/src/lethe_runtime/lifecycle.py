@@ -21,7 +21,7 @@ from lethe_runtime.logging import error_class, places
 Loop = Callable[[asyncio.Event], Awaitable[None]]
 
 YOUNG_OBJECTS: Final = 20_000
-"""Objects made since the last look at the youngest, after which they are looked at for cycles."""
+"""Allocations after which the garbage collector scans its youngest generation."""
 
 
 class CancelledByDriverError(LetheRuntimeError):
@@ -57,7 +57,7 @@ def run(
         async with AsyncExitStack() as stack:
             for resource in resources:
                 await stack.enter_async_context(resource)
-            with _seldom_collected():
+            with _rarely_collected():
                 return await run_loops(service, loops, stop=stop, drain_seconds=drain_seconds)
 
     return asyncio.run(main())
@@ -98,11 +98,11 @@ async def run_loops(
 
 
 @contextmanager
-def _seldom_collected() -> Iterator[None]:
-    """Let the garbage collector look seldom, and never at what was imported and made before.
+def _rarely_collected() -> Iterator[None]:
+    """Run the garbage collector rarely, and never over what was there before.
 
-    Hardly anything of ours is a cycle. To look through the hundreds of thousands of objects of
-    libraries again and again took a fifth of a busy eraser's CPU, through its batches a tenth.
+    Hardly anything of ours is cyclic. To scan the hundreds of thousands of objects of libraries
+    again and again took a fifth of a busy eraser's CPU, to scan its batches a tenth.
     """
     thresholds = gc.get_threshold()
     gc.collect()

@@ -156,7 +156,7 @@ def _field_error(error: Mapping[str, Any], known: frozenset[str] | None) -> Fiel
 
 
 def invalid(errors: Sequence[FieldError]) -> Problem:
-    """What was sent is understood and not acceptable."""
+    """Make the answer to a request that is well-formed and not acceptable."""
     return Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "invalid-request",

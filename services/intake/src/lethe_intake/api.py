@@ -4,6 +4,7 @@ An answer of 202 is a promise: the request and its event are committed. The subj
 answer, no log line and no URL.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import version
@@ -30,7 +31,7 @@ from lethe_intake.domain import (
     check_requested_at,
     check_unnamed,
 )
-from lethe_intake.metrics import IntakeMetrics
+from lethe_intake.metrics import Answer, IntakeMetrics
 from lethe_intake.storage import IntakeStorage
 from lethe_runtime import problems, tracing
 from lethe_runtime.api_keys import Team, require
@@ -308,7 +309,7 @@ def _refusal(refused: SubmissionError) -> Problem:
     return problems.invalid([error])
 
 
-_UNACCEPTED: Final = {4: "refused", 5: "failed"}
+_UNACCEPTED: Final[Mapping[int, Answer]] = {4: "refused", 5: "failed"}
 """What a submission became that was answered with such a status, by its hundreds."""
 
 

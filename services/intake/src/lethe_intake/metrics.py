@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from lethe_contracts.states import RequestState
 
-OUTCOMES: Final = ("accepted", "replayed", "joined", "refused", "failed")
+Answer = Literal["accepted", "replayed", "joined", "refused", "failed"]
+"""How a submission was answered."""
 
 
 class IntakeMetrics:
@@ -37,12 +38,12 @@ class IntakeMetrics:
             "Buckets without a control watermark because a dead letter of them is unresolved.",
             registry=registry,
         )
-        for outcome in OUTCOMES:
+        for outcome in get_args(Answer):
             self._requests.labels(outcome)
         self.sampled({})
 
-    def answered(self, outcome: str) -> None:
-        """Count one submission, by one of `OUTCOMES`."""
+    def answered(self, outcome: Answer) -> None:
+        """Count one submission."""
         self._requests.labels(outcome).inc()
 
     def ticked(self, at: datetime, unsettled_buckets: int) -> None:
