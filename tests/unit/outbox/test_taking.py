@@ -1,6 +1,6 @@
 """How much is taken at a time: batches end by count or by bytes, whatever size records have."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,11 +30,15 @@ class Buffer:
         return {HERE: made} if made else {}
 
 
+async def take(taker: Taker, buffer: Buffer) -> Mapping[TopicPartition, Sequence[Any]]:
+    return await taker.fill(buffer, await taker.first(buffer))
+
+
 async def batches(sizes: Sequence[int], settings: PollSettings) -> list[list[int]]:
     buffer, taker = Buffer(sizes), Taker(settings)
     found = []
     while buffer.left:
-        taken = await taker.take(buffer)
+        taken = await take(taker, buffer)
         found.append([one.serialized_value_size for one in taken[HERE]])
     return found
 
@@ -69,7 +73,7 @@ async def test_records_that_grow_cost_one_step_more_at_most() -> None:
 
 async def test_only_the_first_record_is_waited_for() -> None:
     buffer = Buffer([100] * 10)
-    await Taker(PollSettings(poll_seconds=0.5)).take(buffer)
+    await take(Taker(PollSettings(poll_seconds=0.5)), buffer)
     assert buffer.waited[0] == 500
     assert set(buffer.waited[1:]) == {0}
 

@@ -55,10 +55,6 @@ class Taker:
         self._bounds = bounds
         self._largest = _UNKNOWN_SIZE
 
-    async def take(self, consumer: Any) -> Mapping[TopicPartition, Sequence[Any]]:
-        """Take up to a batch of what is there, or wait for the first record."""
-        return await self.fill(consumer, await self.first(consumer))
-
     async def first(self, consumer: Any) -> Mapping[TopicPartition, Sequence[Any]]:
         """Wait for what a batch begins with; nothing if nothing comes.
 

@@ -45,10 +45,9 @@ class KeyCommandError(LetheRuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """Who is asking, and what for."""
+    """Who is asking."""
 
     name: str
-    scopes: frozenset[str]
 
 
 def create_key(connection: Connection, team: str, scopes: Sequence[str]) -> str:
@@ -99,7 +98,7 @@ def require(engine: AsyncEngine, scope: str) -> Callable[..., Awaitable[Team]]:
                 "The API key does not allow this",
                 f"The scope {scope} is needed.",
             )
-        return Team(stored.team, frozenset(stored.scopes))
+        return Team(stored.team)
 
     return team_of
 

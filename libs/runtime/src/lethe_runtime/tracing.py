@@ -4,8 +4,6 @@ import re
 import secrets
 from typing import Final
 
-HEADER: Final = "traceparent"
-
 _SHAPE: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 
 

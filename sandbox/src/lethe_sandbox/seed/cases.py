@@ -30,15 +30,13 @@ Output = Literal[
 ]
 Prompt = Literal["short", "long", "none", "empty"]
 
-Nobody = None
-"""The person of rows that no client row leads to."""
-
 
 @dataclass(frozen=True, slots=True)
 class ImageCase:
     """A request to an AI feature."""
 
     person: str | None
+    """None: nobody's, as no client row leads to it."""
     type: str
     option: str = OPTIONS[0]
     source: Source = "upload"
