@@ -284,29 +284,20 @@ def _make(
         return Outcome.DONE
     default = default_of(present)
     waiting = _count(connection, table, default, span) if default is not None else 0
-    moving = False
+    source = None
     if waiting > MOST_MOVED_ROWS:
         later = later_part(span, now)
         if later is None:
             return Outcome.REFUSED
         span = later
     elif waiting or span.start <= now:
-        moving = True
+        source = default
         # A writer whose row was routed to the default partition before the new one was there would
         # be refused: let those who write end first, and nobody begin.
         _run(connection, f"lock table only {table.quoted} in share row exclusive mode")
-    name = free_name(table.name, span, connection.scalars(_NAMES, {"parent": table.quoted}))
-    schema = str(connection.scalar(_SCHEMA, {"parent": table.quoted}))
+    schema, name = _create(connection, table, default, span)
     new = qualified(schema, name)
-    options = connection.scalar(_OPTIONS, {"oid": default.oid if default is not None else 0})
-    storage = f" WITH ({options})" if options else ""
-    # Attached afterwards, it does not lock the table; `create table ... partition of` would.
-    _run(
-        connection,
-        f"create table {new} (like {table.quoted} including defaults including constraints"
-        f" including indexes including storage){storage}",
-    )
-    moved = _move(connection, table, default, new, span) if moving and default is not None else 0
+    moved = _move(connection, table, source, new, span) if source is not None else 0
     if moved and on_moved is not None:
         on_moved(connection, schema, name)
     _run(
@@ -316,6 +307,23 @@ def _make(
         f" to ('{table.key.literal(span.end)}')",
     )
     return Outcome.DONE
+
+
+def _create(
+    connection: Connection, table: PartitionedTable, default: Partition | None, span: Span
+) -> tuple[str, str]:
+    """Create a table for `span` that is no partition yet; returns its schema and name."""
+    name = free_name(table.name, span, connection.scalars(_NAMES, {"parent": table.quoted}))
+    schema = str(connection.scalar(_SCHEMA, {"parent": table.quoted}))
+    options = connection.scalar(_OPTIONS, {"oid": default.oid if default is not None else 0})
+    storage = f" WITH ({options})" if options else ""
+    # Attached afterwards, it does not lock the table; `create table ... partition of` would.
+    _run(
+        connection,
+        f"create table {qualified(schema, name)} (like {table.quoted} including defaults"
+        f" including constraints including indexes including storage){storage}",
+    )
+    return schema, name
 
 
 def _count(connection: Connection, table: PartitionedTable, default: Partition, span: Span) -> int:

@@ -218,17 +218,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         await self._attendant.done(self._count_partitions(), unless=stop)
         if stop.is_set():
             return
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            group_id=self._group,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            fetch_max_bytes=self._settings.fetch_bytes,
-            max_partition_fetch_bytes=share_of_partition(self._settings, self._partitions),
-            session_timeout_ms=int(self._settings.session_seconds * 1000),
-            heartbeat_interval_ms=int(self._settings.session_seconds * 100),
-            metadata_max_age_ms=int(_METADATA_SECONDS * 1000),
-        )
+        consumer = self._consumer()
         self._pauses.paused.clear()
         consumer.subscribe(self._topics, listener=self)
         try:
@@ -247,6 +237,19 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         finally:
             await stopped(consumer)
             self._assigned(())
+
+    def _consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_bytes=self._settings.fetch_bytes,
+            max_partition_fetch_bytes=share_of_partition(self._settings, self._partitions),
+            session_timeout_ms=int(self._settings.session_seconds * 1000),
+            heartbeat_interval_ms=int(self._settings.session_seconds * 100),
+            metadata_max_age_ms=int(_METADATA_SECONDS * 1000),
+        )
 
     async def _count_partitions(self) -> None:
         counts = await partition_counts(self._bootstrap, self._topics)

@@ -107,15 +107,19 @@ def migrate(
         raise UnknownMemberError(f"there is no {only} to migrate; there are {', '.join(names)}")
     for name, point in zip(names, points, strict=True):
         if only in (None, name):
-            try:
-                done = point.load()()
-            except SettingsError:
-                raise
-            except Exception as error:
-                if not is_ours(error):
-                    raise
-                raise MigrationError(f"{name} is not migrated: {error}") from error
-            typer.echo(f"{name}: {done or 'up to date'}")
+            typer.echo(f"{name}: {_migrated(name, point) or 'up to date'}")
+
+
+def _migrated(name: str, point: EntryPoint) -> Any:
+    """Run one member's migration; returns what it has to say."""
+    try:
+        return point.load()()
+    except SettingsError:
+        raise
+    except Exception as error:
+        if not is_ours(error):
+            raise
+        raise MigrationError(f"{name} is not migrated: {error}") from error
 
 
 def main() -> None:

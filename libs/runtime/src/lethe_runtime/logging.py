@@ -73,10 +73,15 @@ def configure(service: str, level: str, *, stream: TextIO | None = None) -> None
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.captureWarnings(capture=True)
+    _quieten(root.level)
+
+
+def _quieten(level: int) -> None:
+    """Keep libraries from writing what may name a person, and from repeating themselves."""
     for name in _TELLING:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in _CHATTY:
-        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+        logging.getLogger(name).setLevel(max(logging.INFO, level))
     # Waiting for a migration asks Alembic again and again.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):

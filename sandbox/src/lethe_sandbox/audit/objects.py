@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -54,24 +55,29 @@ def check_objects(
 ) -> tuple[list[Finding], ObjectsSeen]:
     """List every bucket of the product once, all versions and delete markers, and compare."""
     seen = ObjectsSeen()
-    found: list[Finding] = []
-    s3 = address.client()
-    try:
-        for bucket in BUCKETS:
-            try:
-                versioning = s3.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
-                listed = _list(s3, bucket)
-            except ClientError as error:
-                if error.response.get("Error", {}).get("Code") not in _GONE:
-                    raise
-                found.append(PlaceGone("bucket", bucket))
-                continue
-            if versioning != (bucket in VERSIONED):
-                found.append(PlaceGone("bucket", bucket))
-            found.extend(_compare(bucket, listed, truth, erased, seen))
-    finally:
-        s3.close()
+    with closing(address.client()) as s3:
+        found = [
+            finding
+            for bucket in BUCKETS
+            for finding in _check_bucket(s3, bucket, truth, erased, seen)
+        ]
     return found, seen
+
+
+def _check_bucket(
+    s3: "S3Client", bucket: str, truth: GroundTruth, erased: Collection[str], seen: ObjectsSeen
+) -> Iterator[Finding]:
+    try:
+        versioning = s3.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
+        listed = _list(s3, bucket)
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") not in _GONE:
+            raise
+        yield PlaceGone("bucket", bucket)
+        return
+    if versioning != (bucket in VERSIONED):
+        yield PlaceGone("bucket", bucket)
+    yield from _compare(bucket, listed, truth, erased, seen)
 
 
 def _list(s3: "S3Client", bucket: str) -> dict[str, _Listed]:
