@@ -14,11 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.codec import Envelope, encode
 from lethe_contracts.events import Event
+from lethe_contracts.topics import REQUESTS
 from lethe_reporting.api import READ
 from lethe_reporting.storage.projection import project
 from lethe_runtime import database
 from lethe_runtime.api_keys import create_key
 from tests.support.forked import lethe
+from tests.support.waiting import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,24 @@ class Service:
                 key=record.key.encode(),
                 headers=list(record.headers),
             )
+
+    async def bury(self, asked: Envelope[Event], *headers: tuple[str, bytes]) -> int:
+        """Send a dead letter of a request and give its id once it is recorded."""
+        record = encode(asked)
+        errors = [("error-reason", b"too_large"), ("origin-topic", REQUESTS.encode()), *headers]
+        known = {each["id"] for each in await self.dead_letters("all")}
+        await self.producer.send_and_wait(
+            f"{REQUESTS}.DLT",
+            record.value,
+            key=record.key.encode(),
+            headers=[*record.headers, *errors],
+        )
+
+        async def recorded() -> list[int]:
+            return [each["id"] for each in await self.dead_letters() if each["id"] not in known]
+
+        (found,) = await until(recorded, what="the dead letter")
+        return int(found)
 
     async def state(self, request_id: object) -> str | None:
         answer = await self.client.get(f"/v1/requests/{request_id}")

@@ -6,33 +6,13 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from lethe_contracts.codec import Envelope, encode
-from lethe_contracts.events import Event
+from lethe_contracts.codec import encode
 from lethe_contracts.topics import REQUESTS
 from lethe_reporting.dlt_cli import app
 from lethe_runtime.database import NotMigratedError
 from tests.integration.reporting.running import Service
 from tests.integration.reporting.story import Story
 from tests.support.waiting import until
-
-
-async def bury(service: Service, asked: Envelope[Event], *headers: tuple[str, bytes]) -> int:
-    """Send a dead letter of a request and give its id once it is recorded."""
-    record = encode(asked)
-    errors = [("error-reason", b"too_large"), ("origin-topic", REQUESTS.encode()), *headers]
-    known = {each["id"] for each in await service.dead_letters("all")}
-    await service.producer.send_and_wait(
-        f"{REQUESTS}.DLT",
-        record.value,
-        key=record.key.encode(),
-        headers=[*record.headers, *errors],
-    )
-
-    async def recorded() -> list[int]:
-        return [each["id"] for each in await service.dead_letters() if each["id"] not in known]
-
-    (found,) = await until(recorded, what="the dead letter")
-    return int(found)
 
 
 async def lethe(service: Service, *arguments: str) -> Result:
@@ -49,7 +29,7 @@ async def said(service: Service, *arguments: str) -> tuple[int, Any]:
 
 async def test_junk_is_given_up_with_a_name_and_a_reason_and_never_sent(service: Service) -> None:
     story = Story()
-    letter = await bury(service, story.asked())
+    letter = await service.bury(story.asked())
     filters = ("--key", story.ref, "--error-reason", "too_large", "--since", "1h")
     code, listed = await said(service, "list", *filters)
     assert (code, [each["id"] for each in listed]) == (0, [letter])
@@ -78,7 +58,7 @@ async def test_what_the_relay_was_refused_is_brought_back_by_its_outbox_and_clos
 ) -> None:
     asked = Story().asked()
     relay = (("error-refused-by", b"relay-intake"), ("origin-row", b"17"))
-    letter = await bury(service, asked, *relay)
+    letter = await service.bury(asked, *relay)
     command = "lethe outbox requeue --outbox intake --id 17"
     code, refused = await said(service, "replay", str(letter))
     assert (code, refused) == (
@@ -106,7 +86,7 @@ async def test_a_row_that_is_no_number_an_id_can_be_is_left_for_the_operator_to_
 ) -> None:
     relay = ("error-refused-by", b"relay-intake")
     for row in (b"9" * 5_000, b"-1", b""):
-        await bury(service, Story().asked(), relay, ("origin-row", row))
+        await service.bury(Story().asked(), relay, ("origin-row", row))
     code, refused = await said(service, "replay", "--all")
     assert (code, {each["outcome"] for each in refused}) == (1, {"in_outbox"})
     command = "lethe outbox requeue --outbox intake --id ID"

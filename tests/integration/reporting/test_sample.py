@@ -53,16 +53,18 @@ async def test_the_most_urgent_open_request_decides_the_slack(api: Api) -> None:
         Story(due_in=timedelta(minutes=-30)),
     )
     await api.project(urgent.asked(), urgent.says(Started), calm.asked(), *done.life())
-    await bury(api, 1)
-    await bury(api, 2, state="discarded")
+    for offset, state in ((1, "open"), (2, "open"), (3, "discarded")):
+        await bury(api, offset, state=state)
+    aged = "update lethe.dead_letter set recorded_at = now() - make_interval(hours => :hours)"
+    await api.run(f'{aged} where "offset" = :offset', hours=1, offset=1)
+    await api.run(f'{aged} where "offset" = :offset', hours=2, offset=3)
     registry = await sampled(api)
     slack = registry.get_sample_value("reporting_deadline_slack_seconds")
     assert slack == pytest.approx(7200, abs=120)
     for state, count in (("running", 1), ("requested", 1), ("verified", 1), ("blocked", 0)):
         assert registry.get_sample_value("reporting_requests", {"state": state}) == count
     name = "reporting_dead_letters_open"
-    assert registry.get_sample_value(name, {"topic": "erasure.requests.v1.DLT"}) == 1
+    assert registry.get_sample_value(name, {"topic": "erasure.requests.v1.DLT"}) == 2
     assert registry.get_sample_value(name, {"topic": "erasure.events.v1.DLT"}) == 0
     oldest = registry.get_sample_value("reporting_dead_letter_oldest_seconds")
-    assert oldest is not None
-    assert oldest >= 0
+    assert oldest == pytest.approx(3600, abs=120)
