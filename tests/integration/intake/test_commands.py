@@ -1,5 +1,8 @@
 """What an operator types: migrate, keys, and settings that are wrong."""
 
+import json
+from datetime import datetime
+
 import pytest
 
 from tests.integration.intake.conftest import Intake
@@ -26,6 +29,7 @@ async def test_a_key_is_made_used_listed_and_revoked(
     scopes = ("--scope", "erasure:write", "--scope", "erasure:read")
     none = lethe(variables, "intake", "keys", "list")
     assert (none.returncode, none.stdout, none.stderr[:14]) == (0, "", "there are none")
+    assert lethe(variables, "intake", "keys", "list", "--json").stdout == "[]\n"
     made = lethe(variables, "intake", "keys", "create", "--team", "crm", *scopes)
     assert made.returncode == 0, made.stderr
     key = made.stdout.strip()
@@ -35,11 +39,26 @@ async def test_a_key_is_made_used_listed_and_revoked(
 
     listed = lethe(variables, "intake", "keys", "list").stdout
     key_id, secret = key.split("_", 2)[1:]
-    assert listed.split("\t")[:3] == [key_id, "crm", "erasure:read,erasure:write"]
+    heading, row = listed.splitlines()
+    assert heading.split() == ["id", "team", "scopes", "created", "state"]
+    assert row.split()[:3] == [key_id, "crm", "erasure:read,erasure:write"]
     assert listed.endswith("active\n")
     assert secret not in listed
 
     assert lethe(variables, "intake", "keys", "revoke", key_id).stdout == "revoked\n"
+    revoked = lethe(variables, "intake", "keys", "list").stdout.splitlines()[1]
+    assert revoked.index("revoked 20") == heading.index("state")
+    told = lethe(variables, "intake", "keys", "list", "--json").stdout
+    assert secret not in told
+    (document,) = json.loads(told)
+    assert datetime.fromisoformat(document.pop("created_at")) < datetime.fromisoformat(
+        document.pop("revoked_at")
+    )
+    assert document == {
+        "key_id": key_id,
+        "team": "crm",
+        "scopes": ["erasure:read", "erasure:write"],
+    }
     assert (await intake.post(body, key)).status_code == 401
     again = lethe(variables, "intake", "keys", "revoke", key_id)
     assert (again.returncode, again.stdout) == (1, "")

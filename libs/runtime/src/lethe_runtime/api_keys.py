@@ -6,6 +6,7 @@ constant time.
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -135,16 +136,18 @@ def keys_app(database_url: Callable[[], SecretStr], scopes: Sequence[str]) -> ty
         typer.echo("Keep it now: it cannot be shown again.", err=True)
 
     @app.command("list")
-    def list_keys() -> None:
+    def list_keys(
+        *, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
+    ) -> None:
         """List keys by id, with their team, scopes and dates."""
         with opened() as connection:
             keys = storage.everything(connection)
-        if not keys:
+        if as_json:
+            typer.echo(json.dumps([_document(key) for key in keys], indent=2))
+        elif keys:
+            typer.echo(_table(keys))
+        else:
             typer.echo("there are none; keys create makes one", err=True)
-        for key in keys:
-            state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "active"
-            created = f"{key.created_at:%Y-%m-%d}"
-            typer.echo("\t".join((key.key_id, key.team, ",".join(key.scopes), created, state)))
 
     @app.command()
     def revoke(
@@ -160,6 +163,30 @@ def keys_app(database_url: Callable[[], SecretStr], scopes: Sequence[str]) -> ty
         typer.echo("revoked")
 
     return app
+
+
+def _document(key: storage.StoredKey) -> dict[str, object]:
+    return {
+        "key_id": key.key_id,
+        "team": key.team,
+        "scopes": key.scopes,
+        "created_at": key.created_at.isoformat(),
+        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+    }
+
+
+def _table(keys: Sequence[storage.StoredKey]) -> str:
+    rows = [("id", "team", "scopes", "created", "state"), *map(_row, keys)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _row(key: storage.StoredKey) -> tuple[str, ...]:
+    state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "active"
+    return key.key_id, key.team, ",".join(key.scopes), f"{key.created_at:%Y-%m-%d}", state
 
 
 def _digest(secret: str) -> bytes:
