@@ -50,6 +50,19 @@ def test_every_metric_and_label_is_exposed(name: str) -> None:
     assert strange == []
 
 
+def test_every_metric_is_on_a_panel() -> None:
+    def family(sample: str) -> str:
+        return re.sub(r"_(total|bucket|count|sum)$", "", sample)
+
+    asked = {
+        family(use.metric)
+        for board in DASHBOARDS.values()
+        for _, expression in panel_expressions(board)
+        for use in uses(expression)
+    }
+    assert {family(sample) for sample in series()} - asked == set()
+
+
 @each
 def test_a_legend_names_only_labels_the_query_keeps(name: str) -> None:
     for panel in panels(name):
