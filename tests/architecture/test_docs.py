@@ -17,8 +17,11 @@ from lethe_contracts.topics import TOPICS
 from lethe_relay.topics import specs
 from lethe_runtime.cli import app
 from lethe_runtime.settings import installed, variables
+from tests.architecture.test_help import COMMANDS
 from tests.support.tools import ROOT
 
+SANDBOX = ("demo", "sandbox")
+"""What is for trying out, told by the README and `make help`."""
 SERVICES = ("intake", "relay", "eraser", "reporting")
 PAGES = sorted(
     path
@@ -78,6 +81,13 @@ def test_a_quoted_command_exists_with_its_options(command: str) -> None:
     assert f"Usage: lethe {command} " in " ".join(said.output.split()) + " "
     missing = [option for option in quoted()[command] - {"--help"} if option not in said.output]
     assert missing == []
+
+
+def test_every_command_is_on_the_operations_page() -> None:
+    told = {words.strip() for line in code(OPERATIONS) for words, _ in LETHE.findall(line)}
+    groups = {words[:length] for words in COMMANDS for length in range(len(words))}
+    there = {" ".join(words) for words in {*COMMANDS} - groups if words[0] not in SANDBOX}
+    assert there - told == set()
 
 
 def test_what_a_runbook_asks_from_outside_is_published_by_compose() -> None:
