@@ -8,7 +8,15 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from lethe_outbox import ConnectionKindError, Message, PoisonError, Record, ReorderError, Status
+from lethe_outbox import (
+    ConnectionKindError,
+    Message,
+    MessageError,
+    PoisonError,
+    Record,
+    ReorderError,
+    Status,
+)
 from lethe_outbox.message import bucket_of
 from tests.contract.outbox.worlds import ATTEMPTS, PARTITIONS, MemoryWorld, Seen, World, real_world
 
@@ -66,6 +74,14 @@ async def test_a_record_has_key_payload_event_id_and_headers_in_their_order(worl
     assert (found["사람"].value, found["own"].value) == (b"\0\xff", b"")
     assert found["사람"].headers == (("ce_id", str(first.event_id).encode()), *first.headers)
     assert found["own"].headers == second.headers
+
+
+@pytest.mark.parametrize("wrong", [[Message("t", "k", b"")], {"topic": "t"}, None])
+async def test_what_is_no_message_is_refused(world: World, wrong: Any) -> None:
+    async with world.transaction() as connection:
+        with pytest.raises(MessageError, match=f"this is {type(wrong).__name__}"):
+            await world.outbox.append_async(connection, wrong)
+    assert await world.rows() == []
 
 
 async def test_what_is_rolled_back_was_never_appended(world: World) -> None:

@@ -69,7 +69,7 @@ async def test_a_topic_that_outlives_the_inbox_is_refused(
 async def test_a_topic_that_is_not_there_yet_is_waited_for(kafka: str) -> None:
     name = await made(kafka, dead=None)
     assert TopicMissingError in TopicSettingsProbe.TRANSIENT
-    with pytest.raises(TopicMissingError):
+    with pytest.raises(TopicMissingError, match="ensure_topics"):
         await TopicSettingsProbe(kafka, [name], 8 * DAY).ask()
 
 

@@ -1,12 +1,17 @@
 """The relay's connections are what its URL says, as any engine's are."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from lethe_outbox import Relay, RelayMetrics, UnsupportedDatabaseError
 from lethe_outbox.relay.sample import engine_for
 from lethe_outbox.relay.session import Session
 from tests.support.factories import TopicFactory
@@ -81,3 +86,49 @@ async def test_a_right_that_is_missing_is_waited_for(
                 )
         await drained(engine)
     assert await problems(engine, kafka, [name]) == []
+
+
+async def test_another_driver_in_the_url_is_none_of_the_relays_business(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
+) -> None:
+    name = await topic()
+    await append(engine, *events(name, ["key"], 2))
+    url = make_url(database_url).set(drivername="postgresql+asyncpg")
+    async with running(url.render_as_string(hide_password=False), kafka):
+        await drained(engine)
+    assert await problems(engine, kafka, [name]) == []
+
+
+def test_another_database_is_refused_before_anything_is_waited_for() -> None:
+    with pytest.raises(UnsupportedDatabaseError, match="sqlite"):
+        Relay("shop", "sqlite://", "kafka:9092", metrics=RelayMetrics(CollectorRegistry()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            {"password": "wrong"},
+            "OperationalError: .*authentication failed",
+        ),
+        ({"database": "nowhere"}, 'OperationalError: .*"nowhere" does not exist'),
+        ({"port": 1}, "OperationalError: .*Connection refused"),
+        ({}, "InvalidSchemaName"),
+    ],
+)
+async def test_the_log_says_why_a_database_cannot_be_worked_with(
+    database_url: str,
+    kafka: str,
+    wrong: dict[str, Any],
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = make_url(database_url).set(**wrong).render_as_string(hide_password=False)
+    relay = Relay("shop", url, kafka, metrics=RelayMetrics(CollectorRegistry()))
+    stop = asyncio.Event()
+    running = asyncio.create_task(relay.run(stop))
+    await until(lambda: "attempt 1" in caplog.text)
+    stop.set()
+    await running
+    trouble = "database away" if wrong else "tables or rights are missing"
+    assert re.search(rf"outbox shop: {trouble} \({said}", caplog.text)

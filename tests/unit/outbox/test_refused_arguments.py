@@ -69,7 +69,7 @@ def test_a_relay_is_told_of_a_wrong_name(name: str, value: Any) -> None:
         ({"topic": "with space"}, "topic"),
         ({"key": b"k"}, "key"),
         ({"key": ""}, "key"),
-        ({"payload": "text"}, "payload"),
+        ({"payload": {"json": 1}}, r"payload is bytes, this is dict; .*json\.dumps"),
         ({"headers": (("name", "text"),)}, "header"),
         ({"headers": ((b"name", b"bytes"),)}, "header"),
         ({"headers": (("", b"bytes"),)}, "header"),

@@ -34,7 +34,7 @@ async def _initialise(bootstrap: str, group: str, topics: Sequence[str]) -> int:
     counts = await partition_counts(bootstrap, topics)
     for topic in topics:
         if topic not in counts:
-            raise TopicMissingError(f"topic {topic} does not exist; create it first")
+            raise TopicMissingError(f"topic {topic} does not exist; ensure_topics creates it")
     partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False

@@ -50,7 +50,10 @@ class Message:
         if not self.key or not _is_text(self.key):
             raise MessageError("a message needs a key of text, without NUL and in whole characters")
         if not isinstance(self.payload, bytes):
-            raise MessageError("a payload is bytes; encoding it is the caller's decision")
+            raise MessageError(
+                f"a payload is bytes, this is {type(self.payload).__name__}; encode it first, "
+                "as json.dumps(...).encode() does"
+            )
         if self.headers != () and not _are_pairs(self.headers):
             raise MessageError("headers are a tuple of pairs, each of a name and a value")
         for name, value in self.headers:
@@ -65,6 +68,19 @@ class Message:
     def bucket(self) -> int:
         """The hash class of the key."""
         return bucket_of(self.key)
+
+
+def check_messages(messages: Sequence[object]) -> None:
+    """Refuse what is no `Message`, e.g. a list of them.
+
+    Raises:
+        MessageError: one of `messages` is none.
+    """
+    for one in messages:
+        if not isinstance(one, Message):
+            raise MessageError(
+                f"append takes Messages, each an argument of its own; this is {type(one).__name__}"
+            )
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, scoped_session
 
 from lethe_outbox.errors import ConnectionKindError, TransactionError, UnsupportedDatabaseError
-from lethe_outbox.message import Message, key_hash, pack_headers
+from lethe_outbox.message import Message, check_messages, key_hash, pack_headers
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables
 from lethe_outbox.tracing import current_context
 from lethe_outbox.writing import Locks, NewRow, Writer
@@ -60,6 +60,7 @@ class Outbox(OutboxTables):
             UnsupportedDatabaseError: it is not PostgreSQL by one of `DRIVERS`.
             ConnectionKindError: it is not one of the kinds named above, e.g. an Engine, or an async
                 one.
+            MessageError: something else than messages was given, e.g. a list of them.
         """
         target = connection() if isinstance(connection, scoped_session) else connection
         if isinstance(target, Session):
@@ -81,7 +82,8 @@ class Outbox(OutboxTables):
         Everything `append` says holds here.
 
         Raises:
-            TransactionError, UnsupportedDatabaseError, ConnectionKindError: as `append`.
+            TransactionError, UnsupportedDatabaseError, ConnectionKindError, MessageError: as
+                `append`.
         """
         target = connection() if isinstance(connection, async_scoped_session) else connection
         if not isinstance(target, AsyncConnection | AsyncSession):
@@ -103,6 +105,7 @@ class Outbox(OutboxTables):
             )
         if not messages:
             return
+        check_messages(messages)
         context = current_context()
         rows = [_row(message, context) for message in messages]
         locks = Locks.of({key_hash(one.key) for one in messages}) if self._key_lock else None

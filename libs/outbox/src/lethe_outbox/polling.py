@@ -366,7 +366,8 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         message = (
             f"group {self._group} has no usable offset ({type(error).__name__}) on "
             f"{', '.join(self._topics)}: nothing is skipped silently, so it stops. A new group is "
-            "initialised by the migration; for a known one decide where it goes on"
+            "given its offsets by a migration (initialise_group); for a known one decide where it "
+            "goes on"
         )
         _log.critical(message)
         return OffsetsLostError(message)

@@ -132,7 +132,7 @@ async def check_partitions(bootstrap: str, expected: Mapping[str, int]) -> None:
     found = await partition_counts(bootstrap, expected)
     for name, count in expected.items():
         if name not in found:
-            raise TopicMissingError(f"topic {name} does not exist; the migration creates it")
+            raise TopicMissingError(f"topic {name} does not exist; ensure_topics creates it")
         if found[name] != count:
             raise PartitionCountError(
                 f"topic {name} has {found[name]} partitions and {count} are agreed; "

@@ -13,9 +13,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 import psycopg
+from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
-from lethe_outbox.errors import DatabaseReplacedError
+from lethe_outbox.errors import DatabaseReplacedError, UnsupportedDatabaseError
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.bury import Undertaker
@@ -35,15 +36,14 @@ from lethe_outbox.relay.storage import RelayStorage
 from lethe_outbox.schema import DEFAULT_SCHEMA
 
 _FIRST_PAUSE: Final = 0.25
-_AWAY: Final[tuple[type[Exception], ...]] = (
-    *TRANSIENT,
-    DatabaseReplacedError,
-    # Not migrated yet, or not granted.
+_LACKING: Final[tuple[type[Exception], ...]] = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
     psycopg.errors.InvalidSchemaName,
 )
+"""What a database raises that is not migrated yet, or has not granted its role enough."""
+_AWAY: Final[tuple[type[Exception], ...]] = (*TRANSIENT, DatabaseReplacedError, *_LACKING)
 _log = logging.getLogger(__name__)
 
 OnState = Callable[[str, str, str], None]
@@ -57,14 +57,18 @@ class Relay:
 
     Args:
         name: of the outbox; the label of every metric.
-        dsn: the database as an SQLAlchemy URL on psycopg.
+        dsn: the database as an SQLAlchemy URL; whatever driver it names, the relay uses psycopg.
         bootstrap: the brokers, `host:port,...`.
         schema: of the outbox's tables.
         settings: see there.
         metrics: on the caller's registry.
         on_state: told when the database or the broker comes or goes.
         name_error: says what a database's error is called in `on_state` and the log: its class,
-            unless somebody can tell more without quoting it.
+            unless somebody can tell more without quoting it. Without it the log says, too, why a
+            connection failed, in the driver's words.
+
+    Raises:
+        UnsupportedDatabaseError: `dsn` names another database than PostgreSQL.
     """
 
     def __init__(
@@ -80,13 +84,13 @@ class Relay:
         name_error: Callable[[BaseException], str] | None = None,
     ) -> None:
         self._name = name
-        self._dsn = dsn
+        self._dsn = _on_psycopg(dsn)
         self._bootstrap = bootstrap
         self._schema = schema
         self._settings = settings or RelaySettings()
         self._metrics = metrics
         self._on_state = on_state or _ignore
-        self._name_error = name_error or _class_name
+        self._name_error = name_error
         self._id = uuid7()
         self._hint: asyncio.Event | None = None
 
@@ -124,7 +128,7 @@ class Relay:
                     await self._work(outlet, storage, stop)
             except _AWAY as error:
                 failures += 1
-                await self._pause(failures, self._name_error(error), stop)
+                await self._pause(failures, error, stop)
 
     async def _work(self, outlet: Outlet, storage: RelayStorage, stop: asyncio.Event) -> None:
         settings = self._settings
@@ -208,11 +212,18 @@ class Relay:
         self._metrics.paused.labels(self._name).set(0 if state == "ok" else 1)
         self._on_state("kafka", state, error_class)
 
-    async def _pause(self, failures: int, error_class: str, stop: asyncio.Event) -> None:
+    async def _pause(self, failures: int, error: Exception, stop: asyncio.Event) -> None:
         longest = self._settings.pause_max_seconds
         pause = min(longest, _FIRST_PAUSE * 2 ** min(failures - 1, 20))
-        self._on_state("database", "away", error_class)
-        _log.warning("database away (%s), attempt %d, next in %.2f s", error_class, failures, pause)
+        self._on_state("database", "away", (self._name_error or _class_name)(error))
+        _log.warning(
+            "outbox %s: %s (%s), attempt %d, next in %.2f s",
+            self._name,
+            "tables or rights are missing" if isinstance(error, _LACKING) else "database away",
+            (self._name_error or _in_words)(error),
+            failures,
+            pause,
+        )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await stop.wait()
@@ -243,8 +254,24 @@ async def _cancelled(work: Iterable["asyncio.Future[None]"]) -> None:
     await asyncio.gather(*work, return_exceptions=True)
 
 
+def _on_psycopg(dsn: str) -> str:
+    url = make_url(dsn)
+    if url.get_backend_name() != "postgresql":
+        raise UnsupportedDatabaseError(
+            f"a relay needs PostgreSQL; its URL names {url.get_backend_name()}"
+        )
+    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
 def _class_name(error: BaseException) -> str:
     return type(error).__name__
+
+
+def _in_words(error: BaseException) -> str:
+    name = _class_name(error)
+    # Without an SQLSTATE it speaks of the connection alone, never of a row.
+    is_of_connection = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    return f"{name}: {' '.join(str(error).split())}" if is_of_connection else name
 
 
 def _ignore(dependency: str, state: str, error_class: str) -> None:

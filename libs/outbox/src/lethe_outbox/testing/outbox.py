@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqlalchemy.orm import Session, sessionmaker
 
 from lethe_outbox.errors import ConnectionKindError
-from lethe_outbox.message import Message, pack_headers, unpack_headers
+from lethe_outbox.message import Message, check_messages, pack_headers, unpack_headers
 from lethe_outbox.outbox import Outbox
 from lethe_outbox.schema import Status
 from lethe_outbox.testing.transactions import on_commit
@@ -60,6 +60,7 @@ class MemoryOutbox(Outbox):
 
         Raises:
             ConnectionKindError: it is an engine or sessionmaker, None, or async.
+            MessageError: something else than messages was given, e.g. a list of them.
         """
         if isinstance(connection, (*_NEVER, *_ASYNC)):
             raise ConnectionKindError(f"append takes no {type(connection).__name__}")
@@ -70,12 +71,14 @@ class MemoryOutbox(Outbox):
 
         Raises:
             ConnectionKindError: it is an engine or sessionmaker, None, or not async.
+            MessageError: something else than messages was given, e.g. a list of them.
         """
         if isinstance(connection, (*_NEVER, *_SYNC)):
             raise ConnectionKindError(f"append_async takes no {type(connection).__name__}")
         self._append(connection, messages)
 
     def _append(self, connection: Any, messages: Sequence[Message]) -> None:
+        check_messages(messages)
         context = current_context()
         for message in messages:
             row = MemoryRow(next(self._ids), message, _headers(message, context))
