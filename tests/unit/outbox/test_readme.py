@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import lethe_outbox
 from lethe_outbox import errors
 from lethe_outbox.consumer import ConsumerSettings
 from lethe_outbox.inbox_keeper import KeeperSettings
@@ -63,3 +64,8 @@ def test_every_error_is_told() -> None:
         for name, found in vars(errors).items()
         if isinstance(found, type) and found is not errors.LetheOutboxError
     }
+
+
+def test_every_name_is_told() -> None:
+    told = set(re.findall(r"`(\w+)`", section("API")))
+    assert {name for name in lethe_outbox.__all__ if not name.endswith("Error")} - told == set()
