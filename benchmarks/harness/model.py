@@ -31,7 +31,7 @@ class Options:
     rows: int = 300_000
     repeats: int = 3
     seconds: float = 15
-    scale: float = 0.1
+    scale: float = 1.0
     full: bool = False
     quick: bool = False
 

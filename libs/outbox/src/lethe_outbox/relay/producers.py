@@ -112,6 +112,12 @@ class Producers:
         if self._current is not None:
             self.discard(self._current, error_class)
 
+    def is_news(self, attempt: int) -> bool:
+        """Whether no lane that sends apart came to this attempt since anything was taken."""
+        is_news = attempt > self._told_apart
+        self._told_apart = max(attempt, self._told_apart)
+        return is_news
+
     def succeeded(self) -> None:
         """Note that a broker took something."""
         self._failures = self._told_apart = 0
@@ -137,9 +143,7 @@ class Producers:
             self._tell("broker away", error_class)
             return
         self._reach.untaken(error_class)
-        # Once for all lanes, as long as nobody gets anything through.
-        if self._failures > self._shared._told_apart:
-            self._shared._told_apart = self._failures
+        if self._shared.is_news(self._failures):
             self._tell("a partition takes nothing", error_class)
 
     def _tell(self, what: str, error_class: str) -> None:
