@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message, Outbox
+from lethe_outbox.brokers import Bootstrap
 from lethe_outbox.message import bucket_of
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.migrations import create_outbox, create_outbox_upkeep
@@ -123,7 +124,9 @@ async def read_topics(bootstrap: str, topics: Sequence[str]) -> list[Published]:
 class Running:
     """A relay in a task of this loop."""
 
-    def __init__(self, database_url: str, bootstrap: str, settings: RelaySettings = QUICK) -> None:
+    def __init__(
+        self, database_url: str, bootstrap: Bootstrap, settings: RelaySettings = QUICK
+    ) -> None:
         self.registry = CollectorRegistry()
         self.states: list[tuple[str, str, str]] = []
         self.stop = asyncio.Event()
@@ -159,7 +162,7 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    database_url: str, bootstrap: str, settings: RelaySettings = QUICK
+    database_url: str, bootstrap: Bootstrap, settings: RelaySettings = QUICK
 ) -> AsyncIterator[Running]:
     """Run a relay; it drains at the end."""
     relay = Running(database_url, bootstrap, settings)

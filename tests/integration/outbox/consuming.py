@@ -14,6 +14,7 @@ from lethe_outbox import (
     ConsumerMetrics,
     ConsumerRunner,
     ConsumerSettings,
+    DeadLetterReader,
     Inbox,
     PoisonError,
     Record,
@@ -86,7 +87,7 @@ class Harness:
 
 
 @asynccontextmanager
-async def running(runner: ConsumerRunner) -> AsyncIterator[None]:
+async def running(runner: ConsumerRunner | DeadLetterReader) -> AsyncIterator[None]:
     stop = asyncio.Event()
     task = asyncio.create_task(runner.run(stop))
     try:

@@ -1,5 +1,6 @@
 """A transactional outbox for SQLAlchemy and Kafka: ordered per key, lossless, inbox included."""
 
+from lethe_outbox.brokers import Brokers
 from lethe_outbox.choosing import Which
 from lethe_outbox.consumer import ConsumerRunner, ConsumerSettings
 from lethe_outbox.dead_letter_topic import dead_letter_topic
@@ -63,6 +64,7 @@ __all__ = [
     "ApprovalError",
     "ArgumentError",
     "BrokerAwayError",
+    "Brokers",
     "ConnectionKindError",
     "ConsumerMetrics",
     "ConsumerRunner",

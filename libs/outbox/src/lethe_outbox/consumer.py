@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox import tracing
+from lethe_outbox.brokers import Bootstrap
 from lethe_outbox.dead_letter_topic import DeadLetterProducer, DeadLetterSender
 from lethe_outbox.errors import HandlerCancelledError, PoisonError, TransactionError
 from lethe_outbox.inbox import Inbox
@@ -93,7 +94,7 @@ class ConsumerRunner:
     def __init__(
         self,
         engine: AsyncEngine,
-        bootstrap: str,
+        bootstrap: Bootstrap,
         group: str,
         topics: Sequence[str],
         handler: Handler,

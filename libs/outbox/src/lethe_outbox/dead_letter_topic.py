@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
+from lethe_outbox.brokers import Bootstrap, client_arguments
 from lethe_outbox.kafka_clients import started, stopped
 from lethe_outbox.record import ConsumedHeaders
 
@@ -129,7 +130,7 @@ class DeadLetterProducer:
             By default as much as a broker of the usual `socket.request.max.bytes` takes at all.
     """
 
-    def __init__(self, bootstrap: str, *, max_request_bytes: int = 100_000_000) -> None:
+    def __init__(self, bootstrap: Bootstrap, *, max_request_bytes: int = 100_000_000) -> None:
         self._bootstrap = bootstrap
         self._max_request_bytes = max_request_bytes
         self._producer: AIOKafkaProducer | None = None
@@ -172,7 +173,7 @@ class DeadLetterProducer:
     async def _started(self) -> Any:
         if self._producer is None:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap,
+                **client_arguments(self._bootstrap),
                 acks="all",
                 enable_idempotence=True,
                 max_request_size=self._max_request_bytes,

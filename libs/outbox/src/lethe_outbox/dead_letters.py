@@ -15,6 +15,7 @@ from sqlalchemy import or_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from lethe_outbox.brokers import Bootstrap
 from lethe_outbox.dead_letter_topic import (
     ATTEMPTS,
     ERROR_CLASS,
@@ -67,7 +68,7 @@ class DeadLetterReader:
     def __init__(
         self,
         engine: AsyncEngine,
-        bootstrap: str,
+        bootstrap: Bootstrap,
         group: str,
         topics: Sequence[str],
         metrics: ConsumerMetrics,

@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from lethe_outbox.brokers import Bootstrap
 from lethe_outbox.dead_letter_topic import RELAY_PREFIX, DeadLetterProducer, original_headers
 from lethe_outbox.dead_letters import DISCARDED, OPEN, REPLAYED, State, unpack_any_headers
 from lethe_outbox.errors import ArgumentError
@@ -123,7 +124,7 @@ async def judge(
 
 async def replay(
     engine: AsyncEngine,
-    bootstrap: str,
+    bootstrap: Bootstrap,
     ids: Iterable[int],
     options: ReplayOptions,
     *,

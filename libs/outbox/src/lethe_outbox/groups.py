@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
+from lethe_outbox.brokers import Bootstrap, client_arguments
 from lethe_outbox.errors import GroupAtWorkError, TopicMissingError
 from lethe_outbox.kafka_clients import started, stopped
 from lethe_outbox.topics import partition_counts, refusals_in_words, waiting_for_broker
 
 
 async def initialise_group(
-    bootstrap: str, group: str, topics: Sequence[str], *, give_up_seconds: float = 300
+    bootstrap: Bootstrap, group: str, topics: Sequence[str], *, give_up_seconds: float = 300
 ) -> int:
     """Give `group` the offset of the beginning wherever it has none, and say how many there were.
 
@@ -30,14 +31,14 @@ async def initialise_group(
     return initialised
 
 
-async def _initialise(bootstrap: str, group: str, topics: Sequence[str]) -> int:
+async def _initialise(bootstrap: Bootstrap, group: str, topics: Sequence[str]) -> int:
     counts = await partition_counts(bootstrap, topics)
     for topic in topics:
         if topic not in counts:
             raise TopicMissingError(f"topic {topic} does not exist; ensure_topics creates it")
     partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
+        **client_arguments(bootstrap), group_id=group, enable_auto_commit=False
     )
     await started(consumer)
     missing: list[TopicPartition] = []

@@ -21,6 +21,7 @@ from aiokafka.errors import (
 )
 
 from lethe_outbox.attending import Attendant
+from lethe_outbox.brokers import Bootstrap, client_arguments
 from lethe_outbox.errors import ArgumentError, OffsetsLostError
 from lethe_outbox.kafka_clients import started, stopped
 from lethe_outbox.membership import commit_as_member
@@ -155,7 +156,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: Bootstrap,
         group: str,
         topics: Sequence[str],
         work: Work,
@@ -240,7 +241,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
 
     def _consumer(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **client_arguments(self._bootstrap),
             group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="none",

@@ -8,6 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 
+from lethe_outbox.brokers import Bootstrap, client_arguments
 from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 from lethe_outbox.errors import DeadLetterTopicError, RetentionError, TopicMissingError
 from lethe_outbox.kafka_clients import started
@@ -29,7 +30,9 @@ class TopicSettingsProbe:
     TRANSIENT: Final = (KafkaError, OSError, TimeoutError, TopicMissingError)
     """What `ask` raises while there is something to wait for."""
 
-    def __init__(self, bootstrap: str, topics: Collection[str], inbox_keeps: timedelta) -> None:
+    def __init__(
+        self, bootstrap: Bootstrap, topics: Collection[str], inbox_keeps: timedelta
+    ) -> None:
         self._bootstrap = bootstrap
         self._topics = tuple(topics)
         self._inbox_keeps = inbox_keeps
@@ -87,7 +90,7 @@ def check_retention(
 
 
 async def topic_settings(
-    bootstrap: str, topics: Collection[str], names: Collection[str]
+    bootstrap: Bootstrap, topics: Collection[str], names: Collection[str]
 ) -> dict[str, dict[str, str]]:
     """Read settings of topics as the brokers apply them, defaults included.
 
@@ -95,7 +98,7 @@ async def topic_settings(
         TopicMissingError: a topic does not exist.
         KafkaError: the brokers do not answer, or do not let us ask (it takes DescribeConfigs).
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**client_arguments(bootstrap))
     try:
         await started(admin)
         answers = await admin.describe_configs(

@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_exponential
 
+from lethe_outbox.brokers import Bootstrap, client_arguments
 from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 from lethe_outbox.errors import BrokerAwayError, PartitionCountError, TopicMissingError
 from lethe_outbox.kafka_clients import started
@@ -55,7 +56,7 @@ def with_dead_letters(spec: TopicSpec) -> tuple[TopicSpec, TopicSpec]:
 
 
 async def ensure_topics(
-    bootstrap: str, specs: Iterable[TopicSpec], *, give_up_seconds: float = 300
+    bootstrap: Bootstrap, specs: Iterable[TopicSpec], *, give_up_seconds: float = 300
 ) -> tuple[str, ...]:
     """Create the topics that are missing and return their names; safe to repeat.
 
@@ -83,7 +84,7 @@ async def ensure_topics(
     return created
 
 
-async def _wait_until_known(bootstrap: str, created: Mapping[str, int]) -> None:
+async def _wait_until_known(bootstrap: Bootstrap, created: Mapping[str, int]) -> None:
     """Raise a retriable error while the broker does not know what it just created.
 
     Of a topic that was deleted a moment ago it may still report the old partitions.
@@ -121,7 +122,7 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, OSError) or bool(isinstance(error, KafkaError) and error.retriable)
 
 
-async def check_partitions(bootstrap: str, expected: Mapping[str, int]) -> None:
+async def check_partitions(bootstrap: Bootstrap, expected: Mapping[str, int]) -> None:
     """Compare the live partition counts with the agreed ones.
 
     Raises:
@@ -151,7 +152,7 @@ class TopicsProbe:
     TRANSIENT: Final = (KafkaError, OSError, TimeoutError, TopicMissingError)
     """What `ask` raises while there is something to wait for."""
 
-    def __init__(self, bootstrap: str, expected: Mapping[str, int]) -> None:
+    def __init__(self, bootstrap: Bootstrap, expected: Mapping[str, int]) -> None:
         self._bootstrap = bootstrap
         self._expected = dict(expected)
 
@@ -165,9 +166,9 @@ class TopicsProbe:
         await check_partitions(self._bootstrap, self._expected)
 
 
-async def partition_counts(bootstrap: str, topics: Iterable[str]) -> dict[str, int]:
+async def partition_counts(bootstrap: Bootstrap, topics: Iterable[str]) -> dict[str, int]:
     """Ask the brokers how many partitions each topic has; one that does not exist is left out."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**client_arguments(bootstrap))
     try:
         await started(admin)
         described = await admin.describe_topics(list(topics))
@@ -180,8 +181,8 @@ async def partition_counts(bootstrap: str, topics: Iterable[str]) -> dict[str, i
     }
 
 
-async def _create(bootstrap: str, specs: list[TopicSpec]) -> tuple[str, ...]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+async def _create(bootstrap: Bootstrap, specs: list[TopicSpec]) -> tuple[str, ...]:
+    admin = AIOKafkaAdminClient(**client_arguments(bootstrap))
     try:
         await started(admin)
         answers = await asyncio.gather(*(_create_one(admin, spec) for spec in specs))

@@ -104,7 +104,7 @@ def migrate() -> str:
     """Bring the eraser's tables to what this program needs, and its consumer group into being."""
     settings = load(EraserSettings)
     reached = database.migrate(settings.database_url, MIGRATIONS, VERSION_TABLE)
-    asyncio.run(initialise_group(settings.kafka_bootstrap, GROUP, TOPICS))
+    asyncio.run(initialise_group(settings.brokers, GROUP, TOPICS))
     return f"at {reached}"
 
 

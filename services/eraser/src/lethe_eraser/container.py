@@ -138,7 +138,7 @@ def _runner(
 
     return ConsumerRunner(
         engine=engine,
-        bootstrap=settings.kafka_bootstrap,
+        bootstrap=settings.brokers,
         group=GROUP,
         topics=TOPICS,
         handler=acceptance.handle,
@@ -284,10 +284,10 @@ class EraserContainer(containers.DeclarativeContainer):
         acceptance,
         assignment,
     )
-    topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, _AGREED)
+    topics_probe = providers.Singleton(TopicsProbe, settings.provided.brokers, _AGREED)
     topic_settings_probe = providers.Singleton(
         TopicSettingsProbe,
-        settings.provided.kafka_bootstrap,
+        settings.provided.brokers,
         TOPICS,
         providers.Factory(timedelta, days=settings.provided.inbox_keep_days),
     )

@@ -20,7 +20,9 @@ from lethe_contracts.keyring import KeyRing
 from lethe_contracts.topics import RETENTION_DAYS
 from lethe_eraser.pace import ROWS_PER_SECOND
 from lethe_eraser.window import ALWAYS, Window
-from lethe_runtime.settings import DatabaseUrl, RedisUrl, ServiceSettings
+from lethe_outbox import Brokers
+from lethe_runtime.kafka import KafkaSettings
+from lethe_runtime.settings import DatabaseUrl, RedisUrl
 
 REGION: Final = r"^[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
 """What a region may be called; boto ends amid the first call on anything else."""
@@ -46,7 +48,7 @@ def _key_ring(text: SecretStr) -> SecretStr:
     return text
 
 
-class EraserSettings(ServiceSettings):
+class EraserSettings(KafkaSettings):
     """What the eraser can be told."""
 
     model_config = SettingsConfigDict(env_prefix="LETHE_ERASER_", frozen=True)
@@ -54,7 +56,6 @@ class EraserSettings(ServiceSettings):
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8082
     database_url: DatabaseUrl
     """The product's database; the eraser's own tables live in its schema `lethe`."""
-    kafka_bootstrap: str
     redis_url: RedisUrl | None = None
     """Makes recognising repeated events faster; everything works without."""
     inbox_keep_days: Annotated[int, Field(gt=RETENTION_DAYS, le=3650)] = 35
@@ -142,3 +143,8 @@ class EraserSettings(ServiceSettings):
     def catalog_path(self) -> Path:
         """Where the catalog is."""
         return Path(self.catalog)
+
+    @property
+    def brokers(self) -> Brokers:
+        """How Kafka is reached."""
+        return Brokers(**self.kafka)

@@ -58,6 +58,6 @@ def migrate() -> str:
     """Bring intake's database to what this program needs, and its consumer group into being."""
     settings = load(IntakeSettings)
     # The database last: a service that waits for it then finds its group's offsets too.
-    asyncio.run(initialise_group(settings.kafka_bootstrap, GROUP, TOPICS))
+    asyncio.run(initialise_group(settings.brokers, GROUP, TOPICS))
     reached = database.migrate(settings.database_url, MIGRATIONS, VERSION_TABLE)
     return f"at {reached}"

@@ -54,7 +54,7 @@ def _runner(
 ) -> ConsumerRunner:
     return ConsumerRunner(
         engine=engine,
-        bootstrap=settings.kafka_bootstrap,
+        bootstrap=settings.brokers,
         group=GROUP,
         topics=TOPICS,
         handler=handle,
@@ -119,10 +119,10 @@ class IntakeContainer(containers.DeclarativeContainer):
     )
     consumer_metrics = providers.Singleton(ConsumerMetrics, registry)
     runner = providers.Singleton(_runner, settings, engine, readiness, consumer_metrics)
-    topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, _AGREED)
+    topics_probe = providers.Singleton(TopicsProbe, settings.provided.brokers, _AGREED)
     topic_settings_probe = providers.Singleton(
         TopicSettingsProbe,
-        settings.provided.kafka_bootstrap,
+        settings.provided.brokers,
         TOPICS,
         providers.Factory(timedelta, days=settings.provided.inbox_keep_days),
     )

@@ -8,7 +8,9 @@ from pydantic_settings import SettingsConfigDict
 
 from lethe_contracts.keyring import KeyRing
 from lethe_contracts.topics import RETENTION_DAYS
-from lethe_runtime.settings import DatabaseUrl, RedisUrl, ServiceSettings
+from lethe_outbox import Brokers
+from lethe_runtime.kafka import KafkaSettings
+from lethe_runtime.settings import DatabaseUrl, RedisUrl
 
 
 def _key_ring(text: SecretStr) -> SecretStr:
@@ -28,15 +30,13 @@ KeyRingText = Annotated[SecretStr, AfterValidator(_key_ring)]
 """A key ring as text: `1:<base64url of 32 bytes>,2:...`; the highest version is current."""
 
 
-class IntakeSettings(ServiceSettings):
+class IntakeSettings(KafkaSettings):
     """What intake can be told."""
 
     model_config = SettingsConfigDict(env_prefix="LETHE_INTAKE_", frozen=True)
 
     database_url: DatabaseUrl
     """The database `intake`."""
-    kafka_bootstrap: Annotated[str, Field(min_length=1)]
-    """`host:port`, several separated by commas."""
     redis_url: RedisUrl | None = None
     """The inbox's fast path; without it consuming is slower and as right."""
     inbox_keep_days: Annotated[int, Field(gt=RETENTION_DAYS, le=3650)] = 35
@@ -66,3 +66,8 @@ class IntakeSettings(ServiceSettings):
         if version not in KeyRing.parse(ring.get_secret_value()).keys:
             raise ValueError("must be a version of LETHE_INTAKE_SUBJECT_REF_KEYS")
         return version
+
+    @property
+    def brokers(self) -> Brokers:
+        """How Kafka is reached."""
+        return Brokers(**self.kafka)

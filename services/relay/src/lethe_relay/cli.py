@@ -44,5 +44,5 @@ def migrate() -> str:
     """Create the topics of the contract and their dead-letter topics, where they are missing."""
     settings = load(RelaySettings)
     wanted = specs(settings.kafka_replication_factor)
-    created = asyncio.run(ensure_topics(settings.kafka_bootstrap, wanted))
+    created = asyncio.run(ensure_topics(settings.brokers, wanted))
     return f"{len(created)} topics created" if created else "topics are there"

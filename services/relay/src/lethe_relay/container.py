@@ -46,7 +46,7 @@ def _relay(
     return Relay(
         outbox,
         url.get_secret_value(),
-        settings.kafka_bootstrap,
+        settings.brokers,
         metrics=metrics,
         schema=SCHEMA,
         settings=LibrarySettings(
@@ -75,7 +75,7 @@ class RelayContainer(containers.DeclarativeContainer):
     product = providers.Singleton(
         _relay, "product", settings.provided.product_database_url, settings, metrics, readiness
     )
-    topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, AGREED)
+    topics_probe = providers.Singleton(TopicsProbe, settings.provided.brokers, AGREED)
     topics_watch = providers.Singleton(
         Watch,
         "kafka",

@@ -5,10 +5,12 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from lethe_runtime.settings import DatabaseUrl, ServiceSettings
+from lethe_outbox import Brokers
+from lethe_runtime.kafka import KafkaSettings
+from lethe_runtime.settings import DatabaseUrl
 
 
-class RelaySettings(ServiceSettings):
+class RelaySettings(KafkaSettings):
     """What the relay can be told."""
 
     model_config = SettingsConfigDict(env_prefix="LETHE_RELAY_", frozen=True)
@@ -18,7 +20,6 @@ class RelaySettings(ServiceSettings):
     """The database of intake's outbox."""
     product_database_url: DatabaseUrl
     """The database of the eraser's outbox."""
-    kafka_bootstrap: str
     kafka_replication_factor: Annotated[int, Field(ge=1, le=9)] = 1
     """Copies of the topics that `lethe migrate` creates; 3 wherever a broker's loss must lose
     nothing (`docs/guarantees.md`)."""
@@ -32,3 +33,8 @@ class RelaySettings(ServiceSettings):
     somebody else."""
     months_ahead: Annotated[int, Field(ge=1, le=24)] = 2
     """Monthly partitions that are made after the current month's."""
+
+    @property
+    def brokers(self) -> Brokers:
+        """How Kafka is reached."""
+        return Brokers(**self.kafka)

@@ -6,7 +6,7 @@ import typer
 from pydantic import SecretStr
 
 from lethe_contracts.topics import TOPICS
-from lethe_outbox import initialise_group
+from lethe_outbox import Brokers, initialise_group
 from lethe_reporting.api import SCOPES
 from lethe_reporting.consumer import DEAD_LETTER_GROUP, GROUP
 from lethe_reporting.container import ReportingContainer, connections, loops
@@ -52,12 +52,12 @@ app.add_typer(keys_app(_database_url, SCOPES), name="keys")
 def migrate() -> str:
     """Bring reporting's database to what this program needs, and its groups into being."""
     settings = load(ReportingSettings)
-    asyncio.run(_initialise(settings.kafka_bootstrap))
+    asyncio.run(_initialise(settings.brokers))
     # The database last: a service that waits for it then finds its groups' offsets too.
     reached = database.migrate(settings.database_url, MIGRATIONS, VERSION_TABLE)
     return f"at {reached}"
 
 
-async def _initialise(bootstrap: str) -> None:
-    await initialise_group(bootstrap, GROUP, TOPICS)
-    await initialise_group(bootstrap, DEAD_LETTER_GROUP, DEAD_LETTER_TOPICS)
+async def _initialise(brokers: Brokers) -> None:
+    await initialise_group(brokers, GROUP, TOPICS)
+    await initialise_group(brokers, DEAD_LETTER_GROUP, DEAD_LETTER_TOPICS)

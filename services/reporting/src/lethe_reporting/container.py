@@ -68,7 +68,7 @@ def _runner(
 ) -> ConsumerRunner:
     return ConsumerRunner(
         engine=engine,
-        bootstrap=settings.kafka_bootstrap,
+        bootstrap=settings.brokers,
         group=GROUP,
         topics=TOPICS,
         handler=projector.handle,
@@ -87,7 +87,7 @@ def _reader(
 ) -> DeadLetterReader:
     return DeadLetterReader(
         engine=engine,
-        bootstrap=settings.kafka_bootstrap,
+        bootstrap=settings.brokers,
         group=DEAD_LETTER_GROUP,
         topics=DEAD_LETTER_TOPICS,
         schema=SCHEMA,
@@ -137,10 +137,10 @@ class ReportingContainer(containers.DeclarativeContainer):
         settings.provided.http_port,
         drain_seconds=settings.provided.drain_seconds,
     )
-    topics_probe = providers.Singleton(TopicsProbe, settings.provided.kafka_bootstrap, _AGREED)
+    topics_probe = providers.Singleton(TopicsProbe, settings.provided.brokers, _AGREED)
     topic_settings_probe = providers.Singleton(
         TopicSettingsProbe,
-        settings.provided.kafka_bootstrap,
+        settings.provided.brokers,
         TOPICS,
         providers.Factory(timedelta, days=settings.provided.inbox_keep_days),
     )

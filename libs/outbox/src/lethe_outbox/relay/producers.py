@@ -14,6 +14,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from lethe_outbox.brokers import Bootstrap, client_arguments
 from lethe_outbox.kafka_clients import started
 from lethe_outbox.relay.producer import BrokenError, Producer
 from lethe_outbox.relay.reach import Reach
@@ -27,14 +28,14 @@ class Producers:
     """Gives the current producer and replaces it when it is spent.
 
     Args:
-        bootstrap: `host:port,...`.
+        bootstrap: the brokers.
         settings: of the relay.
         idempotent: whether the broker sorts out repetitions; off, a refusal leaves no hole behind.
         reach: told what was taken and what was not.
     """
 
     def __init__(
-        self, bootstrap: str, settings: RelaySettings, *, idempotent: bool, reach: Reach
+        self, bootstrap: Bootstrap, settings: RelaySettings, *, idempotent: bool, reach: Reach
     ) -> None:
         self._bootstrap = bootstrap
         self._settings = settings
@@ -153,7 +154,7 @@ class Producers:
 
     async def _start(self) -> Producer | None:
         kafka = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **client_arguments(self._bootstrap),
             acks="all",
             enable_idempotence=self._idempotent,
             linger_ms=0,

@@ -16,6 +16,7 @@ import psycopg
 from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
+from lethe_outbox.brokers import Bootstrap
 from lethe_outbox.errors import DatabaseReplacedError, UnsupportedDatabaseError
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.acknowledge import Acknowledger
@@ -58,7 +59,7 @@ class Relay:
     Args:
         name: of the outbox; the label of every metric.
         dsn: the database as an SQLAlchemy URL; whatever driver it names, the relay uses psycopg.
-        bootstrap: the brokers, `host:port,...`.
+        bootstrap: the brokers: `host:port,...`, or a `Brokers`.
         schema: of the outbox's tables.
         settings: see there.
         metrics: on the caller's registry.
@@ -75,7 +76,7 @@ class Relay:
         self,
         name: str,
         dsn: str,
-        bootstrap: str,
+        bootstrap: Bootstrap,
         *,
         metrics: RelayMetrics,
         schema: str | None = DEFAULT_SCHEMA,

@@ -21,7 +21,7 @@ from lethe_sandbox.stack.instance import Instance
 from lethe_sandbox.stack.interface import SERVERS, ServerName, StackError
 from lethe_sandbox.stack.process import Process
 
-__all__ = ["EmbeddedStack", "VersityGw", "alone"]
+__all__ = ["EmbeddedStack", "Kafka", "VersityGw", "alone"]
 
 _PORT_SECONDS: Final = 15
 _STOP_SECONDS: Final = 30

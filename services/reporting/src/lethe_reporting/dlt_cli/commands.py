@@ -200,7 +200,7 @@ def send_back(
             with Progress(len(chosen), "replayed") as progress:
                 fates = await publish_again(
                     desk.engine,
-                    desk.settings.kafka_bootstrap,
+                    desk.settings.brokers,
                     chosen,
                     options,
                     schema=SCHEMA,
