@@ -245,6 +245,8 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
             group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="none",
+            # What a producer took back by aborting its transaction never happened.
+            isolation_level="read_committed",
             fetch_max_bytes=self._settings.fetch_bytes,
             max_partition_fetch_bytes=share_of_partition(self._settings, self._partitions),
             session_timeout_ms=int(self._settings.session_seconds * 1000),
