@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from os import urandom
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -215,7 +216,7 @@ async def test_when_the_broker_refuses_those_before_stay_done(
 ) -> None:
     small = await topic("small", partitions=1, config={"max.message.bytes": "1000"})
     first = await bury()
-    refused = await bury(origin_topic=small, payload=b"x" * 2000)
+    refused = await bury(origin_topic=small, payload=urandom(2000))
     last = await bury()
     told: list[int] = []
     with pytest.raises(KafkaError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from os import urandom
 from uuid import uuid4
 
 import pytest
@@ -97,7 +98,7 @@ async def test_the_sender_of_dead_letters_leaves_it_to_their_topic_what_is_too_l
     kafka: str, topic: TopicFactory
 ) -> None:
     """A bound of its own below the topic's would have a partition stand still for ever."""
-    value = b"v" * (33 * 1024 * 1024)
+    value = urandom(33 * 1024 * 1024)
     taken, too_small = [
         await topic("large", partitions=1, config={"max.message.bytes": str(limit)})
         for limit in (len(value) + HEADROOM, len(value))
@@ -111,16 +112,38 @@ async def test_the_sender_of_dead_letters_leaves_it_to_their_topic_what_is_too_l
         await sender.close()
 
 
+async def test_a_poison_record_that_its_topic_took_compressed_fits_too(
+    engine: AsyncEngine, kafka: str, read_all: ReadAll
+) -> None:
+    async def refuse(connection: AsyncConnection, records: Sequence[Record]) -> None:
+        del connection, records
+        raise PoisonError("of_the_test")
+
+    name = await made(kafka, dead=LIMIT + HEADROOM)
+    harness = Harness(engine, kafka, name)
+    await initialise_group(kafka, harness.group, [name])
+    value = b"x" * 5 * LIMIT
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, compression_type="gzip")
+    async with producer:
+        event_id = (EVENT_ID_HEADER, str(uuid7()).encode())
+        await producer.send_and_wait(name, value, key=b"k", headers=[event_id])
+    async with running(harness.runner(refuse)):
+        await until(lambda: harness.count("dead_lettered") == 1)
+    (dead,) = await read_all(dead_letter_topic(name))
+    assert dead.value == value
+
+
 async def publish_largest(kafka: str, name: str) -> bytes:
     """Publish a record that its topic takes and that would be refused with one byte more."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka, max_request_size=2 * LIMIT)
     await producer.start()
     headers = [(EVENT_ID_HEADER, str(uuid7()).encode()), ("theirs", b"h" * 1000)]
+    value = urandom(LIMIT)
     elsewhere = await made(kafka, dead=None)
 
     async def is_too_large(size: int) -> bool:
         try:
-            await producer.send_and_wait(elsewhere, b"x" * size, key=b"k", headers=headers)
+            await producer.send_and_wait(elsewhere, value[:size], key=b"k", headers=headers)
         except MessageSizeTooLargeError:
             return True
         return False
@@ -133,7 +156,7 @@ async def publish_largest(kafka: str, name: str) -> bytes:
                 too_large = middle
             else:
                 fits = middle
-        await producer.send_and_wait(name, b"x" * fits, key=b"k", headers=headers)
+        await producer.send_and_wait(name, value[:fits], key=b"k", headers=headers)
     finally:
         await producer.stop()
-    return b"x" * fits
+    return value[:fits]

@@ -124,6 +124,8 @@ class DeadLetterSender(Protocol):
 class DeadLetterProducer:
     """Sends dead letters and replays one at a time; connects when first used.
 
+    They are compressed: a record that came so may be as large as its topic takes only that way.
+
     Args:
         bootstrap: the brokers.
         max_request_bytes: the largest record sent; above the largest `max.message.bytes` in use.
@@ -177,6 +179,7 @@ class DeadLetterProducer:
                 acks="all",
                 enable_idempotence=True,
                 max_request_size=self._max_request_bytes,
+                compression_type="gzip",
             )
             try:
                 await started(producer)
