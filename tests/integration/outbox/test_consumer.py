@@ -7,6 +7,7 @@ from importlib import import_module
 from uuid import UUID, uuid4
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -20,6 +21,7 @@ from lethe_outbox import (
     dead_letter_topic,
     initialise_group,
 )
+from lethe_outbox.message import EVENT_ID_HEADER
 from lethe_outbox.redis_fast_path import RedisFastPath
 from tests.integration.outbox.conftest import Publish, ReadAll
 from tests.integration.outbox.consuming import (
@@ -78,6 +80,40 @@ async def test_a_record_that_is_not_ours_goes_aside_with_its_bytes(
     (dead,) = await read_all(dead_letter_topic(harness.topic))
     assert dead.value == b"\x00\xff"
     assert dict(dead.headers)["error-reason"] == b"not_ours"
+
+
+async def test_a_record_of_nothing_but_headers_goes_aside_too(
+    harness: Harness, kafka: str, publish: Publish, read_all: ReadAll
+) -> None:
+    """Kafka takes neither key nor value, and aiokafka's `send` would not."""
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=None, value=None, headers=[("theirs", None)])
+        await (await producer.send_batch(batch, harness.topic, partition=0))
+    await publish(harness.topic, b"fine", key=key_of(0))
+    async with running(harness.runner()):
+        await until(lambda: harness.count("dead_lettered") == 1 and harness.count("handled") == 1)
+    (dead,) = await read_all(dead_letter_topic(harness.topic))
+    assert (dead.key, dead.value, dead.headers[0]) == (None, None, ("theirs", None))
+
+
+async def test_an_event_that_its_producer_took_back_has_no_effect(
+    harness: Harness, kafka: str
+) -> None:
+    async def publish(value: bytes) -> None:
+        event_id = (EVENT_ID_HEADER, str(uuid7()).encode())
+        await producer.send_and_wait(harness.topic, value, key=key_of(0), headers=[event_id])
+
+    name = f"producer-{harness.topic}"
+    async with AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=name) as producer:
+        await producer.begin_transaction()
+        await publish(b"taken back")
+        await producer.abort_transaction()
+        async with producer.transaction():
+            await publish(b"kept")
+    async with running(harness.runner()):
+        await until(lambda: harness.count("handled") > 0)
+    assert await effects(harness.engine) == ["kept"]
 
 
 async def test_a_defect_of_the_handler_is_tried_a_few_times_and_then_goes_aside(

@@ -155,7 +155,10 @@ class DeadLetterProducer:
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 producer = await self._started()
-                await producer.send_and_wait(topic, value, key=key, headers=list(headers))
+                if key is None and value is None:
+                    await _send_empty(producer, topic, headers)
+                else:
+                    await producer.send_and_wait(topic, value, key=key, headers=list(headers))
         except KafkaError:
             await self.close()
             raise
@@ -189,3 +192,14 @@ class DeadLetterProducer:
                 raise
             self._producer = producer
         return self._producer
+
+
+async def _send_empty(
+    producer: AIOKafkaProducer, topic: str, headers: Sequence[tuple[str, bytes | None]]
+) -> None:
+    """Send what has neither key nor value: Kafka takes that, aiokafka's own `send` asserts."""
+    batch = producer.create_batch()
+    batch.append(timestamp=None, key=None, value=None, headers=list(headers))
+    batch.close()
+    partition = min(await producer.partitions_for(topic))
+    await (await producer.send_batch(batch, topic, partition=partition))
