@@ -8,6 +8,7 @@ from lethe_outbox.relay.producer import BrokenError
 from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.reach import Reach
 from lethe_outbox.relay.settings import RelaySettings
+from tests.support.waiting import until
 
 LATE = BrokenError("TimeoutError", late=True)
 SPENT = BrokenError("ProducerFenced")
@@ -79,3 +80,28 @@ async def test_a_producer_that_is_apart_is_cut_off_and_disturbs_none_of_the_othe
     await producers.close()
     assert apart.ends == ["is cut off"]
     assert shared.ends == ["finishes what it has"]
+
+
+async def test_only_the_producer_of_all_lanes_forgets_its_failures_when_nothing_more_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is apart tries for longer than that takes, and its pause is to grow."""
+    calmed: list[Producers] = []
+
+    async def started(_: object) -> None:
+        pass
+
+    monkeypatch.setattr("lethe_outbox.relay.producers.started", started)
+    monkeypatch.setattr(Producers, "_calm", lambda one, _: calmed.append(one))
+    settings = RelaySettings(publish_seconds=0.01, pause_max_seconds=0.01)
+    reach = Reach(settings, lambda *_: None)
+    producers = Producers("nowhere:1", settings, idempotent=True, reach=reach)
+    there: Any = Ends()
+    producers._current = there
+    with producers.apart() as own:
+        await own.current()
+        producers._current, producers._failures = None, 1
+        await producers.current()
+        await until(lambda: calmed)
+    assert calmed == [producers]
+    await producers.close()

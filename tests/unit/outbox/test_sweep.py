@@ -143,7 +143,8 @@ async def test_what_is_to_be_read_again_already_counts_as_nothing_that_was_lost(
     database.pending = {3: [40_000]}
 
     def requeued() -> None:
-        lanes[3].rewound(3, 39_999, 1)
+        if database.asked[-1][1:] == (0, 10_000):
+            lanes[3].rewound(3, 39_999, 1)
 
     database.meanwhile = requeued
     await sweep(lanes, database)
