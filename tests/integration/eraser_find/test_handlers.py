@@ -1,7 +1,7 @@
 """Handlers on real tables and objects: manifests, and a feature nobody had thought of."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -342,6 +342,33 @@ async def test_an_earlier_version_that_cannot_be_read_was_mended_by_the_newest(
     row = (await find(place, "paper", 1))[1]
     assert isinstance(row, RowTarget)
     assert row.delete == place.files("new.png", "old.png")
+
+
+@pytest.mark.parametrize("left", [2, 1, 0])
+async def test_a_newest_version_that_somebody_deletes_meanwhile_is_not_the_newest(
+    place: Place, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Deleting it brings the one before it back: the manifest is missing if there is none."""
+    names = ["old.png", "older.png", "new.png"]
+    for name in names:
+        manifest = place.manifest(1, json.dumps({"fileKeyList": [name]}))
+    await place.paper(1, manifest.key)
+    versions = place.store.versions
+
+    async def listed(refs: Iterable[ObjectRef]) -> Mapping[ObjectRef, Sequence[ObjectRef]]:
+        found = await versions(refs)
+        if len(found[manifest]) > left:
+            version = str(found[manifest][0].version)
+            place.s3.delete_object(Bucket=place.versioned, Key=manifest.key, VersionId=version)
+        return found
+
+    monkeypatch.setattr(place.store, "versions", listed)
+    row = (await find(place, "paper", 1))[1]
+    if not left:
+        assert row is BlockReason.MANIFEST_MISSING
+        return
+    assert isinstance(row, RowTarget)
+    assert row.delete == place.files(*reversed(names[:left]))
 
 
 async def test_a_manifest_of_too_many_versions_or_files_blocks_its_row(

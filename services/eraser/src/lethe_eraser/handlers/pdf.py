@@ -202,9 +202,18 @@ class Pdf:
         self, manifest: "_Manifest", options: PdfOptions, subject: str
     ) -> tuple[Found, ...] | BlockReason:
         """Give what the newest version names that is there; raises `ObjectMissingError`."""
-        # By its version, so that it is one of those that were listed.
-        newest = next(iter(manifest.versions), manifest.ref)
-        return await self._files(manifest, newest, options, subject)
+        while True:
+            # By its version, so that it is one of those that were listed.
+            newest = next(iter(manifest.versions), manifest.ref)
+            try:
+                return await self._files(manifest, newest, options, subject)
+            except ObjectMissingError:
+                known = manifest.versions
+                listed = await self._objects.versions([manifest.ref])
+                manifest.versions = listed.get(manifest.ref, ())
+                # Another one is the newest if somebody deleted it since it was listed.
+                if manifest.versions == known:
+                    raise
 
     async def _with_earlier(
         self, files: Sorted, manifest: "_Manifest", options: PdfOptions, subject: str
