@@ -1,5 +1,8 @@
 """An object that others are found through goes as it was read, or stays."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from lethe_eraser.catalog import Bucket
@@ -7,7 +10,7 @@ from lethe_eraser.domain import ObjectRef
 from lethe_eraser.objects import REWRITTEN, Held, ObjectStore
 from lethe_sandbox.stack import S3Address
 from tests.support.factories import BucketFactory
-from tests.support.s3_objects import keys, options_of, put
+from tests.support.s3_objects import keys, options_of, put, versions
 
 
 @pytest.fixture(params=["plain", "versioned"])
@@ -71,6 +74,40 @@ async def test_what_was_written_without_a_version_is_told_by_its_content(
     assert (await store.delete([ref], held)).failed == {ref: REWRITTEN}
     held = {ref: (await read(store, ref),)}
     assert (await store.delete([ref], held)).gone == {ref}
+
+
+@pytest.mark.parametrize("kept", [0, 1], ids=["alone", "beside a version"])
+async def test_what_is_written_between_the_listing_and_the_delete_stays(
+    store: ObjectStore,
+    server: S3Address,
+    versioned: str,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: int,
+) -> None:
+    ref = ObjectRef(versioned, "m.json")
+    for number in range(kept):
+        write(server, ref, str(number).encode())
+    server.client().put_bucket_versioning(
+        Bucket=versioned, VersioningConfiguration={"Status": "Suspended"}
+    )
+    write(server, ref, b"read")
+    names = [await read(store, version) for version in (await store.versions([ref]))[ref]]
+    looking = store._looking
+    listed, new = looking.versions_of, [b"new"]
+
+    async def written_after(bucket: str, refs: Sequence[ObjectRef]) -> Any:
+        found = await listed(bucket, refs)
+        if new:
+            write(server, ref, new.pop())
+        return found
+
+    monkeypatch.setattr(looking, "versions_of", written_after)
+    assert (await store.delete([ref], {ref: tuple(names)})).failed == {ref: REWRITTEN}
+    assert server.client().get_object(Bucket=versioned, Key=ref.key)["Body"].read() == b"new"
+    # Read again, it goes, and leaves no marker.
+    names = [await read(store, version) for version in (await store.versions([ref]))[ref]]
+    assert (await store.delete([ref], {ref: tuple(names)})).gone == {ref}
+    assert versions(server, versioned) == []
 
 
 async def test_versions_that_are_switched_on_amid_a_job_are_noticed_when_one_is_read(

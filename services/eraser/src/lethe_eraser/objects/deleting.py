@@ -107,12 +107,18 @@ def _delete_one(calls: S3Calls, bucket: str, item: Item) -> dict[Item, str]:
 
 
 def _delete_as_read(calls: S3Calls, pace: Pace, bucket: str, item: Item) -> dict[Item, str]:
-    """Delete a key if that is in it which was read; S3 compares and deletes in one."""
+    """Delete a key if that is in it which was read; S3 compares and deletes in one.
+
+    A version by its name it does not compare: where versions are suspended, a marker takes the
+    place of `null`, and goes at once.
+    """
     if not item.etag:
         return {item: REWRITTEN} if has_key(calls, bucket, item.key) else {}
 
     def delete(client: "S3Client", arguments: dict[str, Any]) -> None:
-        client.delete_object(**arguments, **item.entry(), IfMatch=item.etag or "")
+        client.delete_object(**arguments, Key=item.key, IfMatch=item.etag or "")
+        if item.version_id is not None:
+            client.delete_object(**arguments, **item.entry())
 
     pace.take(bucket, [item.key])
     try:

@@ -46,6 +46,8 @@ class Versioning:
     """It has, or may have, versions: also where they are suspended, or nobody says."""
     needs_mfa: bool = False
     """No version goes without a second factor."""
+    is_suspended: bool = False
+    """What is written comes under the name `null`, in the place of what had it before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Looking:
             return Versioning(
                 keeps_versions=answer.get("Status") is not None,
                 needs_mfa=answer.get("MFADelete") == "Enabled",
+                is_suspended=answer.get("Status") == "Suspended",
             )
 
         try:

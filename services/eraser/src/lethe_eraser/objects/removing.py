@@ -11,7 +11,7 @@ from lethe_eraser.domain import ObjectRef
 from lethe_eraser.objects.calls import RefusedError, S3Calls
 from lethe_eraser.objects.company import Seat
 from lethe_eraser.objects.deleting import Item, delete_page, is_alone, pages
-from lethe_eraser.objects.listing import Version, etag_of
+from lethe_eraser.objects.listing import NULL, Version, etag_of
 from lethe_eraser.objects.locks import Lock, lock_of
 from lethe_eraser.objects.looking import Looking, items_by_kind
 from lethe_eraser.objects.outcomes import (
@@ -84,12 +84,15 @@ class Removing:
             # S3 refuses the whole request for any version; not even a marker would help.
             return Outcome(failed=dict.fromkeys(refs, MFA_DELETE))
         if state.keeps_versions:
-            return await self._delete_versions(bucket, refs, held)
+            overwritten = held if state.is_suspended else {}
+            return await self._delete_versions(bucket, refs, held, overwritten)
         items = {ref: Item(ref.key, etag=_etag(held.get(ref))) for ref in refs}
         refused = await self._delete(bucket, list(dict.fromkeys(items.values())))
         return Outcome({ref: refused[item] for ref, item in items.items() if item in refused})
 
-    async def _delete_versions(self, bucket: str, refs: Sequence[ObjectRef], held: Held) -> Outcome:
+    async def _delete_versions(
+        self, bucket: str, refs: Sequence[ObjectRef], held: Held, overwritten: Held
+    ) -> Outcome:
         outcome = Outcome()
         left = list(refs)
         for _ in range(PROOFS):
@@ -102,7 +105,9 @@ class Removing:
             left = [ref for ref in left if versions[ref] and ref not in outcome.failed]
             if not left:
                 return outcome
-            refused = await self._delete(bucket, _items(versions, left, is_marker=False))
+            answers = await self._delete(bucket, _data(versions, left, overwritten))
+            # What was rewritten after it was listed is seen when it is listed again.
+            refused = {Item(*i[:2]): code for i, code in answers.items() if code != REWRITTEN}
             # Without its marker a version that could not be deleted would be readable again.
             bare = [
                 r
@@ -216,6 +221,25 @@ def _items(
 ) -> list[Item]:
     chosen = items_by_kind(versions, refs, is_marker=is_marker)
     return [Item(version.key, version.version_id) for version in chosen]
+
+
+def _data(
+    versions: Mapping[ObjectRef, Sequence[Version]], refs: Iterable[ObjectRef], overwritten: Held
+) -> list[Item]:
+    """Give what holds data; a `null` of those in `overwritten` goes alone, and as it was listed.
+
+    S3 compares what is current: it goes when nothing newer is left, and by its name under a marker.
+    """
+    items: dict[Item, None] = {}
+    for ref in refs:
+        newest, is_bare = versions[ref][0], not any(v.is_marker for v in versions[ref])
+        for version in versions[ref]:
+            is_compared = is_bare and ref in overwritten and version.version_id == NULL
+            if version.is_marker or (is_compared and version is not newest):
+                continue
+            etag = version.etag or None
+            items[Item(version.key, version.version_id, etag if is_compared else None)] = None
+    return list(items)
 
 
 def _rewritten(
