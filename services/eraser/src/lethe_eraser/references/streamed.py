@@ -4,6 +4,7 @@ Bounded whatever comes: strings that are too long to be a key and name nothing a
 with too much of anything is refused rather than half read.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -26,6 +27,10 @@ CUT_AT: Final = 1_200
 
 _BOM: Final = b"\xef\xbb\xbf"
 
+_HALF: Final = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])", re.DOTALL)
+"""The first half of a character without its second, which ijson's C part takes for another one."""
+_WHOLE: Final = len(rb"\ud83d\ude00")
+
 
 class UnreadableError(Exception):
     """The text is no JSON, or holds more than is read; nothing of it is to be used."""
@@ -42,7 +47,7 @@ async def read_streamed(chunks: AsyncIterator[bytes], refers: Callable[[str], bo
     reduction = _Reduction(refers)
     silent = 0
     try:
-        async for chunk in _without_mark(chunks):
+        async for chunk in _without_halves(_without_mark(chunks)):
             parser.send(chunk)
             silent = 0 if events else silent + len(chunk)
             if silent > LONGEST_VALUE:
@@ -71,6 +76,20 @@ async def _without_mark(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield text
     if head:
         yield head
+
+
+async def _without_halves(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Refuse half a character: what is read instead of it would be another name."""
+    tail = b""
+    async for chunk in chunks:
+        tail += chunk
+        half = _HALF.search(tail)
+        if half is not None and half.start() + _WHOLE <= len(tail):
+            raise UnreadableError
+        tail = tail[1 - _WHOLE :]
+        yield chunk
+    if _HALF.search(tail):
+        raise UnreadableError
 
 
 class _Reduction:
