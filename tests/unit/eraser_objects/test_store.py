@@ -441,8 +441,15 @@ def fit(rule: str, statement: dict[str, Any]) -> Script:
     return script
 
 
-async def test_buckets_that_are_as_they_must_be_are_not_complained_of(store: ObjectStore) -> None:
-    with scripted(store, list(BUCKETS), fit(GOOD_RULE, GOOD_POLICY)):
+@pytest.mark.parametrize(
+    "written",
+    [{}, {"Action": "s3:getobject*"}, {"Resource": "arn:aws-cn:s3:::tagged/*"}],
+    ids=["plain", "pattern", "another partition"],
+)
+async def test_buckets_that_are_as_they_must_be_are_not_complained_of(
+    store: ObjectStore, written: dict[str, Any]
+) -> None:
+    with scripted(store, list(BUCKETS), fit(GOOD_RULE, GOOD_POLICY | written)):
         await store.check()
 
 
@@ -452,6 +459,15 @@ async def test_buckets_that_are_as_they_must_be_are_not_complained_of(store: Obj
         (GOOD_RULE.replace("Enabled", "Disabled"), {}, "no lifecycle rule expires"),
         (GOOD_RULE.replace("yes", "no"), {}, "no lifecycle rule expires"),
         (GOOD_RULE.replace("NoncurrentV", "V"), {}, "NoncurrentVersionExpiration"),
+        (
+            GOOD_RULE.replace(
+                "</NoncurrentDays>",
+                "</NoncurrentDays><NewerNoncurrentVersions>5</NewerNoncurrentVersions>",
+            ),
+            {},
+            "NoncurrentVersionExpiration",
+        ),
+        (GOOD_RULE, {"Action": "s3:GetObject"}, "denies everybody s3:GetObjectVersion on"),
         (
             GOOD_RULE.replace("<Tag>", "<And><Prefix>p/</Prefix><Tag>").replace(
                 "</Tag>", "</Tag></And>"

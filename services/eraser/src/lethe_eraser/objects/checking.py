@@ -1,6 +1,7 @@
 """What must be true of a bucket before anything is erased in it."""
 
 import json
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
@@ -15,7 +16,7 @@ PROBE_KEY: Final = "lethe-readiness-probe"
 """An object that never exists: asking for it tells whether S3 answers, and what it lets us see."""
 
 _FORBIDDEN: Final = 403
-_READ: Final = frozenset({"s3:GetObject", "s3:Get*", "s3:*", "*"})
+_PARTITIONS: Final = ("aws", "aws-cn", "aws-us-gov")
 
 
 def problems_of(calls: S3Calls, bucket: Bucket, is_aws: bool) -> list[str]:  # noqa: FBT001  # called through a pool of threads
@@ -66,17 +67,20 @@ def _problems_of_tagging(calls: S3Calls, bucket: str, key: str, value: str) -> l
     of_tag = [rule for rule in rules if _selects(rule, key, value)]
     if not any("Expiration" in rule for rule in of_tag):
         found.append(f"bucket {bucket}: no lifecycle rule expires what is tagged {key}={value}")
-    if keeps_versions and not any("NoncurrentVersionExpiration" in rule for rule in of_tag):
+    if keeps_versions and not any(_expires_every_version(rule) for rule in of_tag):
         found.append(
             f"bucket {bucket}: has versions, and no lifecycle rule with"
-            f" NoncurrentVersionExpiration is for {key}={value}"
+            f" NoncurrentVersionExpiration, of all of them, is for {key}={value}"
         )
     policy: dict[str, Any] = _asked(calls, bucket, _policy, otherwise={})
-    if not any(_denies(statement, bucket, key, value) for statement in _statements(policy)):
-        found.append(
-            f"bucket {bucket}: no bucket policy denies everybody s3:GetObject on what is tagged"
-            f" {key}={value}, so it is served until it expires"
-        )
+    denials = [one for one in _statements(policy) if _denies(one, bucket, key, value)]
+    reads = ("s3:GetObject", "s3:GetObjectVersion") if keeps_versions else ("s3:GetObject",)
+    found += [
+        f"bucket {bucket}: no bucket policy denies everybody {read} on what is tagged"
+        f" {key}={value}, so it is served until it expires"
+        for read in reads
+        if not any(_is_of(statement, read) for statement in denials)
+    ]
     return found
 
 
@@ -109,20 +113,26 @@ def _selects(rule: dict[str, Any], key: str, value: str) -> bool:
     return rule.get("Status") == "Enabled" and of_tag
 
 
+def _expires_every_version(rule: dict[str, Any]) -> bool:
+    """Whether a rule leaves no version that is not the current one."""
+    of_others = rule.get("NoncurrentVersionExpiration")
+    return of_others is not None and not of_others.get("NewerNoncurrentVersions")
+
+
 def _statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
     stated = policy.get("Statement", [])
     return stated if isinstance(stated, list) else [stated]
 
 
 def _denies(statement: dict[str, Any], bucket: str, key: str, value: str) -> bool:
-    actions = statement.get("Action", [])
     resources = statement.get("Resource", [])
     conditions = statement.get("Condition", {})
     return (
         statement.get("Effect") == "Deny"
         and statement.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
-        and bool(_READ & set([actions] if isinstance(actions, str) else actions))
-        and f"arn:aws:s3:::{bucket}/*" in ([resources] if isinstance(resources, str) else resources)
+        and not {f"arn:{one}:s3:::{bucket}/*" for one in _PARTITIONS}.isdisjoint(
+            [resources] if isinstance(resources, str) else resources
+        )
         and conditions.keys() == {"StringEquals"}
         and conditions["StringEquals"]
         in (
@@ -130,3 +140,10 @@ def _denies(statement: dict[str, Any], bucket: str, key: str, value: str) -> boo
             {f"s3:ExistingObjectTag/{key}": [value]},
         )
     )
+
+
+def _is_of(statement: dict[str, Any], action: str) -> bool:
+    """Whether a statement speaks of an action, by its name or a pattern."""
+    actions = statement.get("Action", [])
+    patterns = [actions] if isinstance(actions, str) else actions
+    return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
