@@ -250,6 +250,11 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
         ),
         ("bucket: mine, origin_path", "bucket: [", "catalog.yaml:3:"),
         ("CDN.example.net", "https://cdn.example.net", "does not look like one"),
+        (
+            "hosts: {CDN",
+            "hosts: {cdn.example.net: {bucket: other}, CDN",
+            "catalog.yaml:3: hosts.CDN.example.net: stands twice: upper and lower case",
+        ),
     ],
 )
 def test_a_mistake_is_answered_with_its_place_and_its_remedy(

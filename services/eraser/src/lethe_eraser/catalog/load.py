@@ -74,6 +74,10 @@ class _Resolution:
             {a for a in aliases if aliases.count(a) > 1 or a in self._file.buckets}
         ):
             self._wrong(("buckets",), f"alias {alias} names two buckets")
+        written = [name.lower() for name in self._file.hosts]
+        for name in self._file.hosts:
+            if written.count(name.lower()) > 1:
+                self._wrong(("hosts", name), "stands twice: upper and lower case are the same host")
         hosts = {name.lower(): self._host(name, h) for name, h in self._file.hosts.items()}
         catalog = Catalog(
             client_tables=clients,
