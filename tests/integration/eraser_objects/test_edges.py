@@ -6,6 +6,7 @@ from lethe_eraser.objects.cdn import BUSY
 from tests.integration.eraser.world import NOTHING, SUBJECT, Eraser, Killed, World
 from tests.integration.eraser_objects.conftest import MakeWorld, eraser_with
 from tests.support.edges import Edges
+from tests.support.factories import BucketFactory
 
 DISTRIBUTION = (
     "origin_path: /public}}",
@@ -102,3 +103,18 @@ async def test_what_a_later_round_removes_is_told_too(served: World) -> None:
     assert later == [("E2ABC", (f"/{SUBJECT}-1.png",))]
     edges.finish()
     assert await once_more(served, eraser) == "verified"
+
+
+async def test_a_distribution_before_a_replica_is_told_too(
+    with_catalog: MakeWorld, bucket: BucketFactory
+) -> None:
+    world = await with_catalog(
+        ("{{ {uploads}: {{}}", "{{ {copy}: {{}}, {uploads}: {{replicas: [{copy}]}}"),
+        ("hosts:", "hosts:\n  copy.test.example: {{bucket: {copy}, distribution: E4GHI}}"),
+        copy=bucket(),
+    )
+    await world.sketch(1)
+    await world.accept(world.requested())
+    edges = Edges()
+    await eraser_with(world, edges).until_idle()
+    assert list(edges.created.values()) == [("E4GHI", (f"/uploads/{SUBJECT}/*",))]

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_eraser.catalog import Catalog, ReferenceRule
-from lethe_eraser.domain import Job, JobState
+from lethe_eraser.domain import Job, JobState, ObjectRef
 from lethe_eraser.fence import Fence
 from lethe_eraser.objects.cdn import BUSY, CdnError, batches, paths_at
 from lethe_eraser.storage.invalidations import Invalidation, Invalidations, Planned
@@ -109,6 +109,12 @@ class Invalidator:
             await self._invalidations.finished(connection, job.job_id, one.number)
         return True
 
+    def _copies(self, ref: ObjectRef) -> Iterator[ObjectRef]:
+        """Give the object and its replicas: a distribution may stand before any of them."""
+        bucket = self._catalog.buckets.get(ref.bucket)
+        for name in (ref.bucket, *(() if bucket is None else bucket.replicas)):
+            yield ref._replace(bucket=name)
+
     async def _plan(self, job: Job, subject: str, may_go_on: Callable[[], bool]) -> bool:
         """Plan for what the batches since the last plan removed; False if nothing may begin."""
         own = own_prefixes(self._catalog, subject)
@@ -120,7 +126,9 @@ class Invalidator:
                 if not may_go_on():
                     return False
                 failed = set(intent.failed)
-                removed = (ref for ref in intent.refs if ref not in failed)
+                removed = (
+                    copy for ref in intent.refs if ref not in failed for copy in self._copies(ref)
+                )
                 for distribution, some in paths_at(
                     self._catalog.distributions, removed, own
                 ).items():
