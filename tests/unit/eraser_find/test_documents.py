@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 from unicodedata import normalize
@@ -15,7 +16,14 @@ from jsonpath import JSONPath
 
 import lethe_sandbox
 from lethe_contracts.states import BlockReason
-from lethe_eraser.catalog import Catalog, Ownership, ProductTable, ReferenceRule, load
+from lethe_eraser.catalog import (
+    Bucket,
+    Catalog,
+    Ownership,
+    ProductTable,
+    ReferenceRule,
+    load,
+)
 from lethe_eraser.catalog.paths import JsonPath
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.references import RowReader
@@ -213,6 +221,9 @@ def test_a_presigned_url_of_one_version_means_the_whole_object() -> None:
         ({RESULT_URL: True}, BlockReason.UNCOVERED),
         ({"callback": "https://another.example/hook"}, BlockReason.UNCOVERED),
         ({"raw": "arn:aws:s3:::sample-uploads/x"}, BlockReason.UNCOVERED),
+        ({"raw": "first\narn:aws:s3:::sample-uploads/x"}, BlockReason.UNCOVERED),
+        ({"raw": "arn:aws:s3-outposts:r:1:outpost/o/bucket/b/object/x"}, BlockReason.UNCOVERED),
+        ({"note": "it is s3://sample-uploads/x, see there"}, BlockReason.UNCOVERED),
         ({"inner": json.dumps({"url": RESULT_URL})}, BlockReason.UNCOVERED),
         ([{"url": UPLOAD_URL}], BlockReason.MALFORMED_JSON),
         (UPLOAD_URL, BlockReason.MALFORMED_JSON),
@@ -269,6 +280,14 @@ def test_a_json_string_can_be_the_reference_itself() -> None:
     assert READER.sort(read, ME, frozenset()) == Sorted(results(RESULT), 0)
     assert READER.read_value((), RESULT_URL, ME) is BlockReason.UNCOVERED
     assert READER.read_value((), 7, ME) == ()
+
+
+def test_whatever_names_a_bucket_or_a_host_is_known_as_ours() -> None:
+    catalog = replace(CATALOG, buckets={**CATALOG.buckets, "pics.example.com": Bucket("p")})
+    reader = RowReader(catalog)
+    for text in ("s3://sample-uploads/x", "at pics.example.com/x", "arn:aws-cn:s3:::x/y"):
+        assert reader.is_ours(text)
+    assert not reader.is_ours("https://another.example/x")
 
 
 FILES = CATALOG.reference_sets["extracted_files"]

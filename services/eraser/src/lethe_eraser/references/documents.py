@@ -29,11 +29,15 @@ from lethe_eraser.references.urls import (
 )
 
 _EMPTY: Final[tuple[object, ...]] = (None, "", {}, [])
-_URL: Final = re.compile(
-    r"\s*(?:[a-z][a-z0-9+.-]*:)?//[^/\s]|.*\barn:aws[a-z-]*:s3:", re.IGNORECASE
-)
+_URL: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//[^/\s]", re.IGNORECASE)
 _MAY_NAME: Final = re.compile(r"[./:]")
-_AWS: Final = (r"\.amazonaws\.com", r"\.cloudfront\.net")
+_AWS: Final = (
+    r"\.amazonaws\.com",
+    r"\.cloudfront\.net",
+    r"s3[an]?://",
+    # Also of outposts, of directory buckets, of access points that run code.
+    r"arn:aws[a-z-]*:s3",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,9 @@ class RowReader:
         self._resolver = Resolver(catalog.buckets, catalog.hosts)
         self._shared: SharedObjects = catalog.shared
         self._bucket_names = frozenset(catalog.buckets)
-        ours = "|".join((*_AWS, *(re.escape(host) for host in catalog.hosts)))
+        # A bucket whose name has a dot may be a host by itself.
+        named = (*catalog.hosts, *(name for name in catalog.buckets if "." in name))
+        ours = "|".join((*_AWS, *map(re.escape, named)))
         self._ours = re.compile(rf"(?:{ours})", re.IGNORECASE)
 
     def read(
