@@ -24,6 +24,7 @@ from lethe_eraser.catalog import (
     ReferenceRule,
     load,
 )
+from lethe_eraser.catalog.model import Ignored
 from lethe_eraser.catalog.paths import JsonPath
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.references import RowReader
@@ -280,6 +281,13 @@ def test_a_json_string_can_be_the_reference_itself() -> None:
     assert READER.sort(read, ME, frozenset()) == Sorted(results(RESULT), 0)
     assert READER.read_value((), RESULT_URL, ME) is BlockReason.UNCOVERED
     assert READER.read_value((), 7, ME) == ()
+
+
+@pytest.mark.parametrize("value", [{"help": [UPLOAD_URL]}, [UPLOAD_URL], UPLOAD_URL])
+def test_a_value_that_is_ignored_as_a_whole_names_nothing(value: Any) -> None:
+    whole = jsonpath.compile("$")
+    assert isinstance(whole, JSONPath)
+    assert READER.read_value((Ignored(JsonPath(whole)),), value, ME) == ()
 
 
 def test_whatever_names_a_bucket_or_a_host_is_known_as_ours() -> None:

@@ -16,6 +16,7 @@ from jsonpath import JSONPathError
 from lethe_contracts.states import BlockReason
 from lethe_eraser.catalog.model import (
     Catalog,
+    Ignored,
     ProductTable,
     ReferenceRule,
     Rules,
@@ -222,13 +223,14 @@ class RowReader:
     def _scalar(self, rules: Rules, value: object) -> list[Found]:
         # Not by its path: the JSONPath library would take a string for the text of a document.
         references = [rule for rule in rules if isinstance(rule, ReferenceRule)]
+        is_ignored = any(isinstance(rule, Ignored) and rule.at.is_root for rule in rules)
         whole = [rule for rule in references if rule.is_root and not rule.is_object]
         if isinstance(value, str) and whole:
             resolution = self._resolver.resolve_url(value, in_bucket=whole[0].in_bucket)
             return list(found_by(resolution, whole[0]))
         if references:
             raise BlockedError(BlockReason.MALFORMED_JSON)
-        if isinstance(value, str) and self._may_refer(value, ()):
+        if isinstance(value, str) and not is_ignored and self._may_refer(value, ()):
             raise BlockedError(BlockReason.UNCOVERED)
         return []
 

@@ -72,7 +72,7 @@ class Reading:
     def unclaimed(self) -> list[str]:
         """Give every string, member names included, that no rule claimed."""
         texts: list[str] = []
-        open_values: list[Any] = [self._value]
+        open_values: list[Any] = [] if id(self._value) in self._ignored else [self._value]
         while open_values:
             value = open_values.pop()
             if isinstance(value, dict):
