@@ -146,6 +146,13 @@ def test_each_form_of_url_names_its_object(url: str, bucket: str, key: str) -> N
         "s3://uploads/",
         "ftp://uploads.s3.amazonaws.com/k",
         "uploads.s3.amazonaws.com/k",
+        "s3://user:secret@uploads/k",
+        "s3://UPLOADS/k",
+        "https://[2600:1fa0::1]/uploads/k",
+        "https://s3.amazonaws.com/upl%6Fads/k",
+        "https://s3.amazonaws.com/\u00fcploads/k",
+        "https://uploads--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com/k",
+        "arn:aws:s3-outposts:us-west-2:123456789012:outpost/op-1/bucket/uploads/object/k",
         "https:uploads.s3.amazonaws.com/k",
         "https:///uploads/k",
         "a/bare/key",
@@ -191,6 +198,8 @@ def test_a_cdn_knows_no_versions() -> None:
         ("a&amp;b", ["a&amp;b", "a&b"]),
         ("a#b", ["a", "a#b"]),
         ("a.png ", ["a.png ", "a.png"]),
+        ("what?.png", ["what", "what?.png"]),
+        ("a\r\n b.png", ["a\r\n b.png", "a b.png"]),
     ],
 )
 def test_what_may_be_read_in_two_ways_is_said_to_be(written: str, keys: list[str]) -> None:
@@ -203,7 +212,30 @@ def test_a_bare_key_needs_the_bucket_of_its_entry() -> None:
         ObjectRef("uploads", "a%20 b+c")
     )
     assert [r.key for r in refs(RESOLVER.resolve_url("/a", in_bucket="uploads"))] == ["/a", "a"]
-    assert RESOLVER.resolve_url("mailto:a@b", in_bucket="uploads") == Unresolved()
+    for dotted in ("a.png", "v1.2/a.png"):
+        found = RESOLVER.resolve_url(dotted, in_bucket="uploads")
+        assert found == Resolved(ObjectRef("uploads", dotted))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mailto:a@b",
+        " ftp://another.example/k",
+        "\ufeffhttps://cdn.example.net/k",
+        "uploads.s3.amazonaws.com/k",
+        "cdn.example.net/2024/x.png",
+        "Img.Example.com/k",
+    ],
+)
+def test_a_url_that_is_not_whole_is_no_bare_key(url: str) -> None:
+    """Of a key that nobody has S3 says that it is gone."""
+    assert RESOLVER.resolve_url(url, in_bucket="uploads") == Unresolved()
+
+
+def test_a_version_behind_an_s3_uri_may_be_one() -> None:
+    found = RESOLVER.resolve_url("s3://uploads/k?versionId=1")
+    assert [ref.key for ref in refs(found)] == ["k?versionId=1", "k"]
 
 
 S3_URL = "https://uploads.s3.amazonaws.com/a+b"

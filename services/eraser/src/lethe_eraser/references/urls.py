@@ -74,11 +74,12 @@ _URI = re.compile(
     r"\s*(?:s3[an]?://|arn:(?P<arn>aws(?:-cn|-us-gov)?):s3:::)(?P<bucket>[^/]+)/(?P<key>.*)",
     re.IGNORECASE | re.DOTALL,
 )
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
+_SCHEME = re.compile(r"[\s\ufeff]*(?:[a-z][a-z0-9+.-]*:|//)", re.IGNORECASE)
 _URL_AS_KEY = re.compile(r"\s*(?:https?://|s3[an]?://|arn:aws)", re.IGNORECASE)
 _INLINE = re.compile(r"\s*data:", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
 _SPACES = " \t\r\n\f"
+_BREAKS = re.compile("[\t\r\n]")
 _PORTS = {"http": "80", "https": "443"}
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]*")
 """What follows a host and can be read in one way only."""
@@ -185,10 +186,17 @@ class Resolver:
             arn = (uri["arn"] or "").lower()
             if bucket is None or (arn and arn != _partition(bucket.region)):
                 return []
-            return _refs(bucket.name, [uri["key"]])
-        if in_bucket is None or _SCHEME.match(text):
+            # Some tools write a version behind the key.
+            key, mark, _ = uri["key"].partition("?versionId=")
+            return _refs(bucket.name, [uri["key"], key] if mark else [key])
+        if in_bucket is None or _SCHEME.match(text) or self._begins_with_a_host(text):
             return []
         return _refs(in_bucket, [text] if text[0] != "/" else [text, text[1:]])
+
+    def _begins_with_a_host(self, text: str) -> bool:
+        """Whether it is a URL of ours without its scheme, and no key."""
+        host, slash, _ = text.partition("/")
+        return bool(slash) and "." in host and self._host(None, host) != _NOBODY
 
     def _read_web(self, scheme: str | None, authority: str, rest: str) -> list[ObjectRef]:
         # Only of a length that a host has, lest what is kept grows with what is stored.
@@ -280,7 +288,12 @@ def _paths(rest: str) -> tuple[list[str], str]:
     if fragment[1]:
         # Stored unencoded, a `#` belongs to the key; in a true URL it ends it.
         paths.append(before)
+    if mark and "=" not in query:
+        # No query that is known to us: it belongs to a key that was stored unencoded.
+        paths.append(before + mark + query)
     paths += [path.rstrip(_SPACES) for path in paths if not mark and path != path.rstrip(_SPACES)]
+    # Browsers take no notice of these.
+    paths += [_BREAKS.sub("", path) for path in paths if _BREAKS.search(path)]
     # S3 reads a raw plus as a space in some places and as itself in others.
     paths += [path.replace("+", " ") for path in paths if "+" in path]
     return paths, query.partition("#")[0]
