@@ -170,3 +170,26 @@ async def test_copies_in_another_bucket_go_and_are_verified(
     assert world.keys("copies") == {f"{key}.bak"}
     assert await world.value("select round from lethe.job") == 2
     assert (await totals(world)).objects_gone == 2
+
+
+async def test_an_object_that_is_named_by_its_copy_goes_with_all_of_them(
+    with_catalog: MakeWorld, bucket: BucketFactory
+) -> None:
+    """A product hands out the address that is nearest."""
+    world = await with_catalog(
+        ("{results}: {{}}", "{results}: {{replicas: [{copies}]}}, {copies}: {{}}"),
+        ("hosts:", "hosts:\n  near.test.example: {{bucket: {copies}, origin_path: /public}}"),
+        copies=bucket(),
+    )
+    kept = "public/of-another.png"
+    for where in ("results", "copies"):
+        for number in range(2):
+            world.put(where, f"public/{SUBJECT}-{number}.png")
+        world.put(where, kept)
+    await world.sketch(0, url=f"https://near.test.example/{SUBJECT}-0.png")
+    url = f"https://s3.amazonaws.com/{world.buckets['copies']}/public/{SUBJECT}-1.png"
+    await world.sketch(1, url=url)
+    await world.accept(world.requested())
+    assert await to_the_end(world, world.eraser()) == "verified"
+    assert (world.keys("results"), world.keys("copies")) == ({kept}, {kept})
+    assert (await totals(world)).objects_gone == 4

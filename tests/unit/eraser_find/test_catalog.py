@@ -251,6 +251,11 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
         ("bucket: mine, origin_path", "bucket: [", "catalog.yaml:3:"),
         ("CDN.example.net", "https://cdn.example.net", "does not look like one"),
         (
+            "other: }\n",
+            "other: {replicas: [mine]}}\n",
+            "catalog.yaml:5: shared.0: mine holds copies; name other instead",
+        ),
+        (
             "hosts: {CDN",
             "hosts: {cdn.example.net: {bucket: other}, CDN",
             "catalog.yaml:3: hosts.CDN.example.net: stands twice: upper and lower case",

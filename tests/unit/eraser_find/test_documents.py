@@ -291,7 +291,9 @@ def test_a_value_that_is_ignored_as_a_whole_names_nothing(value: Any) -> None:
 
 
 def test_whatever_names_a_bucket_or_a_host_is_known_as_ours() -> None:
-    catalog = replace(CATALOG, buckets={**CATALOG.buckets, "pics.example.com": Bucket("p")})
+    catalog = replace(
+        CATALOG, buckets={**CATALOG.buckets, "pics.example.com": Bucket("pics.example.com")}
+    )
     reader = RowReader(catalog)
     for text in ("s3://sample-uploads/x", "at pics.example.com/x", "arn:aws-cn:s3:::x/y"):
         assert reader.is_ours(text)

@@ -233,6 +233,27 @@ def test_a_url_that_is_not_whole_is_no_bare_key(url: str) -> None:
     assert RESOLVER.resolve_url(url, in_bucket="uploads") == Unresolved()
 
 
+def test_a_copy_stands_for_its_original() -> None:
+    buckets = {
+        "mine": Bucket("mine", replicas=("near", "both")),
+        "other": Bucket("other", replicas=("both",)),
+        "near": Bucket("near", aliases=("near-s3alias",)),
+        "both": Bucket("both"),
+    }
+    resolver = Resolver(buckets, {"cdn.example.net": (Origin("near"),)})
+    for text in (
+        "https://near.s3.amazonaws.com/k",
+        "https://near-s3alias.s3.amazonaws.com/k",
+        "https://cdn.example.net/k",
+        "s3://near/k",
+    ):
+        assert resolver.resolve_url(text) == Resolved(ObjectRef("mine", "k"))
+    assert resolver.resolve_url("k", in_bucket="near") == Resolved(ObjectRef("mine", "k"))
+    assert resolver.resolve(bucket="near", key="k") == Resolved(ObjectRef("mine", "k"))
+    # Nobody knows of which.
+    assert resolver.resolve_url("s3://both/k") == Resolved(ObjectRef("both", "k"))
+
+
 def test_a_version_behind_an_s3_uri_may_be_one() -> None:
     found = RESOLVER.resolve_url("s3://uploads/k?versionId=1")
     assert [ref.key for ref in refs(found)] == ["k?versionId=1", "k"]

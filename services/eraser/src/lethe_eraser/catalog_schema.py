@@ -202,7 +202,9 @@ class BucketEntry(Entry):
     )
     tag: TagEntry | None = Field(None, description="with `mode: tag`; lethe-erase=yes by default")
     replicas: tuple[BucketName, ...] = Field(
-        (), description="listed buckets that S3 replicates this one's objects to"
+        (),
+        description="listed buckets that S3 replicates this one's objects to; a row that names"
+        " an object there names it here",
     )
 
     @model_validator(mode="after")

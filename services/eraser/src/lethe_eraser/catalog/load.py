@@ -27,6 +27,7 @@ from lethe_eraser.catalog.model import (
     Settle,
     SharedObjects,
     TableName,
+    originals,
 )
 from lethe_eraser.catalog.paths import JsonPath
 from lethe_eraser.catalog_schema import (
@@ -63,6 +64,7 @@ class _Resolution:
         self._file: CatalogFile = document.file
         self._problems: list[str] = []
         self._claimed: dict[TableName, str] = {}
+        self._originals: Mapping[str, str] = {}
 
     def catalog(self) -> Catalog:
         clients = tuple(
@@ -79,10 +81,12 @@ class _Resolution:
             if written.count(name.lower()) > 1:
                 self._wrong(("hosts", name), "stands twice: upper and lower case are the same host")
         hosts = {name.lower(): self._host(name, h) for name, h in self._file.hosts.items()}
+        buckets = {name: self._bucket_of(name) for name in self._file.buckets}
+        self._originals = originals(buckets)
         catalog = Catalog(
             client_tables=clients,
             features=features,
-            buckets={name: self._bucket_of(name) for name in self._file.buckets},
+            buckets=buckets,
             hosts=hosts,
             distributions=self._distributions(hosts),
             shared=self._shared(self._file.shared),
@@ -125,6 +129,11 @@ class _Resolution:
             self._wrong(place, f"unknown bucket {name}; {did_you_mean(name, self._file.buckets)}")
         return name
 
+    def _no_copy(self, name: str, place: Place) -> None:
+        """An object is known by its original, whichever of its copies a row names."""
+        if name in self._originals:
+            self._wrong(place, f"{name} holds copies; name {self._originals[name]} instead")
+
     def _bucket_of(self, name: str) -> Bucket:
         entry = self._file.buckets[name]
         for i, replica in enumerate(entry.replicas):
@@ -164,7 +173,7 @@ class _Resolution:
 
     def _shared(self, entries: tuple[SharedEntry, ...]) -> SharedObjects:
         for i, entry in enumerate(entries):
-            self._bucket(entry.bucket, ("shared", i, "bucket"))
+            self._no_copy(self._bucket(entry.bucket, ("shared", i, "bucket")), ("shared", i))
         return SharedObjects(
             keys=frozenset((e.bucket, e.key) for e in entries if e.key is not None),
             prefixes=tuple((e.bucket, e.prefix) for e in entries if e.prefix is not None),
@@ -182,7 +191,7 @@ class _Resolution:
     def _look_up(self, name: str, entry: LookUpEntry) -> LookUp:
         place = ("look_ups", name)
         for i, bucket in enumerate(entry.buckets):
-            self._bucket(bucket, (*place, "buckets", i))
+            self._no_copy(self._bucket(bucket, (*place, "buckets", i)), (*place, "buckets", i))
         return LookUp(
             name=name,
             table=self._named(entry.table),

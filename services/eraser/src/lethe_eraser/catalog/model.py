@@ -1,6 +1,7 @@
 """What the catalog says, resolved: names that are used exist, JSON paths are compiled."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -171,6 +172,13 @@ class Bucket:
     """Objects get this tag, for a lifecycle rule to remove, instead of being deleted."""
     replicas: tuple[str, ...] = ()
     """Buckets that hold copies of its objects under the same keys."""
+
+
+def originals(buckets: Mapping[str, Bucket]) -> Mapping[str, str]:
+    """Give, by the name of a replica, the bucket it is of; not if it is of several."""
+    of = [(name, bucket.name) for bucket in buckets.values() for name in bucket.replicas]
+    count = Counter(name for name, _ in of)
+    return {name: original for name, original in of if count[name] == 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Final
 from unicodedata import normalize
 from urllib.parse import parse_qs, unquote
 
-from lethe_eraser.catalog.model import Bucket, Origin
+from lethe_eraser.catalog.model import Bucket, Origin, originals
 from lethe_eraser.domain import ObjectRef
 
 LONGEST_KEY: Final = 1024
@@ -106,9 +106,12 @@ class Resolver:
     def __init__(
         self, buckets: Mapping[str, Bucket], hosts: Mapping[str, tuple[Origin, ...]]
     ) -> None:
-        self._buckets = dict(buckets)
+        named = dict(buckets)
         for bucket in buckets.values():
-            self._buckets.update(dict.fromkeys(bucket.aliases, bucket))
+            named.update(dict.fromkeys(bucket.aliases, bucket))
+        copies = originals(buckets)
+        # A copy stands for its original, with which all of them go.
+        self._buckets = {n: buckets[copies.get(b.name, b.name)] for n, b in named.items()}
         self._origins = {
             host: tuple((_pattern(origin.pattern), origin) for origin in origins)
             for host, origins in hosts.items()
@@ -191,7 +194,8 @@ class Resolver:
             return _refs(bucket.name, [uri["key"], key] if mark else [key])
         if in_bucket is None or _SCHEME.match(text) or self._begins_with_a_host(text):
             return []
-        return _refs(in_bucket, [text] if text[0] != "/" else [text, text[1:]])
+        name = self._buckets[in_bucket].name
+        return _refs(name, [text] if text[0] != "/" else [text, text[1:]])
 
     def _begins_with_a_host(self, text: str) -> bool:
         """Whether it is a URL of ours without its scheme, and no key."""
@@ -238,7 +242,8 @@ class Resolver:
             _, origin = next(o for o in origins if o[0].fullmatch(path))
             if path.startswith("/") and path != "/":
                 keys = (origin.origin_path + below for below in _decoded([path]))
-                found += _refs(origin.bucket, [key.removeprefix("/") for key in keys])
+                bucket = self._buckets[origin.bucket].name
+                found += _refs(bucket, [key.removeprefix("/") for key in keys])
         return found
 
     def _read_path_style(
