@@ -5,16 +5,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from unicodedata import normalize
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_eraser.catalog import CatalogError
+from lethe_eraser.catalog import CatalogError, LookUp, TableName
 from lethe_eraser.check import check_schema
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.references import References
-from lethe_eraser.storage.look_ups import LOCKS, lock_objects
+from lethe_eraser.storage.look_ups import LOCKS, lock_objects, referenced
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import (
     COUNTED,
@@ -203,6 +205,52 @@ async def test_killed_before_the_mask_what_it_lets_go_is_deleted_in_the_same_rou
     assert await counted.state() == "verified"
     assert await counted.value("select round from lethe.job") == 1
     assert PICTURE not in counted.keys("uploads")
+
+
+@pytest.mark.parametrize(
+    ("key", "written"),
+    [
+        (normalize("NFD", "그림.png"), quote(normalize("NFC", "그림.png"))),
+        (normalize("NFC", "그림.png"), quote(normalize("NFD", "그림.png"))),
+        ("a b.png", "a+b.png"),
+        ("a+b.png", "a+b.png"),
+    ],
+    ids=["composed", "decomposed", "plus for a space", "plus"],
+)
+async def test_a_row_that_writes_the_name_otherwise_names_the_object_too(
+    world: World, key: str, written: str
+) -> None:
+    """What a reference may mean is decided by what is there, so it counts in every reading."""
+    await world.write("create table public.gallery (cover text)")
+    await world.write("create index on public.gallery (cover)")
+    await world.write("insert into gallery values (:u)", u=f"https://x.test.example/{written}")
+    covers = LookUp(
+        name="covers",
+        table=TableName("public", "gallery"),
+        expression="cover",
+        many=False,
+        forms=("https://x.test.example/{encoded_key}",),
+        buckets=frozenset(),
+        at="here",
+    )
+    named, other = ObjectRef("b", key), ObjectRef("b", "a.png")
+    async with world.engine.connect() as connection:
+        assert await referenced(connection, [covers], [other, named]) == {named}
+
+
+async def test_an_object_whose_name_is_stored_in_another_form_stays_for_the_other_person(
+    counted: World,
+) -> None:
+    stored, written = [normalize(form, "common/그림.png") for form in ("NFD", "NFC")]
+    counted.put("uploads", stored)
+    await counted.sketch(1, option=option(counted, written))
+    await counted.sketch(1, subject=OTHER, option=option(counted, written))
+    await counted.accept(counted.requested())
+    assert await to_the_end(counted, counted.eraser()) == "verified"
+    assert stored in counted.keys("uploads")
+    await counted.accept(counted.requested(ref=OTHER_REF, subject=OTHER), ref=OTHER_REF)
+    assert await to_the_end(counted, counted.eraser()) == "verified"
+    assert stored not in counted.keys("uploads")
 
 
 async def test_an_object_that_is_named_again_before_the_pending_delete_stays(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
+from unicodedata import normalize
 
 from sqlalchemy import ARRAY, BigInteger, Integer, Text, TextClause, bindparam, text
 from sqlalchemy.dialects import postgresql
@@ -53,7 +54,7 @@ async def referenced(
         wanted = [
             (form, i)
             for i, ref in enumerate(refs)
-            for form in look_up.forms_of(ref)
+            for form in _written(look_up, ref)
             if "\0" not in form  # No text of PostgreSQL holds it, and none is compared with it.
         ]
         if not wanted:
@@ -64,6 +65,14 @@ async def referenced(
         )
         named.update(refs[i] for (i,) in found)
     return frozenset(named)
+
+
+def _written(look_up: LookUp, ref: ObjectRef) -> Iterable[str]:
+    """Give all that rows may write and mean `ref` by: other readings of it lead there, too."""
+    keys = {ref.key, *(normalize(form, ref.key) for form in ("NFC", "NFD"))}
+    forms = {form for key in keys for form in look_up.forms_of(ref._replace(key=key))}
+    # A raw plus is read as a space, or as itself.
+    return forms | {form.replace("%20", "+").replace("%2B", "+") for form in forms}
 
 
 async def unproven(connection: AsyncConnection, look_up: LookUp) -> str | None:
