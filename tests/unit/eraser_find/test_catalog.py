@@ -2,6 +2,8 @@
 
 import re
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import jsonschema
 import pytest
@@ -86,6 +88,18 @@ def test_a_catalog_is_resolved(tmp_path: Path) -> None:
         )
     }
     assert list(shared.values()) == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("entry", ["prefix: 템플릿/", "key: 템플릿/가.png", 'glob: "템*가.png"'])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_what_is_shared_is_so_in_every_unicode_form(
+    tmp_path: Path, entry: str, written: Literal["NFC", "NFD"], stored: Literal["NFC", "NFD"]
+) -> None:
+    text = GOOD.replace("prefix: templates/", normalize(written, entry))
+    shared = loaded(tmp_path, text).shared
+    assert shared.holds(ObjectRef("mine", normalize(stored, "템플릿/가.png")))
+    assert not shared.holds(ObjectRef("mine", normalize(stored, "템플/나.png")))
 
 
 def test_the_sample_products_catalog_is_complete() -> None:

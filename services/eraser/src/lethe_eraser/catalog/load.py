@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from unicodedata import normalize
 
 import jsonpath
 from jsonpath import JSONPath, JSONPathError
@@ -174,10 +176,11 @@ class _Resolution:
     def _shared(self, entries: tuple[SharedEntry, ...]) -> SharedObjects:
         for i, entry in enumerate(entries):
             self._no_copy(self._bucket(entry.bucket, ("shared", i, "bucket")), ("shared", i))
+        composed = partial(normalize, "NFC")
         return SharedObjects(
-            keys=frozenset((e.bucket, e.key) for e in entries if e.key is not None),
-            prefixes=tuple((e.bucket, e.prefix) for e in entries if e.prefix is not None),
-            globs=tuple((e.bucket, e.glob) for e in entries if e.glob is not None),
+            keys=frozenset((e.bucket, composed(e.key)) for e in entries if e.key is not None),
+            prefixes=tuple((e.bucket, composed(e.prefix)) for e in entries if e.prefix is not None),
+            globs=tuple((e.bucket, composed(e.glob)) for e in entries if e.glob is not None),
             tags={
                 bucket: frozenset(
                     (e.tag.key, e.tag.value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Final
+from unicodedata import normalize
 from urllib.parse import quote
 
 from pydantic import JsonValue
@@ -192,7 +193,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class SharedObjects:
-    """Objects that are never deleted, whoever refers to them."""
+    """Objects that are never deleted, whoever refers to them; names are composed (NFC)."""
 
     keys: frozenset[tuple[str, str]] = frozenset()
     prefixes: tuple[tuple[str, str], ...] = ()
@@ -202,10 +203,12 @@ class SharedObjects:
 
     def holds(self, ref: ObjectRef) -> bool:
         """Whether `ref` is shared by its name; `tags` may make it so, too."""
+        # The same name in another Unicode form is shared, too.
+        key = normalize("NFC", ref.key)
         return (
-            (ref.bucket, ref.key) in self.keys
-            or any(ref.bucket == b and ref.key.startswith(p) for b, p in self.prefixes)
-            or any(ref.bucket == b and fnmatchcase(ref.key, p) for b, p in self.globs)
+            (ref.bucket, key) in self.keys
+            or any(ref.bucket == b and key.startswith(p) for b, p in self.prefixes)
+            or any(ref.bucket == b and fnmatchcase(key, p) for b, p in self.globs)
         )
 
 
