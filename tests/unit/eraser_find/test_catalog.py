@@ -303,6 +303,14 @@ def test_a_look_up_knows_how_an_object_is_written(tmp_path: Path) -> None:
     assert look_up.forms_of(ObjectRef("other", "k")) == ()
 
 
+def test_a_look_up_knows_an_object_by_its_copies(tmp_path: Path) -> None:
+    look_up = "look_ups: {all: {table: t, expression: x, forms: ['s3://{bucket}/{key}']}}\n"
+    text = GOOD.replace("{mine: {", "{mine: {replicas: [other], ")
+    text = text.replace('  - {bucket: other, glob: "*.css"}\n', "")
+    [found] = loaded(tmp_path, text.replace("features:\n", f"{look_up}features:\n", 1)).look_ups
+    assert found.forms_of(ObjectRef("mine", "k")) == ("s3://mine/k", "s3://other/k")
+
+
 def test_the_catalog_on_the_page_is_one(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "catalog.md").read_text()
     written = "".join(re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL))

@@ -203,6 +203,7 @@ class _Resolution:
             forms=entry.forms,
             buckets=frozenset(entry.buckets),
             at=self._document.where(place),
+            replicas={bucket: one.replicas for bucket, one in self._file.buckets.items()},
         )
 
     def _account(self, entry: ActiveAccountEntry | None) -> ActiveAccount | None:

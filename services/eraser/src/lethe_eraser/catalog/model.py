@@ -225,18 +225,22 @@ class LookUp:
     """Whose objects are named there; empty for all."""
     at: str
     """Where in the file it stands, for errors."""
+    replicas: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By bucket, those that may be named instead of it."""
 
     def forms_of(self, ref: ObjectRef) -> tuple[str, ...]:
         """How `ref` is written there; nothing if objects of its bucket are not."""
         if self.buckets and ref.bucket not in self.buckets:
             return ()
         encoded = quote(ref.key, safe="/", errors="surrogatepass")
-        parts = {"{bucket}": ref.bucket, "{key}": ref.key, "{encoded_key}": encoded}
+        parts = {"{key}": ref.key, "{encoded_key}": encoded}
         # In one pass: a key may itself hold what looks like a placeholder.
-        return tuple(
-            re.sub(r"\{(?:bucket|key|encoded_key)\}", lambda m: parts[m[0]], form)
+        written = (
+            re.sub(r"\{(?:bucket|key|encoded_key)\}", lambda m: parts.get(m[0], name), form)  # noqa: B023  # called at once
             for form in self.forms
+            for name in (ref.bucket, *self.replicas.get(ref.bucket, ()))
         )
+        return tuple(dict.fromkeys(written))
 
 
 @dataclass(frozen=True, slots=True)
