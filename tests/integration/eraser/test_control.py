@@ -273,6 +273,23 @@ async def test_the_earliest_deadline_goes_first(world: World) -> None:
     assert verified == ["1.1", "1.2", "1.0"]
 
 
+async def test_a_word_of_intake_ends_no_pause(world: World) -> None:
+    """A round waits so that writers can finish, and what expires by itself is asked for seldom."""
+    asked = world.requested()
+    await world.accept(asked)
+    await world.write("update lethe.job set retry_at = now() + interval '1 hour'")
+    hold = uuid7()
+    await world.accept(
+        world.requested(request_id=asked.request_id, attempt=2),
+        world.requested(),
+        Held(hold_id=hold),
+        Released(hold_id=hold),
+    )
+    assert await world.value("select retry_at > now() from lethe.job")
+    await world.eraser().until_idle()
+    assert await world.state() == "accepted"
+
+
 async def test_nothing_is_erased_outside_the_window_and_it_stops_at_a_batch(world: World) -> None:
     for number in range(4):
         await world.sketch(number)

@@ -157,12 +157,21 @@ async def write(
     connection: AsyncConnection, changed: Job, *, retry_in: timedelta | None = None
 ) -> None:
     """Write a job that was read under its lock; `retry_in` keeps executors off it for that long."""
-    values = _values(changed)
-    values["retry_at"] = None if retry_in is None else func.now() + literal(retry_in)
+    retry_at = None if retry_in is None else func.now() + literal(retry_in)
+    await _write(connection, changed, retry_at=retry_at)
+
+
+async def write_told(connection: AsyncConnection, changed: Job) -> None:
+    """Write what intake said of a job that was read under its lock; how long it waits stays."""
+    await _write(connection, changed)
+
+
+async def _write(connection: AsyncConnection, changed: Job, **more: Any) -> None:
+    values = {**_values(changed), **more}
     if changed.state is JobState.RUNNING:
         values["started_at"] = func.coalesce(job.c.started_at, func.now())
     if changed.state.is_final:
-        values["closed_at"] = func.coalesce(job.c.closed_at, func.now())
+        values |= {"closed_at": func.coalesce(job.c.closed_at, func.now()), "retry_at": None}
     await connection.execute(update(job).where(job.c.job_id == changed.job_id).values(values))
 
 

@@ -63,7 +63,7 @@ async def save(connection: AsyncConnection, before: Person, after: Person, bucke
         if now == was:
             continue
         if was is not None:
-            await jobs.write(connection, now)
+            await jobs.write_told(connection, now)
         await jobs.write_requests(connection, now.job_id, _changed(was, now))
     await _save_holds(connection, before, after)
     for kind, ids in (
