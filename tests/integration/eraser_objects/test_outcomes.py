@@ -193,3 +193,25 @@ async def test_an_object_that_is_named_by_its_copy_goes_with_all_of_them(
     assert await to_the_end(world, world.eraser()) == "verified"
     assert (world.keys("results"), world.keys("copies")) == ({kept}, {kept})
     assert (await totals(world)).objects_gone == 4
+
+
+async def test_versions_that_are_named_one_by_one_are_counted_one_by_one(
+    with_catalog: MakeWorld, bucket: BucketFactory
+) -> None:
+    world = await with_catalog(
+        ("url: url, ownership", "url: url, only_version: true, ownership"),
+        results=bucket(versioned=True),
+    )
+    name, key = world.buckets["results"], "public/result.png"
+    versions = [
+        world.s3.put_object(Bucket=name, Key=key, Body=bytes([number]))["VersionId"]
+        for number in range(3)
+    ]
+    for number, version in enumerate(versions[:2]):
+        await world.sketch(number, url=f"https://{name}.s3.amazonaws.com/{key}?versionId={version}")
+    await world.accept(world.requested())
+    assert await to_the_end(world, world.eraser()) == "verified"
+    listed = world.s3.list_object_versions(Bucket=name)["Versions"]
+    assert [one["VersionId"] for one in listed] == versions[2:]
+    # The two, and an upload of each.
+    assert (await totals(world)).objects_gone == 4
