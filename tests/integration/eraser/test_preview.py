@@ -4,6 +4,7 @@ import asyncio
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,16 @@ async def test_what_leads_nowhere_is_counted(world: World) -> None:
     assert found["blocked"] == {"unresolved_reference": 1}
 
 
+async def test_a_table_that_nobody_claims_blocks_whoever_has_rows_there(world: World) -> None:
+    await world.write("create table public.letter (id bigint primary key, client_key text)")
+    await world.write("create index on public.letter (client_key)")
+    await world.write("insert into letter values (1, :s)", s=OTHER)
+    assert (await document())["blocked"] == {}
+    assert (await document(OTHER))["blocked"] == {"uncovered": 1}
+    await world.accept(world.requested(subject=OTHER))
+    assert await to_the_end(world, world.eraser()) == "blocked"
+
+
 async def test_the_job_and_the_holds_are_found_by_reference(world: World) -> None:
     await world.sketch(1)
     await world.accept(world.requested(ref="1.another", subject=OTHER), ref="1.another")
@@ -183,8 +194,7 @@ async def test_it_asks_the_same_however_many_jobs_there_are(world: World) -> Non
     refs = SubjectRefs(RING)
     previewer = Previewer(
         engine=world.engine,
-        sources=(),
-        buckets={},
+        catalog=replace(world.catalog, client_tables=()),
         handlers=lambda _: None,
         refs=refs,
         accounts=None,

@@ -304,8 +304,7 @@ class EraserContainer(containers.DeclarativeContainer):
     previewer = providers.Singleton(
         Previewer,
         engine=engine,
-        sources=catalog.provided.client_tables,
-        buckets=catalog.provided.buckets,
+        catalog=catalog,
         handlers=handlers,
         refs=providers.Singleton(_refs, settings),
         accounts=accounts,

@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import Catalog, Finding
 from lethe_eraser.check.rows import check_rows
-from lethe_eraser.check.schema import check_schema, unclaimed_tables
+from lethe_eraser.check.schema import check_schema, unclaimed_tables, unclaimed_tables_of
 
 SAMPLED_ROWS: Final = 200
 """Rows that are read of the newest of every table, and about as many at random."""
 
-__all__ = ["check", "check_schema", "unclaimed_tables"]
+__all__ = ["check", "check_schema", "unclaimed_tables", "unclaimed_tables_of"]
 
 
 async def check(

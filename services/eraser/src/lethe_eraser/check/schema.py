@@ -9,7 +9,7 @@ from lethe_eraser.check.fit import misfits
 from lethe_eraser.check.relations import no_tables
 from lethe_eraser.storage.accounts import asked_by_index
 from lethe_eraser.storage.look_ups import unproven
-from lethe_eraser.storage.product_sample import breaks_check
+from lethe_eraser.storage.product_sample import breaks_check, holds_rows_of
 from lethe_eraser.storage.product_schema import (
     NamedColumn,
     TableColumns,
@@ -83,9 +83,26 @@ async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[s
 async def unclaimed_tables(connection: AsyncConnection, catalog: Catalog) -> list[NamedColumn]:
     """Find tables that nobody claims and that have a column named as a client key is."""
     names = {client.client_key for client in catalog.client_tables}
+    if not names:
+        return []
     known = {table for table, _, _ in _claims(catalog)} | set(catalog.ignored_tables)
     found = await columns_named(connection, names, without_schema=SCHEMA)
     return [one for one in found if TableName(one.schema, one.table) not in known]
+
+
+async def unclaimed_tables_of(
+    connection: AsyncConnection, catalog: Catalog, subject: str
+) -> list[NamedColumn]:
+    """Find those of them that have rows of a person.
+
+    A table that cannot be asked by an index is not searched: everybody is taken to have some.
+    """
+    return [
+        one
+        for one in await unclaimed_tables(connection, catalog)
+        if not one.askable
+        or await holds_rows_of(connection, TableName(one.schema, one.table), one.column, subject)
+    ]
 
 
 def _claims(catalog: Catalog) -> list[Claim]:

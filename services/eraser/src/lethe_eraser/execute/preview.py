@@ -1,7 +1,7 @@
 """What erasing a person would do: counts per table and bucket. Touches nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_contracts.states import BlockReason
 from lethe_contracts.subject import SubjectRefs
-from lethe_eraser.catalog import Bucket, ClientTable
+from lethe_eraser.catalog import Catalog, ClientTable
+from lethe_eraser.check import unclaimed_tables_of
 from lethe_eraser.domain import UNFINISHED, Job, ObjectRef
 from lethe_eraser.execute.collecting import Handlers
 from lethe_eraser.storage import forecast, operations
@@ -34,7 +35,7 @@ class Preview:
     if_unreferenced: set[ObjectRef] = field(default_factory=set)
     """Objects that are deleted only if no other row names them by then."""
     blocked: Counter[BlockReason] = field(default_factory=Counter)
-    """Rows that would be left, by reason."""
+    """Rows, and tables that nobody claims, that would be left, by reason."""
     job: Job | None = None
     """The person's newest job."""
     holds: int | None = None
@@ -75,8 +76,8 @@ class Previewer:
 
     Args:
         engine: the product's database; only read-only transactions are opened.
-        sources: the client tables.
-        buckets: which of them leave the deleting to a lifecycle rule.
+        catalog: the client tables, what of the rest nobody claims, and which buckets leave the
+            deleting to a lifecycle rule.
         handlers: finds the handler of a request type.
         refs: tells by which references the person is kept; None if the keys are not known.
         accounts: knows who is a customer; None if the catalog does not say where to ask.
@@ -87,16 +88,14 @@ class Previewer:
         self,
         *,
         engine: AsyncEngine,
-        sources: Iterable[ClientTable],
-        buckets: Mapping[str, Bucket],
+        catalog: Catalog,
         handlers: Handlers,
         refs: SubjectRefs | None,
         accounts: Accounts | None,
         batch_rows: int,
     ) -> None:
         self._engine = engine.execution_options(postgresql_readonly=True)
-        self._sources = tuple(sources)
-        self._buckets = buckets
+        self._catalog = catalog
         self._handlers = handlers
         self._refs = refs
         self._accounts = accounts
@@ -107,7 +106,7 @@ class Previewer:
         found = Preview()
         seen_rows: set[tuple[str, int]] = set()
         seen_objects: set[ObjectRef] = set()
-        for source in self._sources:
+        for source in self._catalog.client_tables:
             async with self._engine.connect() as connection:
                 types = await types_of(connection, source, subject)
             for request_type, count in types.items():
@@ -119,11 +118,13 @@ class Previewer:
                 await self._type(found, source, subject, request_type, seen_rows, seen_objects)
         found.if_unreferenced -= seen_objects
         for ref in seen_objects:
-            scheduled = self._buckets[ref.bucket].tag is not None
+            scheduled = self._catalog.buckets[ref.bucket].tag is not None
             found.objects[ref.bucket, "scheduled" if scheduled else "gone"] += 1
         for ref in found.if_unreferenced:
             found.objects[ref.bucket, "if_unreferenced"] += 1
         async with self._engine.connect() as connection:
+            met = await unclaimed_tables_of(connection, self._catalog, subject)
+            found.blocked.update([BlockReason.UNCOVERED] * len(met))
             # A product may be looked at before it has any table of ours.
             if await operations.are_laid(connection):
                 await self._from_our_tables(connection, found, subject)

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_contracts.events import TypeTotals
 from lethe_contracts.states import BlockReason
-from lethe_eraser.catalog import Catalog, TableName
-from lethe_eraser.check import unclaimed_tables
+from lethe_eraser.catalog import Catalog
+from lethe_eraser.check import unclaimed_tables_of
 from lethe_eraser.domain import (
     MAX_ROUNDS,
     Job,
@@ -36,7 +36,6 @@ from lethe_eraser.storage import invalidations, jobs, progress
 from lethe_eraser.storage.client_rows import mask_client_rows
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.journal import Intent, Journal
-from lethe_eraser.storage.product_sample import holds_rows_of
 from lethe_eraser.storage.progress import Blocked
 from lethe_eraser.verify.client_rows import ClientRows
 from lethe_eraser.verify.invalidate import UNKNOWN, Invalidator
@@ -306,10 +305,7 @@ class Verification:
         return ended, masked
 
     async def _record_uncovered(self, connection: AsyncConnection, job: Job, subject: str) -> None:
-        """Block the job for every table with a client key that nobody claims and that has theirs.
-
-        A table that cannot be asked by an index is not searched: the job meets it all the same.
-        """
+        """Block the job for every table that nobody claims and that has a client key of theirs."""
         met = [
             Blocked(
                 kind="client",
@@ -319,11 +315,7 @@ class Verification:
                 request_id=None,
                 reason=BlockReason.UNCOVERED,
             )
-            for one in await unclaimed_tables(connection, self._catalog)
-            if not one.askable
-            or await holds_rows_of(
-                connection, TableName(one.schema, one.table), one.column, subject
-            )
+            for one in await unclaimed_tables_of(connection, self._catalog, subject)
         ]
         await progress.record_blocked(connection, job.job_id, job.round, None, met)
 
