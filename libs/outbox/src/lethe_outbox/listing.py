@@ -5,7 +5,7 @@ somebody.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -18,6 +18,7 @@ from sqlalchemy import (
     exists,
     false,
     func,
+    null,
     select,
     true,
 )
@@ -234,44 +235,31 @@ def _row(
     payload: bool,  # noqa: FBT001 - run_sync passes by position
 ) -> WholeRow | None:
     outbox, dead = tables.outbox, tables.dead
+    chosen = outbox.c.id == identity
     if isinstance(identity, UUID):
         number = connection.scalar(select(dead.c.id).where(dead.c.event_id == identity))
         chosen = outbox.c.event_id == identity if number is None else outbox.c.id == number
-    else:
-        chosen = outbox.c.id == identity
-    found = connection.execute(
-        select(
-            outbox,
-            dead.c.died_at,
-            dead.c.created_at.label("event_created_at"),
-            func.coalesce(dead.c.held, false()).label("held"),
+    created_at = func.coalesce(dead.c.created_at, outbox.c.created_at)
+    query = (
+        _columns(tables, created_at, func.coalesce(dead.c.held, false()))
+        .add_columns(
+            *(outbox.c.key, outbox.c.bucket, outbox.c.dlt_attempts, outbox.c.headers),
+            *(dead.c.died_at, (outbox.c.payload if payload else null()).label("payload")),
         )
         .outerjoin(dead, (dead.c.bucket == outbox.c.bucket) & (dead.c.id == outbox.c.id))
         .where(chosen)
-        .order_by(outbox.c.id)
-        .limit(1)
-    ).first()
+    )
+    found = connection.execute(query.order_by(outbox.c.id).limit(1)).mappings().first()
     if found is None:
         return None
     return WholeRow(
-        row=OutboxRow(
-            id=found.id,
-            event_id=found.event_id,
-            topic=found.topic,
-            status=Status(found.status),
-            bytes=len(found.payload),
-            created_at=found.event_created_at or found.created_at,
-            sent_at=found.sent_at,
-            attempts=found.attempts,
-            reason=found.last_error,
-            held=found.held,
-        ),
-        key=found.key,
-        bucket=found.bucket,
-        dlt_attempts=found.dlt_attempts,
-        died_at=found.died_at,
-        headers=_headers(found.headers),
-        payload=found.payload if payload else None,
+        row=_outbox_row(found),
+        key=found["key"],
+        bucket=found["bucket"],
+        dlt_attempts=found["dlt_attempts"],
+        died_at=found["died_at"],
+        headers=_headers(found["headers"]),
+        payload=found["payload"],
     )
 
 
@@ -283,4 +271,5 @@ def _headers(packed: bytes) -> list[tuple[str, bytes]] | None:
 
 
 def _outbox_row(found: RowMapping) -> OutboxRow:
-    return OutboxRow(**{**found, "status": Status(found["status"])})
+    values = {each.name: found[each.name] for each in fields(OutboxRow)}
+    return OutboxRow(**{**values, "status": Status(found["status"])})
