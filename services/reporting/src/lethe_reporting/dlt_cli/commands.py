@@ -19,10 +19,8 @@ from aiokafka.errors import KafkaError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import TOPICS
-from lethe_outbox import Fate, ReplayOptions, Which, discard
-from lethe_outbox import replay as publish_again
+from lethe_outbox import Fate, ReplayOptions, Which, deciding
 from lethe_outbox.dead_letters import OPEN, State
-from lethe_outbox.deciding import judge
 from lethe_reporting.dlt_cli.printing import Printer, Progress, print_fates, remedy
 from lethe_reporting.dlt_cli.times import moment
 from lethe_reporting.settings import ReportingSettings
@@ -146,8 +144,8 @@ def show(
     printer.json_of_one() if as_json else printer.one()
 
 
-@app.command("replay")
-def send_back(
+@app.command()
+def replay(
     *,
     ids: Ids = None,
     every: Every = False,
@@ -195,10 +193,10 @@ def send_back(
         )
         chosen = await desk.chosen(which)
         if dry_run:
-            fates = await judge(desk.engine, chosen, options, schema=SCHEMA)
+            fates = await deciding.judge(desk.engine, chosen, options, schema=SCHEMA)
         else:
             with Progress(len(chosen), "replayed") as progress:
-                fates = await publish_again(
+                fates = await deciding.replay(
                     desk.engine,
                     desk.settings.brokers,
                     chosen,
@@ -211,8 +209,8 @@ def send_back(
     _finish(*_at_desk(sent), dry_run=dry_run, as_json=as_json)
 
 
-@app.command("discard")
-def give_up(
+@app.command()
+def discard(
     *,
     ids: Ids = None,
     every: Every = False,
@@ -237,9 +235,9 @@ def give_up(
     async def closed(desk: _Desk) -> _Done:
         chosen = await desk.chosen(which)
         if dry_run:
-            return await judge(desk.engine, chosen, None, schema=SCHEMA), {}
+            return await deciding.judge(desk.engine, chosen, None, schema=SCHEMA), {}
         with Progress(len(chosen), "discarded") as progress:
-            fates = await discard(
+            fates = await deciding.discard(
                 desk.engine,
                 chosen,
                 by=by,
