@@ -103,8 +103,10 @@ def test_a_text_that_names_the_person_is_refused(text: str) -> None:
     assert "acct" not in str(caught.value)
 
 
-def test_a_subject_too_short_to_look_for_is_let_through() -> None:
-    check_unnamed("user", reason="the user left")
+def test_a_subject_is_looked_for_from_six_characters_on() -> None:
+    check_unnamed("users", reason="the users left")
+    with pytest.raises(SubmissionError):
+        check_unnamed("users1", reason="the users1 left")
 
 
 def test_a_seal_keeps_every_reference_and_opens_with_the_current_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from lethe_outbox.transient import is_transient
+from lethe_outbox.transient import is_transient, meets_everybody
 
 
 class Refused(psycopg.Error):
@@ -70,3 +70,19 @@ def test_what_may_pass_is_waited_for(error: Exception) -> None:
 )
 def test_what_comes_back_with_the_record_is_not(error: Exception) -> None:
     assert not is_transient(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "everybody"),
+    [
+        (of("57P01"), True),
+        (PoolTimeoutError(), True),
+        (of("55P03"), False),
+        (of("57014"), False),
+        (of("57014", lost=True), True),
+        (ConnectionResetError(), False),
+    ],
+    ids=repr,
+)
+def test_what_one_record_waits_for_holds_no_other_one(error: Exception, *, everybody: bool) -> None:
+    assert meets_everybody(error) is everybody

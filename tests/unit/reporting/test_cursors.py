@@ -31,6 +31,11 @@ def test_any_other_word_is_a_problem_that_does_not_quote_it(word: str) -> None:
         assert problem.errors[0].pointer == "/query/cursor"
 
 
+def test_a_cursor_beyond_any_id_is_refused() -> None:
+    with pytest.raises(Problem):
+        cursors.dead_letter_of(cursors.after_dead_letter(2**63))
+
+
 def test_a_cursor_of_one_list_is_refused_by_the_other() -> None:
     with pytest.raises(Problem):
         cursors.request_of(cursors.after_dead_letter(7))

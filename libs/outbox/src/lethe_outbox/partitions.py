@@ -157,7 +157,7 @@ def _gaps(month: Span, taken: Sequence[Span]) -> Iterable[Span]:
             continue
         if span.start > at:
             yield Span(at, span.start)
-        at = max(at, span.end)
+        at = span.end
     if at < month.end:
         yield Span(at, month.end)
 

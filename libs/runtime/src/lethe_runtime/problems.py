@@ -151,8 +151,7 @@ def _field_error(error: Mapping[str, Any], known: frozenset[str] | None) -> Fiel
         str(part) if isinstance(part, int) or known is None or part in known else "*"
         for part in parts
     )
-    pointer = "".join(f"/{part}".replace("~", "~0") for part in shown)
-    return FieldError(pointer=pointer, code=code, detail=detail)
+    return FieldError(pointer="".join(f"/{part}" for part in shown), code=code, detail=detail)
 
 
 def invalid(errors: Sequence[FieldError]) -> Problem:
