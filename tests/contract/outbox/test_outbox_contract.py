@@ -179,6 +179,13 @@ async def test_a_topic_that_holds_back_keeps_the_order_until_the_dead_row_is_req
     assert {status for _, status in await statuses(world)} == {SENT}
 
 
+async def test_a_key_is_held_back_in_the_topic_of_its_dead_row_only(world: World) -> None:
+    missing, other = f"{await world.topic()}.later", await world.topic()
+    await append(world, *[Message(topic, "k", b"x") for topic in (missing, missing, other)])
+    await world.publish(hold_back=[missing])
+    assert [status for _, status in await statuses(world)] == [DLT_FAILED, PENDING, SENT]
+
+
 async def test_what_is_published_twice_takes_effect_once(world: World) -> None:
     topic = await world.topic()
     await append(world, *[Message(topic, "k", b"%d" % n) for n in range(5)])
