@@ -192,6 +192,12 @@ async def test_list_filters_by_status_topic_key_and_age(many_rows: AsyncEngine) 
     assert "there are more" not in (await lethe_outbox("list", "--limit", "5")).output
 
 
+async def test_of_sent_rows_the_newest_are_listed(many_rows: AsyncEngine) -> None:
+    async with many_rows.begin() as connection:
+        await connection.execute(text("update lethe.outbox set status = 1, sent_at = now()"))
+    assert await ids_of("--status", "sent", "--limit", "2") == [5, 6]
+
+
 async def test_list_tells_what_waits_and_no_key_and_no_payload(many_rows: AsyncEngine) -> None:
     del many_rows
     found = {row["id"]: row for row in await rows_of("--status", "pending", "--status", "sent")}

@@ -141,7 +141,9 @@ def list_rows(
         name: ask(name, lambda engine: rows(engine, wanted, SCHEMA)) for name in asked_of(outbox)
     }
     more = [name for name, some in found.items() if len(some) > limit]
-    found = {name: some[:limit] for name, some in found.items()}
+    # One row more was read, to know whether there are more: of sent ones the oldest.
+    shown = slice(-limit, None) if wanted.statuses == [Status.SENT] else slice(limit)
+    found = {name: some[shown] for name, some in found.items()}
     if as_json:
         _print([row_document(name, each) for name, some in found.items() for each in some])
     elif any(found.values()):
