@@ -123,9 +123,8 @@ class InboxKeeper:
         """
         now = now or await self._now()
         before = {one.name for one in await partitions(self._engine, self._table)}
-        for name, outcome in (
-            await make_ahead(self._engine, self._table, now, self._settings.months_ahead)
-        ).items():
+        outcomes = await make_ahead(self._engine, self._table, now, self._settings.months_ahead)
+        for name, outcome in outcomes.items():
             if outcome is not Outcome.DONE:
                 _log.info("inbox of %s: %s is missing (%s)", self._group, name, outcome.value)
         dropped = await self._drop_old(now)
