@@ -46,6 +46,9 @@ class EraserMetrics:
             ["reason"],
             registry=registry,
         )
+        # A series that begins with its first rows has no increase, and nobody would be paged.
+        for reason in BlockReason:
+            self._blocked.labels(reason)
         self._waited = Counter(
             "eraser_row_budget_wait_seconds_total",
             "Seconds that batches and chunks of client rows waited for the budget of rows.",
