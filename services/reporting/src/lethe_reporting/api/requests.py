@@ -1,5 +1,6 @@
 """`/v1/requests`: where every erasure request stands."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from http import HTTPStatus
@@ -7,7 +8,8 @@ from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from lethe_contracts.codec import TYPE_PREFIX
 from lethe_contracts.events import TypeTotals
@@ -21,6 +23,13 @@ PATH: Final = "/v1/requests"
 
 _UNSHOWN: Final = frozenset({"job_id", "request_id", "request_ids", "totals"})
 """What an event repeats of its request, or would make a timeline of a thousand events large."""
+
+
+def _no_number(value: object) -> object:
+    """Refuse what pydantic would take for seconds since 1970, such as a year."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9.]+", value):
+        raise PydanticCustomError("datetime_parsing", "a time is written as 2026-11-20T09:00:00Z")
+    return value
 
 
 class ListQuery(BaseModel):
@@ -41,7 +50,7 @@ class ListQuery(BaseModel):
         description="true: the deadline has passed and the request is neither verified nor "
         "cancelled. false: the others.",
     )
-    due_before: AwareDatetime | None = Field(
+    due_before: Annotated[AwareDatetime, BeforeValidator(_no_number)] | None = Field(
         default=None, description="With a deadline before this time, done or not."
     )
     cursor: str | None = Field(
