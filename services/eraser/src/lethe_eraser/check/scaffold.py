@@ -173,6 +173,7 @@ def _product(
             keep.append(name)
         else:
             masks[name] = _plain_mask(sample, name, column, reader, notes)
+    notes += _of_words(sample, [name for name in keep if name not in kept])
     entry |= {"mask": masks or DECIDE, "keep": keep}
     if references:
         entry["references"] = references
@@ -219,6 +220,13 @@ _ARRAY_OF_OBJECTS: Final = (
 def _of_tie(name: str, tie: Tie) -> str:
     how = "refers to" if tie.points else "is referred to by"
     return f"{name} {how} {TableName(*tie.other)}: it goes into `keep` unless it tells of a person."
+
+
+def _of_words(sample: _Sample, keep: Iterable[str]) -> Iterator[str]:
+    for name in keep:
+        column = sample.columns[name]
+        if column.category == _STRING and not column.generated:
+            yield f"{name} is kept for its few different words: mask it if they tell of a person."
 
 
 def _of_names(sample: _Sample) -> Iterator[str]:
