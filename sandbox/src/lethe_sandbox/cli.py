@@ -75,7 +75,8 @@ def up(*, stack: Kind = "embedded") -> None:
         create_databases(running.addresses)
         for line in demonstration.describe(running.addresses):
             screen.step(f"  {line}")
-        screen.step("`lethe sandbox seed` fills it, `make down` stops it")
+        screen.step("`.venv/bin/lethe sandbox seed` fills it, `make down` stops it")
+        screen.step("`.venv/bin/lethe sandbox status --json` has the passwords")
 
 
 @sandbox.command()
