@@ -6,10 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from lethe_outbox import (
     ArgumentError,
+    ConsumerMetrics,
+    ConsumerRunner,
     ConsumerSettings,
+    Inbox,
     KeeperSettings,
     LetheOutboxError,
     Message,
@@ -86,3 +91,24 @@ def test_a_message_that_cannot_be_kept_is_refused_where_it_is_made(
 ) -> None:
     with pytest.raises(MessageError, match=word):
         Message(**{"topic": "orders.v1", "key": "k", "payload": b"", **wrong})
+
+
+@pytest.mark.parametrize("topics", [[], "orders.v1"])
+def test_a_consumer_without_a_list_of_topics_is_refused(topics: Any) -> None:
+    with pytest.raises(ArgumentError, match="topics must be a list of one topic at least"):
+        consumer("mailer", topics)
+
+
+@pytest.mark.parametrize("group", ["", "relay-mailer"])
+def test_a_group_that_reads_as_a_relay_is_refused(group: str) -> None:
+    with pytest.raises(ArgumentError, match="group must have a name"):
+        consumer(group, ["orders.v1"])
+
+
+def consumer(group: str, topics: Any) -> ConsumerRunner:
+    async def handle(*_: object) -> None:
+        """Never called."""
+
+    engine = create_async_engine("postgresql+psycopg://nobody@nowhere/none")
+    metrics = ConsumerMetrics(CollectorRegistry())
+    return ConsumerRunner(engine, "nowhere:9092", group, topics, handle, Inbox(), metrics)

@@ -89,6 +89,9 @@ class ConsumerRunner:
         after_commit: called with the records whose effect was just committed; must not fail.
         on_dead_letter: see `OnDeadLetter`.
         dead_letters: sends the dead letters; None for a producer of its own.
+
+    Raises:
+        ArgumentError: no topic is named, or the group as a relay is.
     """
 
     def __init__(

@@ -63,6 +63,9 @@ class DeadLetterReader:
         schema: where the table lives.
         settings: how the topics are polled.
         on_state: told whether the brokers answer.
+
+    Raises:
+        ArgumentError: no topic is named, or the group as a relay is.
     """
 
     def __init__(

@@ -22,6 +22,7 @@ from aiokafka.errors import (
 
 from lethe_outbox.attending import Attendant
 from lethe_outbox.brokers import Bootstrap, client_arguments
+from lethe_outbox.dead_letter_topic import RELAY_PREFIX
 from lethe_outbox.errors import ArgumentError, OffsetsLostError
 from lethe_outbox.kafka_clients import started, stopped
 from lethe_outbox.membership import commit_as_member
@@ -152,6 +153,9 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         on_assigned: told the numbers of the partitions of the first topic whenever they change.
         on_state: told whether the brokers answer.
         on_rebalance: told when the partitions may have become somebody else's.
+
+    Raises:
+        ArgumentError: no topic is named, or the group as a relay is.
     """
 
     def __init__(
@@ -167,6 +171,13 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         on_state: OnState | None = None,
         on_rebalance: Callable[[], None] | None = None,
     ) -> None:
+        if not topics or isinstance(topics, str):
+            raise ArgumentError("topics must be a list of one topic at least")
+        if not group or group.startswith(RELAY_PREFIX):
+            raise ArgumentError(
+                f"group must have a name that does not begin with {RELAY_PREFIX}: dead letters tell"
+                " by it that they come from a relay"
+            )
         self._bootstrap = bootstrap
         self._group = group
         self._topics = tuple(topics)
