@@ -52,11 +52,14 @@ async def test_what_is_no_json_or_too_deep_is_refused_whole(text: bytes) -> None
         await read_streamed(chunked(text, 4096), nothing)
 
 
-@pytest.mark.parametrize("text", [rb'["a\ud800.png"]', rb'["\udc00"]', rb'{"\ud800\ud800": 1}'])
-async def test_half_a_character_is_not_taken_for_another(text: bytes) -> None:
+@pytest.mark.parametrize("size", [1, 5, 64])
+@pytest.mark.parametrize(
+    "text", [rb'["a\ud800.png"]', rb'["\ud83d"]', rb'["\udc00"]', rb'{"\ud800\ud800": 1}']
+)
+async def test_half_a_character_is_not_taken_for_another(text: bytes, size: int) -> None:
     """It would name another object, or two names would be one."""
     with pytest.raises(UnreadableError):
-        await read_streamed(chunked(text), nothing)
+        await read_streamed(chunked(text, size), nothing)
 
 
 async def test_a_number_of_thousands_of_digits_harms_nobody() -> None:
