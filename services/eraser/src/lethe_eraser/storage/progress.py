@@ -188,8 +188,10 @@ async def record_blocked(
 
 
 def row_key(primary_key: PrimaryKey) -> str:
-    """Write a primary key of any columns as one text."""
-    return "/".join(str(part) for part in primary_key)
+    """Write a primary key of any columns as one text, and no two of a table as the same."""
+    if len(primary_key) == 1:
+        return str(primary_key[0])
+    return "/".join(str(part).replace("\\", "\\\\").replace("/", "\\/") for part in primary_key)
 
 
 def blocked_object(
