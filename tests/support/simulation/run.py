@@ -62,7 +62,7 @@ class _Process:
             self.stop = asyncio.Event()
             real = Relay(
                 "simulated",
-                "",
+                "postgresql://",
                 "",
                 metrics=RelayMetrics(CollectorRegistry()),
                 settings=simulation.settings,
