@@ -24,6 +24,7 @@ from tests.support.outbox_world import (
     running,
     stored,
 )
+from tests.support.topics import read_raw
 from tests.support.waiting import until
 
 ROWS = 40_000
@@ -206,10 +207,42 @@ async def test_a_fetch_leaves_large_payloads_and_a_reading_of_them_has_an_end(
         lengths = [row[5] and len(row[5]) for row in rows]
         large = [row[0] for row in rows if row[5] is None]
         first = await reader.storage.payloads(large, 1)
-        two = await reader.storage.payloads(large, 400_001)
+        two = await reader.storage.payloads(large, 400_100)  # with the first one's headers
     assert lengths == [10, None, 8192, None, None]
-    assert {number: len(payload) for number, payload in first.items()} == {large[0]: 400_000}
-    assert [len(payload) for payload in two.values()] == [400_000, 8193]
+    assert {number: len(payload) for number, (payload, _) in first.items()} == {large[0]: 400_000}
+    assert [len(payload) for payload, _ in two.values()] == [400_000, 8193]
+
+
+async def test_a_fetch_leaves_large_headers_and_they_count_where_they_are_read(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    key = key_in_lane(3)
+    for size in (10, 8000, 400_000, 400_000):
+        await append(engine, Message("t", key, b"x", (("h", b"y" * size),)))
+    async with Session(database_url, "reader") as session:
+        reader = Reader(session)
+        lane = (await reader.lanes())[3]
+        rows = await reader.storage.fetch([lane], dict.fromkeys(lane.buckets, 10), lane.ends(1000))
+        large = [row[0] for row in rows if row[6] is None]
+        loaded = await reader.storage.payloads(large, 1)
+    assert [row[0] for row in rows if row[5] is None] == large == [row[0] for row in rows[2:]]
+    lane.offer(rows)
+    assert 8000 < lane.sizes[0] < 9000
+    [(payload, headers)] = loaded.values()
+    assert payload == b"x"
+    assert len(headers) > 400_000
+
+
+async def test_rows_with_large_headers_are_published_with_them(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
+) -> None:
+    name = await topic()
+    for size in (10, 300_000, 20, 400_000):
+        await append(engine, Message(name, "k", b"x", (("h", b"y" * size),)))
+    async with running(database_url, kafka):
+        await drained(engine, within=60)
+    records = await read_raw(kafka, [name])
+    assert [len(dict(one.headers)["h"]) for one in records] == [10, 300_000, 20, 400_000]
 
 
 async def read_by_index(engine: AsyncEngine) -> dict[str, int]:

@@ -103,7 +103,7 @@ async def test_no_payload_is_taken_from_another_server_and_none_is_missed_there(
     lane = await owner.claim()
     [first, second] = await owner.fetch(lane)
     session = owner.storage.session
-    assert await owner.storage.payloads([first.id], 1) == {first.id: b"1"}
+    assert await owner.storage.payloads([first.id], 1) == {first.id: (b"1", first.headers)}
     assert await owner.storage.payloads([second.id + 1], 1) == {}
     before = session.identity.started - timedelta(days=1)
     session.identity = replace(session.identity, started=before)

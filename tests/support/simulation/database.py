@@ -236,12 +236,12 @@ class Storage:
 
         return await self.session.call("read", statement)
 
-    async def payloads(self, ids: Iterable[int], most_bytes: int) -> dict[int, bytes]:
+    async def payloads(self, ids: Iterable[int], most_bytes: int) -> dict[int, tuple[bytes, bytes]]:
         del most_bytes
         rows = [self._database.rows[id_] for id_ in ids]
         return await self.session.call(
             "read",
-            lambda: {row.id: row.payload for row in rows if row.status is Status.PENDING},
+            lambda: {row.id: (row.payload, b"") for row in rows if row.status is Status.PENDING},
         )
 
     async def acknowledge(self, part: int, ids: Iterable[int], fence: Fence) -> int:

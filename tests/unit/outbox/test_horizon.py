@@ -333,6 +333,9 @@ def test_the_next_limit_follows_the_size_of_the_rows() -> None:
     assert lane.limit == 100
     lane.learn_size([(1, 0, 0, b"t", b"k", b"x" * 50_000, b"")], 10_000, 125)
     assert lane.limit == 1
+    lane.limit = 100
+    lane.learn_size([(1, 0, 0, b"t", b"k", b"x", b"h" * 998)], 10_000, 125)
+    assert lane.limit == 10
 
 
 def test_a_lane_needs_no_running_loop() -> None:

@@ -17,8 +17,9 @@ HERE = TopicPartition("t", 0)
 class Buffer:
     """Stands in for a consumer whose buffer holds records of these sizes."""
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], header: int = 0) -> None:
         self.left = list(sizes)
+        self.header = header
         self.waited: list[int] = []
 
     async def getmany(
@@ -26,7 +27,14 @@ class Buffer:
     ) -> dict[TopicPartition, list[Any]]:
         self.waited.append(timeout_ms)
         sizes, self.left = self.left[:max_records], self.left[max_records:]
-        made = [SimpleNamespace(serialized_key_size=-1, serialized_value_size=one) for one in sizes]
+        made = [
+            SimpleNamespace(
+                serialized_key_size=-1,
+                serialized_value_size=one,
+                headers=(("h", bytes(self.header)), ("null", None)) if self.header else (),
+            )
+            for one in sizes
+        ]
         return {HERE: made} if made else {}
 
 
@@ -34,8 +42,8 @@ async def take(taker: Taker, buffer: Buffer) -> Mapping[TopicPartition, Sequence
     return await taker.fill(buffer, await taker.first(buffer))
 
 
-async def batches(sizes: Sequence[int], settings: PollSettings) -> list[list[int]]:
-    buffer, taker = Buffer(sizes), Taker(settings)
+async def batches(sizes: Sequence[int], settings: PollSettings, header: int = 0) -> list[list[int]]:
+    buffer, taker = Buffer(sizes, header), Taker(settings)
     found = []
     while buffer.left:
         taken = await take(taker, buffer)
@@ -51,6 +59,11 @@ async def test_small_records_end_a_batch_by_count() -> None:
 async def test_large_records_end_a_batch_by_bytes() -> None:
     settings = PollSettings(batch_bytes=1000 * KIB)
     found = await batches([300 * KIB] * 10, settings)
+    assert [len(batch) for batch in found] == [3, 3, 3, 1]
+
+
+async def test_large_headers_end_a_batch_by_bytes_too() -> None:
+    found = await batches([1] * 10, PollSettings(batch_bytes=1000 * KIB), header=300 * KIB)
     assert [len(batch) for batch in found] == [3, 3, 3, 1]
 
 

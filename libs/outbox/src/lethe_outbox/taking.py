@@ -99,6 +99,8 @@ class Taker:
 
 
 def _size(consumed: Any) -> int:
-    """Give a record's bytes without its headers; Kafka says -1 of what is null."""
+    """Give a record's bytes; Kafka says -1 of what is null."""
     size: int = max(0, consumed.serialized_key_size) + max(0, consumed.serialized_value_size)
+    for name, value in consumed.headers:
+        size += len(name) + len(value or b"")
     return size

@@ -18,12 +18,14 @@ _CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _id: Final = itemgetter(0)
 _bucket: Final = itemgetter(1)
 _payload: Final = itemgetter(5)
+_headers: Final = itemgetter(6)
 
 
 Fetched = tuple[int, int, int, bytes, bytes, bytes, bytes]
 """One pending row as the driver gives it: the fields of `Row`, without the cost of a class.
 
-A large payload is None until it is loaded, just before it is published.
+The payload is None where it or the headers are large, and so are headers that are, until the row is
+loaded, just before it is published.
 """
 
 
@@ -285,4 +287,5 @@ class Lane:
 
 
 def _size(rows: Sequence[Fetched]) -> int:
-    return sum(map(len, filter(None, map(_payload, rows))))
+    payloads = sum(map(len, filter(None, map(_payload, rows))))
+    return payloads + sum(map(len, filter(None, map(_headers, rows))))

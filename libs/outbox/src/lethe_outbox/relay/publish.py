@@ -371,19 +371,22 @@ class LanePublisher:
             await lane.renewed.wait()
 
 
-def _filled(rows: Sequence[Fetched], payloads: Mapping[int, bytes]) -> tuple[list[Fetched], int]:
-    """Put payloads into rows until one has to wait; gives those and how many were seen.
+def _filled(
+    rows: Sequence[Fetched], payloads: Mapping[int, tuple[bytes, bytes]]
+) -> tuple[list[Fetched], int]:
+    """Put what was loaded into rows until one has to wait; gives those and how many were seen.
 
     Args:
         rows: in the order of their ids.
-        payloads: of the first ones that lack theirs, without those that are not pending any more.
+        payloads: with headers, of the first ones that lack theirs, without those that are not
+            pending any more.
     """
     furthest = max(payloads, default=None)
     whole: list[Fetched] = []
     for seen, row in enumerate(rows):
-        payload = row[5] if row[5] is not None else payloads.get(row[0])
-        if payload is not None:
-            whole.append((*row[:5], payload, row[6]))
+        loaded = row[5:] if row[5] is not None else payloads.get(row[0])
+        if loaded is not None:
+            whole.append((*row[:5], *loaded))
         elif furthest is not None and row[0] > furthest:
             return whole, seen
     return whole, len(rows)

@@ -31,11 +31,12 @@ class RelaySettings:
             bucket by bucket.
         ids_per_fetch: most ids one fetch passes of a bucket, be their rows sent: what bounds its
             work behind a writer that was open for hours.
-        chunk_bytes: payload one fetch aims at most at, learnt from the rows seen.
-        waiting_bytes: payload that may wait to be published before nothing more is fetched; what
-            waits for a partition that takes nothing does not count, but is bounded by its lane's
-            `chunks_ahead`.
-        large_payload_bytes: a payload beyond it is not fetched but read when it is its turn.
+        chunk_bytes: payload and headers one fetch aims at most at, learnt from the rows seen.
+        waiting_bytes: payload and headers that may wait to be published before nothing more is
+            fetched; what waits for a partition that takes nothing does not count, but is bounded by
+            its lane's `chunks_ahead`.
+        large_payload_bytes: a payload beyond it, or headers, are not fetched but read when it is
+            their turn.
         unacknowledged_rows: rows of a lane that may be on their way before it is read on.
         chunks_ahead: fetched chunks that wait per lane.
         batch_bytes: size of a Kafka batch.

@@ -15,7 +15,9 @@ from lethe_outbox.relay.session import Session
 from lethe_outbox.schema import Status
 
 _COLUMNS: Final = """id, bucket, tableoid::int8 as part, topic, key,
-        case when octet_length(payload) <= $6 then payload end as payload, headers"""
+        case when greatest(octet_length(payload), octet_length(headers)) <= $6
+            then payload end as payload,
+        case when octet_length(headers) <= $6 then headers end as headers"""
 
 _FETCH: Final = """
 select o.id, o.bucket, o.part, o.topic, o.key, o.payload, o.headers
@@ -96,12 +98,14 @@ where id = any ($1::int8[]) and status = 0 and {owned}
 _ANY_PENDING: Final = "select from {part} where id = any ($1::int8[]) and status = 0 limit 1"
 # The row that has the id elsewhere is another one, and what is not pending there is not dealt with.
 _PAYLOADS: Final = """
-select s.same, o.id, o.payload
+select s.same, o.id, o.payload, o.headers
 from (select {same} as same) s
 left join (
-    select id, payload, sum(octet_length(payload)) over (order by id) - octet_length(payload)
-        as before
-    from {outbox} where id = any ($1::int8[]) and status = 0
+    select id, payload, headers, sum(bytes) over (order by id) - bytes as before
+    from (
+        select id, payload, headers, octet_length(payload) + octet_length(headers) as bytes
+        from {outbox} where id = any ($1::int8[]) and status = 0
+    ) r
 ) o on o.before < $2
 order by o.id
 """
@@ -250,8 +254,8 @@ class RelayStorage:
         row = await done.fetchone()
         return above if row is None else int(row[0])
 
-    async def payloads(self, ids: Iterable[int], most_bytes: int) -> dict[int, bytes]:
-        """Read payloads of pending rows, the first ones by id until `most_bytes` are reached.
+    async def payloads(self, ids: Iterable[int], most_bytes: int) -> dict[int, tuple[bytes, bytes]]:
+        """Read payloads and headers of pending rows, the first by id until they are `most_bytes`.
 
         Raises:
             DatabaseReplacedError: as `look`.
@@ -261,7 +265,7 @@ class RelayStorage:
         rows = await cursor.fetchall()
         if not all(row[0] for row in rows):
             raise DatabaseReplacedError(_REPLACED)
-        return {int(row[1]): row[2] for row in rows if row[1] is not None}
+        return {int(row[1]): (row[2], row[3]) for row in rows if row[1] is not None}
 
     async def acknowledge(self, part: int, ids: Iterable[int], fence: Fence) -> int:
         """Mark rows as sent; gives how many were, 0 if anything of the fence is not owned."""
