@@ -1,6 +1,6 @@
 """What a live topic must be like for the promises of its consumers, asked of a real broker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from os import urandom
 from uuid import uuid4
@@ -33,13 +33,20 @@ HEADROOM = 65_536
 DAY = timedelta(days=1)
 
 
-async def made(kafka: str, *, dead: int | None, retention: timedelta | None = 7 * DAY) -> str:
+async def made(
+    kafka: str,
+    *,
+    dead: int | None,
+    retention: timedelta | None = 7 * DAY,
+    dead_config: Mapping[str, str] | None = None,
+) -> str:
     name = f"orders.{uuid4().hex}"
     kept = "-1" if retention is None else str(int(retention.total_seconds() * 1000))
     config = {"max.message.bytes": str(LIMIT), "retention.ms": kept}
     specs = [TopicSpec(name, 1, config)]
     if dead is not None:
-        specs.append(TopicSpec(dead_letter_topic(name), 1, {"max.message.bytes": str(dead)}))
+        theirs = {"max.message.bytes": str(dead), **(dead_config or {})}
+        specs.append(TopicSpec(dead_letter_topic(name), 1, theirs))
     await ensure_topics(kafka, specs)
     return name
 
@@ -56,6 +63,22 @@ async def test_a_dead_letter_topic_that_is_a_byte_too_small_is_refused(kafka: st
     # Which of the two is wrong, only a person knows.
     assert f"max.message.bytes of {name}.DLT to {LIMIT + HEADROOM}" in str(refused.value)
     assert f"or, if that of {name} was raised by mistake, set that one back" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "advice"),
+    [
+        ("cleanup.policy", "compact", "cleanup.policy of {} to delete"),
+        ("cleanup.policy", "compact,delete", "cleanup.policy of {} to delete"),
+        ("retention.ms", str(7 * 86_400_000 - 1), "retention.ms of {} to -1"),
+    ],
+)
+async def test_a_dead_letter_topic_that_would_lose_dead_letters_is_refused(
+    kafka: str, setting: str, value: str, advice: str
+) -> None:
+    name = await made(kafka, dead=LIMIT + HEADROOM, dead_config={setting: value})
+    with pytest.raises(DeadLetterTopicError, match=advice.format(f"{name}.DLT")):
+        await TopicSettingsProbe(kafka, [name], 8 * DAY).ask()
 
 
 @pytest.mark.parametrize("retention", [8 * DAY, None], ids=["as long", "for ever"])

@@ -54,7 +54,7 @@ class TopicMissingError(PartitionCountError):
 
 
 class DeadLetterTopicError(LetheOutboxError):
-    """A dead-letter topic takes smaller records than the largest dead letter may be."""
+    """A dead-letter topic does not take the largest dead letter there may be, or may lose one."""
 
 
 class RetentionError(LetheOutboxError):

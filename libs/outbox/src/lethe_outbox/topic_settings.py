@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from datetime import timedelta
+from math import inf
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -15,6 +16,7 @@ from lethe_outbox.kafka_clients import started
 
 _MAX_BYTES: Final = "max.message.bytes"
 _RETENTION: Final = "retention.ms"
+_CLEANUP: Final = "cleanup.policy"
 _NAME, _VALUE = 0, 1
 
 
@@ -41,23 +43,23 @@ class TopicSettingsProbe:
         """Compare the live settings with what is needed.
 
         Raises:
-            DeadLetterTopicError: a dead letter might not fit its dead-letter topic.
+            DeadLetterTopicError: a dead letter might not fit its dead-letter topic, or get lost.
             RetentionError: a topic keeps records for longer than the inbox remembers them.
             TopicMissingError, KafkaError, OSError, TimeoutError: see `TRANSIENT`.
         """
         names = [name for topic in self._topics for name in (topic, dead_letter_topic(topic))]
-        found = await topic_settings(self._bootstrap, names, (_MAX_BYTES, _RETENTION))
-        check_dead_letter_topics(found, self._topics)
+        found = await topic_settings(self._bootstrap, names, (_MAX_BYTES, _RETENTION, _CLEANUP))
         check_retention(found, self._topics, self._inbox_keeps)
+        check_dead_letter_topics(found, self._topics)
 
 
 def check_dead_letter_topics(
     found: Mapping[str, Mapping[str, str]], topics: Collection[str]
 ) -> None:
-    """Check that a record of each topic's greatest size fits its dead-letter topic with headers.
+    """Check that dead-letter topics take their topics' largest records with headers, and keep them.
 
     Raises:
-        DeadLetterTopicError: it would not.
+        DeadLetterTopicError: one would not.
     """
     for topic in topics:
         dead = dead_letter_topic(topic)
@@ -69,6 +71,21 @@ def check_dead_letter_topics(
                 f"{largest + HEADROOM_BYTES}, or, if that of {topic} was raised by mistake, "
                 "set that one back"
             )
+        if found[dead][_CLEANUP] != "delete":
+            raise DeadLetterTopicError(
+                f"{dead} is compacted, so of a key's dead letters only the last one stays: set "
+                f"cleanup.policy of {dead} to delete"
+            )
+        if _kept(found[dead]) < _kept(found[topic]):
+            raise DeadLetterTopicError(
+                f"{dead} forgets its records before {topic} does, and with them dead letters that "
+                f"nobody has dealt with: set retention.ms of {dead} to -1"
+            )
+
+
+def _kept(settings: Mapping[str, str]) -> float:
+    milliseconds = int(settings[_RETENTION])
+    return inf if milliseconds < 0 else milliseconds
 
 
 def check_retention(
