@@ -14,12 +14,14 @@ GRACE = RelaySettings().unknown_topic_seconds
 
 
 class Broker:
-    """Tells what it knows at each refresh; a refresh takes a second."""
+    """Tells what it knows at each refresh; a refresh takes a second, if not told otherwise."""
 
     unauthorized_topics: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.refresh_seconds = 1.0
+        self.refreshed = 0
         self.known: dict[str, set[int]] = {}
         self.refreshes: list[dict[str, set[int]]] = []
         self.cluster = self
@@ -31,7 +33,8 @@ class Broker:
         del topic
 
     async def force_metadata_update(self) -> bool:
-        self.now += 1
+        self.now += self.refresh_seconds
+        self.refreshed += 1
         if self.refreshes:
             self.known = self.refreshes.pop(0)
         return True
@@ -79,3 +82,13 @@ async def test_a_topic_that_stays_unknown_is_waited_for_once(broker: Broker) -> 
     with pytest.raises(TopicRefusedError):
         await producer.partitions("t")
     assert broker.now == began + 1
+
+
+async def test_a_topic_that_stays_unknown_is_looked_for_about_once_a_second(
+    broker: Broker,
+) -> None:
+    """Each look leaves an error in the log."""
+    broker.refresh_seconds = 0
+    with pytest.raises(TopicRefusedError):
+        await connected(broker).partitions("t")
+    assert broker.refreshed <= GRACE + 3

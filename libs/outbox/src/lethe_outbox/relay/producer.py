@@ -39,6 +39,8 @@ REFUSALS: Final[dict[type[BaseException], str]] = {
 """What a broker says of records it will never take, by error, and the reason that is stored."""
 
 _BETWEEN_LOOKS: Final = 0.25
+_LONGEST_BETWEEN_LOOKS: Final = 1.0
+"""aiokafka logs an error with each look for a topic that is unknown."""
 _NOBODY: Final = (None, -1)
 _LEGAL_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _log = logging.getLogger(__name__)
@@ -117,6 +119,7 @@ class Producer:
             raise TopicRefusedError("invalid_topic", "InvalidTopicError")
         since = self._unknown_since.setdefault(topic, time.monotonic())
         self._kafka.client.add_topic(topic)
+        pause = _BETWEEN_LOOKS
         while True:
             await self._refresh()
             known = cluster.partitions_for_topic(topic)
@@ -127,7 +130,8 @@ class Producer:
                 raise TopicRefusedError("not_authorised", "TopicAuthorizationFailedError")
             if time.monotonic() - since > self._settings.unknown_topic_seconds:
                 raise TopicRefusedError("unknown_topic", "UnknownTopicOrPartitionError")
-            await asyncio.sleep(_BETWEEN_LOOKS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_BETWEEN_LOOKS)
 
     async def hand_over(
         self, batch: Any, topic: str, partition: int, may_leave: Callable[[], bool]
