@@ -1,9 +1,22 @@
 """The CDN is told after the delete, once, and the job waits until it has forgotten."""
 
+from typing import Any
+
 import pytest
 
+from lethe_eraser.objects import Deletion
 from lethe_eraser.objects.cdn import BUSY
-from tests.integration.eraser.world import NOTHING, SUBJECT, Eraser, Killed, World
+from tests.integration.eraser.world import (
+    COUNTED,
+    COUNTED_INDEX,
+    NOTHING,
+    PICTURE,
+    SUBJECT,
+    Eraser,
+    Killed,
+    World,
+    put_in,
+)
 from tests.integration.eraser_objects.conftest import MakeWorld, eraser_with
 from tests.support.edges import Edges
 from tests.support.factories import BucketFactory
@@ -118,3 +131,37 @@ async def test_a_distribution_before_a_replica_is_told_too(
     edges = Edges()
     await eraser_with(world, edges).until_idle()
     assert list(edges.created.values()) == [("E4GHI", (f"/uploads/{SUBJECT}/*",))]
+
+
+async def test_what_was_refused_and_is_removed_by_a_later_round_is_told_too(
+    with_catalog: MakeWorld,
+) -> None:
+    world = await with_catalog(DISTRIBUTION, plain=COUNTED)
+    await world.write(COUNTED_INDEX)
+    world.put("uploads", PICTURE)
+    await world.sketch(0, option={"bucket": world.buckets["uploads"], "key": PICTURE})
+    await world.accept(world.requested())
+    edges = Edges()
+    eraser = eraser_with(world, edges)
+    delete = eraser.batches.delete
+
+    async def refused(intent: Any) -> Deletion:
+        if intent.if_unreferenced:
+            return Deletion(gone=frozenset(), failed=dict.fromkeys(intent.refs, "AccessDenied"))
+        return await delete(intent)
+
+    put_in(eraser.batches, "delete", refused)
+    await eraser.until_idle()
+    assert await world.state() == "erased"
+    assert PICTURE in world.keys("uploads")
+    assert ("E3DEF", (f"/{PICTURE}",)) not in edges.created.values()
+    put_in(eraser.batches, "delete", delete)
+    await world.sketch(1, option={})
+    for _ in range(2):
+        await once_more(world, eraser)
+    assert PICTURE not in world.keys("uploads")
+    assert ("E3DEF", (f"/{PICTURE}",)) in edges.created.values()
+    told = len(edges.calls)
+    edges.finish()
+    assert await once_more(world, eraser) == "verified"
+    assert len(edges.calls) == told

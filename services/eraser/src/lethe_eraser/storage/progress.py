@@ -29,7 +29,7 @@ from lethe_eraser.domain import ObjectRef, RowKind
 from lethe_eraser.storage.arrays import BigIntegers
 from lethe_eraser.storage.client_rows import PrimaryKey
 from lethe_eraser.storage.counted import digest_of
-from lethe_eraser.storage.tables import blocked_row, counted_object, journal, progress
+from lethe_eraser.storage.tables import blocked_row, counted_object, invalidation, journal, progress
 
 OBJECTS_ONLY: Final = ""
 """The source of a journal row that names objects and no page of client rows."""
@@ -233,14 +233,18 @@ async def try_refused_again(connection: AsyncConnection, job_id: UUID) -> None:
         blocked_row.c.batch.is_not(None),
     )
     # Batches of client rows are found again by their rows, and by verification.
+    again = (
+        journal.c.job_id == job_id,
+        journal.c.source == OBJECTS_ONLY,
+        journal.c.batch.in_(refused),
+    )
+    await connection.execute(update(journal).where(*again).values(masked=False))
+    # Of what was refused the CDN was not told: it counts as told of what came before.
+    first = select(func.min(journal.c.batch)).where(*again).scalar_subquery()
     await connection.execute(
-        update(journal)
-        .where(
-            journal.c.job_id == job_id,
-            journal.c.source == OBJECTS_ONLY,
-            journal.c.batch.in_(refused),
-        )
-        .values(masked=False)
+        update(invalidation)
+        .where(invalidation.c.job_id == job_id, invalidation.c.batch >= first)
+        .values(batch=first - 1)
     )
 
 
