@@ -237,6 +237,17 @@ async def test_the_client_rows_of_blocked_requests_stay_through_all_chunks(heavy
     }
 
 
+async def test_a_person_who_is_called_as_masked_rows_are_has_no_client_rows(heavy: World) -> None:
+    """Nobody can tell whose these were: the erasure of everybody before would begin anew."""
+    assert await to_the_end(heavy, heavy.eraser()) == "verified"
+    before = await heavy.product()
+    await heavy.accept(heavy.requested(ref="1.masked", subject="erased"), ref="1.masked")
+    async with asyncio.timeout(60):
+        assert await to_the_end(heavy, heavy.eraser()) == "verified"
+    assert await heavy.product() == before
+    assert (await heavy.said())[-1].event.totals == {}
+
+
 async def test_a_request_that_stays_unfinished_is_blocked_and_keeps_its_client_row(
     heavy: World, tmp_path: Path
 ) -> None:

@@ -158,6 +158,11 @@ class ClientTable:
         }
         return frozenset(named if self.created_at is None else named | {self.created_at})
 
+    def masks_as(self, subject: str) -> bool:
+        """Whether masked rows read as if they were `subject`'s: nobody can tell whose they were."""
+        mask = self.masks.get(self.client_key)
+        return mask is not None and mask.text == subject
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:

@@ -71,7 +71,12 @@ class Begin:
 async def expected_of(
     connection: AsyncConnection, source: ClientTable, subject: str
 ) -> list[Expected]:
-    """Count `subject`'s client rows per request type; a NULL type counts as the empty string."""
+    """Count `subject`'s client rows per request type; a NULL type counts as the empty string.
+
+    Rows that are masked are nobody's, whatever `subject` is.
+    """
+    if source.masks_as(subject):
+        return []
     rows = _client(source)
     type_ = func.coalesce(cast(rows.c[source.request_type], Text), "")
     without = func.count().filter(rows.c[source.request_id].is_(None))

@@ -37,7 +37,12 @@ class Claim:
 async def claims(
     connection: AsyncConnection, source: ClientTable, subject: str
 ) -> AsyncIterator[Claim]:
-    """Read every client row of the person, in no order, a stretch at a time."""
+    """Read every client row of the person, in no order, a stretch at a time.
+
+    Rows that are masked are nobody's, whatever `subject` is.
+    """
+    if source.masks_as(subject):
+        return
     key = ", ".join(quote(name) for name in source.primary_key)
     statement = text(
         # Names are the catalog's, quoted; the value is a parameter.
