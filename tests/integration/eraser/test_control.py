@@ -353,6 +353,14 @@ async def test_a_request_id_of_another_person_is_poison(world: World) -> None:
         await world.accept(stolen, ref="1.two")
 
 
+async def test_a_request_id_of_two_people_in_one_batch_is_poison(world: World) -> None:
+    request = world.requested()
+    stolen = world.requested(request_id=request.request_id, ref="1.two", subject="acct-2")
+    with pytest.raises(PoisonError, match="invalid_event"):
+        await world.accept_records(world.record(request), world.record(stolen, ref="1.two"))
+    assert await world.value("select count(*) from lethe.job") == 0
+
+
 async def test_one_hold_may_stand_on_several_people(world: World) -> None:
     hold = uuid7()
     for ref in ("1.one", "1.two"):

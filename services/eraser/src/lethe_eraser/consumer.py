@@ -136,12 +136,16 @@ class Acceptance:
     async def _refuse_others_requests(
         self, connection: AsyncConnection, envelopes: Sequence[Envelope[Event]]
     ) -> None:
-        said_of = {
-            one.event.request_id: one.subject_ref
+        said = {
+            (one.event.request_id, one.subject_ref)
             for one in envelopes
             if isinstance(one.event, Requested | CancelRequested)
         }
-        if said_of and await people.others_requests(connection, said_of):
+        said_of = dict(said)
+        # Of two in this batch none is known yet.
+        if len(said_of) < len(said) or (
+            said_of and await people.others_requests(connection, said_of)
+        ):
             raise InvalidEventError("the request is another person's")
 
 
