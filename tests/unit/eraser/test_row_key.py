@@ -12,6 +12,7 @@ KEYS = st.lists(st.tuples(st.text("ab/\\"), st.text("ab/\\")), min_size=2, max_s
 @example([("a/b", "c"), ("a", "b/c")])
 @example([("a\\", "/b"), ("a", "\\/b")])
 @example([("a\\", "b"), ("a\\/b", "")])
+@example([("a\\", "b/c"), ("a/b\\", "c")])
 def test_no_two_keys_of_a_table_are_one_text(keys: list[tuple[str, str]]) -> None:
     first, second = keys
     assert row_key(first) != row_key(second)
