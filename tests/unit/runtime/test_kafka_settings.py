@@ -3,6 +3,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from pydantic_settings import SettingsConfigDict
 
 from lethe_runtime.kafka import KafkaSettings
@@ -28,8 +29,17 @@ def pem(tmp_path: Path) -> dict[str, str]:
     certificate, key = certify()
     (tmp_path / "own.pem").write_bytes(certificate)
     (tmp_path / "key.pem").write_bytes(key)
+    (tmp_path / "locked.pem").write_bytes(locked(key))
     (tmp_path / "empty.pem").touch()
     return {path.stem: str(path) for path in tmp_path.iterdir()}
+
+
+def locked(key: bytes) -> bytes:
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"s3cret"),
+    )
 
 
 def told(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> Sample:
@@ -83,12 +93,17 @@ def test_half_a_login_is_refused(monkeypatch: pytest.MonkeyPatch, left: str) -> 
 @pytest.mark.parametrize(
     ("values", "what"),
     [
-        ({"CA_FILE": "own"}, "KAFKA_CA_FILE without LETHE_SAMPLE_KAFKA_TLS=true"),
-        ({"TLS": "true", "CA_FILE": "empty"}, "KAFKA_CA_FILE holds no certificates as PEM"),
+        ({"CA_FILE": "own"}, "KAFKA_CA_FILE count only with LETHE_SAMPLE_KAFKA_TLS=true"),
+        ({"TLS": "true", "CA_FILE": "empty"}, r"CA_FILE holds no certificates as PEM \(SSLError\)"),
         ({"TLS": "true", "CERTIFICATE_FILE": "own"}, "KAFKA_KEY_FILE go together"),
         (
             {"TLS": "true", "CERTIFICATE_FILE": "own", "KEY_FILE": "own"},
-            "hold no certificate with its key",
+            "hold no certificate with its unencrypted key",
+        ),
+        (
+            {"TLS": "true", "CERTIFICATE_FILE": "own", "KEY_FILE": "locked"},
+            # Asked for its password, there would be no terminal: an OSError.
+            r"hold no certificate with its unencrypted key \(SSLError\)",
         ),
     ],
 )

@@ -47,7 +47,9 @@ class KafkaSettings(ServiceSettings):
         self._all_or_none(*own)
         given = [name for name in ("kafka_ca_file", *own) if getattr(self, name) is not None]
         if given and not self.kafka_tls:
-            raise ValueError(f"{self._named(given)} without {self._named(['kafka_tls'])}=true")
+            raise ValueError(
+                f"{self._named(given)} count only with {self._named(['kafka_tls'])}=true"
+            )
         self._tls()
         return self
 
@@ -77,13 +79,20 @@ class KafkaSettings(ServiceSettings):
             return None
         try:
             context = ssl.create_default_context(cafile=self.kafka_ca_file)
-        except (ssl.SSLError, OSError):
+        except OSError as error:
             unread = self._named(["kafka_ca_file"])
-            raise ValueError(f"{unread} holds no certificates as PEM") from None
+            name = type(error).__name__
+            raise ValueError(f"{unread} holds no certificates as PEM ({name})") from None
         if self.kafka_certificate_file is not None:
             try:
-                context.load_cert_chain(self.kafka_certificate_file, self.kafka_key_file)
-            except (ssl.SSLError, OSError):
+                # Without a password OpenSSL would ask the terminal for that of an encrypted key.
+                context.load_cert_chain(
+                    self.kafka_certificate_file, self.kafka_key_file, password=""
+                )
+            except OSError as error:
                 unread = self._named(["kafka_certificate_file", "kafka_key_file"])
-                raise ValueError(f"{unread} hold no certificate with its key") from None
+                name = type(error).__name__
+                raise ValueError(
+                    f"{unread} hold no certificate with its unencrypted key ({name})"
+                ) from None
         return context
