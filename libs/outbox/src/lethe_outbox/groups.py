@@ -35,7 +35,9 @@ async def _initialise(bootstrap: Bootstrap, group: str, topics: Sequence[str]) -
     counts = await partition_counts(bootstrap, topics)
     for topic in topics:
         if topic not in counts:
-            raise TopicMissingError(f"topic {topic} does not exist; ensure_topics creates it")
+            raise TopicMissingError(
+                f"topic {topic} does not exist; the migration creates it (ensure_topics)"
+            )
     partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
     consumer = AIOKafkaConsumer(
         **client_arguments(bootstrap), group_id=group, enable_auto_commit=False

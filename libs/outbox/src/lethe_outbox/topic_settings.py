@@ -129,7 +129,9 @@ async def topic_settings(
     found: dict[str, dict[str, str]] = {}
     for code, _, _, topic, entries in (one for answer in answers for one in answer.resources):
         if code == UnknownTopicOrPartitionError.errno:
-            raise TopicMissingError(f"topic {topic} does not exist; ensure_topics creates it")
+            raise TopicMissingError(
+                f"topic {topic} does not exist; the migration creates it (ensure_topics)"
+            )
         if code != 0:
             raise for_code(code)
         found[topic] = {entry[_NAME]: entry[_VALUE] for entry in entries}

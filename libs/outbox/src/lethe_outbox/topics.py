@@ -133,7 +133,9 @@ async def check_partitions(bootstrap: Bootstrap, expected: Mapping[str, int]) ->
     found = await partition_counts(bootstrap, expected)
     for name, count in expected.items():
         if name not in found:
-            raise TopicMissingError(f"topic {name} does not exist; ensure_topics creates it")
+            raise TopicMissingError(
+                f"topic {name} does not exist; the migration creates it (ensure_topics)"
+            )
         if found[name] != count:
             raise PartitionCountError(
                 f"topic {name} has {found[name]} partitions and {count} are agreed; "
