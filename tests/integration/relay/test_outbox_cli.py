@@ -196,6 +196,7 @@ async def test_of_sent_rows_the_newest_are_listed(many_rows: AsyncEngine) -> Non
     async with many_rows.begin() as connection:
         await connection.execute(text("update lethe.outbox set status = 1, sent_at = now()"))
     assert await ids_of("--status", "sent", "--limit", "2") == [5, 6]
+    assert await ids_of("--status", "sent", "--status", "sent", "--limit", "2") == [5, 6]
 
 
 async def test_list_tells_what_waits_and_no_key_and_no_payload(many_rows: AsyncEngine) -> None:

@@ -142,7 +142,7 @@ def list_rows(
     }
     more = [name for name, some in found.items() if len(some) > limit]
     # One row more was read, to know whether there are more: of sent ones the oldest.
-    shown = slice(-limit, None) if wanted.statuses == [Status.SENT] else slice(limit)
+    shown = slice(-limit, None) if set(wanted.statuses) == {Status.SENT} else slice(limit)
     found = {name: some[shown] for name, some in found.items()}
     if as_json:
         _print([row_document(name, each) for name, some in found.items() for each in some])
