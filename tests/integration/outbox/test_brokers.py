@@ -99,7 +99,7 @@ async def test_a_wrong_password_and_a_stranger_s_certificate_let_nobody_in(
     engine: AsyncEngine, database_url: str, guarded: GuardedKafka, wrong: dict[str, Any]
 ) -> None:
     brokers = replace(by_password(guarded), **wrong)
-    with pytest.raises(BrokerAwayError):
+    with pytest.raises(BrokerAwayError, match="at TLS and the login"):
         await ensure_topics(brokers, [TopicSpec("never", 1)], give_up_seconds=1)
     await append(engine, Message("never", "k", b"x"))
     async with relaying(database_url, brokers, replace(QUICK, publish_seconds=1.0)) as relay:

@@ -112,7 +112,7 @@ def refusals_in_words() -> Iterator[None]:
         name = type(error).__name__
         raise BrokerAwayError(
             f"Kafka does not answer ({name}), waited for in vain: is it running? Look at the "
-            "bootstrap servers of the settings too"
+            "bootstrap servers of the settings too, and at TLS and the login if it wants them"
             if _is_transient(error)
             else f"Kafka refuses what was asked of it ({name}): mend that, then say the same again"
         ) from error
