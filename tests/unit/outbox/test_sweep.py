@@ -117,6 +117,16 @@ async def test_a_lane_that_is_lost_amid_a_sweep_is_asked_for_no_more(
     assert len(database.asked) == 1
 
 
+async def test_what_was_found_of_a_lane_that_is_lost_meanwhile_is_left_to_its_new_owner(
+    lanes: dict[int, Lane], caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database()
+    database.pending = {3: [48_000]}
+    database.meanwhile = lambda: lanes.pop(3, None)
+    await sweep(lanes, database)
+    assert caplog.messages == []
+
+
 async def test_what_is_found_is_read_again_by_its_lane_alone(
     lanes: dict[int, Lane], caplog: pytest.LogCaptureFixture
 ) -> None:
