@@ -57,7 +57,7 @@ class Locks:
         buckets = sorted({one % BUCKETS for one in hashes})
         if len(hashes) > SEPARATE_KEY_LOCKS:
             return cls(exclusive=buckets)
-        return cls(shared=buckets, exclusive=sorted(one | _KEY_LOCK_BIT for one in hashes))
+        return cls(shared=buckets, exclusive=sorted({one | _KEY_LOCK_BIT for one in hashes}))
 
 
 class Writer:
