@@ -20,6 +20,7 @@ from lethe_outbox.partitions import (
     months,
     older,
     parse_bounds,
+    spans_of,
 )
 
 NOW = datetime(2026, 11, 20, 17, 0, tzinfo=UTC)
@@ -38,6 +39,11 @@ NOVEMBER, DECEMBER = Span(day(11), day(12)), Span(day(12), day(1, year=2027))
 
 def test_months_cross_the_year() -> None:
     assert months(NOW, 1) == [NOVEMBER, DECEMBER]
+
+
+def test_spans_are_the_earliest_first_in_whatever_order_the_catalog_has_them() -> None:
+    present = [partition(DECEMBER), partition(None), partition(NOVEMBER)]
+    assert spans_of(present) == [NOVEMBER, DECEMBER]
 
 
 def test_a_month_is_utcs() -> None:
