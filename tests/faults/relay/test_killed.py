@@ -149,7 +149,7 @@ async def test_a_relay_waits_for_the_migration(
     name = await topic()
     relays.start()
     log = tmp_path / "relay.log"
-    await until(lambda: "database away (" in log.read_text(), within=30)
+    await until(lambda: "tables or rights are missing (" in log.read_text(), within=30)
     lay(database_url)
     engine = create_async_engine(database_url)
     await append_apart(engine, *events(name, KEYS, 1))

@@ -101,10 +101,10 @@ def test_together_they_expose_every_metric_that_is_declared(running: dict[str, R
 
 def test_rules_and_panels_read_nothing_that_no_process_exposes(running: dict[str, Running]) -> None:
     exposed = {
-        sample
+        f"{family}{suffix}"
         for one in running.values()
-        for family in re.findall(r"^# TYPE (\S+) ", one.get("/metrics")[1], re.MULTILINE)
-        for sample in (family, f"{family}_bucket")
+        for family, kind in re.findall(r"^# TYPE (\S+) (\w+)", one.get("/metrics")[1], re.MULTILINE)
+        for suffix in (("_bucket", "_count", "_sum") if kind == "histogram" else ("",))
     }
     expressions = [rule.expression for rule in rules()]
     for board in dashboards().values():

@@ -27,6 +27,7 @@ class Consumed:
     offset: int
     serialized_key_size: int = 1
     serialized_value_size: int = 1
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class Rebalancing:
