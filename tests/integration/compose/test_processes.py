@@ -24,6 +24,8 @@ from tests.support.tools import environment
 from tests.support.waiting import until_sync
 
 SERVER = re.compile(r"\b(?:postgres|kafka|redis|s3):\d+")
+SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "summary": ("_count", "_sum")}
+"""Of the samples of a family, by its type; a sample of the others is called as its family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def test_rules_and_panels_read_nothing_that_no_process_exposes(running: dict[str
         f"{family}{suffix}"
         for one in running.values()
         for family, kind in re.findall(r"^# TYPE (\S+) (\w+)", one.get("/metrics")[1], re.MULTILINE)
-        for suffix in (("_bucket", "_count", "_sum") if kind == "histogram" else ("",))
+        for suffix in SUFFIXES.get(kind, ("",))
     }
     expressions = [rule.expression for rule in rules()]
     for board in dashboards().values():
