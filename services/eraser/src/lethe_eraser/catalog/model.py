@@ -209,7 +209,7 @@ class SharedObjects:
     def holds(self, ref: ObjectRef) -> bool:
         """Whether `ref` is shared by its name; `tags` may make it so, too."""
         # The same name in another Unicode form is shared, too.
-        key = normalize("NFC", ref.key)
+        key = ref.key if ref.key.isascii() else normalize("NFC", ref.key)
         return (
             (ref.bucket, key) in self.keys
             or any(ref.bucket == b and key.startswith(p) for b, p in self.prefixes)

@@ -32,13 +32,9 @@ from lethe_eraser.references.urls import (
 _EMPTY: Final[tuple[object, ...]] = (None, "", {}, [])
 _URL: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//[^/\s]", re.IGNORECASE)
 _MAY_NAME: Final = re.compile(r"[./:]")
-_AWS: Final = (
-    r"\.amazonaws\.com",
-    r"\.cloudfront\.net",
-    r"s3[an]?://",
-    # Also of outposts, of directory buckets, of access points that run code.
-    r"arn:aws[a-z-]*:s3",
-)
+_AWS: Final = (r"\.amazonaws\.com", r"\.cloudfront\.net")
+# An ARN also of outposts, of directory buckets, of access points that run code.
+_URI: Final = re.compile(r"s3[an]?://|arn:aws[a-z-]*:s3", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +106,9 @@ class RowReader:
 
     def is_ours(self, text: str) -> bool:
         """Whether `text` names one of our buckets or hosts, or any of AWS's."""
-        return self._ours.search(text) is not None
+        return self._ours.search(text) is not None or (
+            ":" in text and _URI.search(text) is not None
+        )
 
     def read_value(
         self, rules: Rules, value: object, subject: str
@@ -241,7 +239,7 @@ class RowReader:
             text in self._bucket_names
             or text.startswith(prefixes)
             or _URL.match(text) is not None
-            or self._ours.search(text) is not None
+            or self.is_ours(text)
         )
 
     def _may_name(self, text: str) -> bool:

@@ -125,7 +125,7 @@ async def deleted_last(
 
 def digest_of(job_id: UUID, ref: ObjectRef, personalisation: bytes = b"") -> int:
     """Name an object by a number that says nothing of it outside its job."""
-    parts = (part for part in ref if part is not None)
-    name = "\0".join(parts).encode("utf-8", "surrogatepass")
+    version = "" if ref.version is None else f"\0{ref.version}"
+    name = f"{ref.bucket}\0{ref.key}{version}".encode("utf-8", "surrogatepass")
     sealed = hashlib.blake2b(name, digest_size=8, key=job_id.bytes, person=personalisation).digest()
     return int.from_bytes(sealed, "big", signed=True)
