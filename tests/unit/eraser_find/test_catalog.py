@@ -270,6 +270,14 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
             "catalog.yaml:5: shared.0: mine holds copies; name other instead",
         ),
         (
+            "other: }\n",
+            (
+                "other: {replicas: [mine]}}\n"
+                "look_ups: {a: {table: t, expression: x, buckets: [mine]}}\n"
+            ),
+            "look_ups.a.buckets.0: mine holds copies; name other instead",
+        ),
+        (
             "hosts: {CDN",
             "hosts: {cdn.example.net: {bucket: other}, CDN",
             "catalog.yaml:3: hosts.CDN.example.net: stands twice: upper and lower case",
