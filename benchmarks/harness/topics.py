@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from benchmarks.harness.model import Verdict
 from benchmarks.harness.records import PARTITIONS, number_of
 from lethe_outbox import TopicSpec, dead_letter_topic, ensure_topics
-from lethe_outbox.kafka_clients import stopped
+from lethe_outbox.kafka.clients import stopped
 
 _FETCH_BYTES = 4 * 1024 * 1024
 _ANSWER_MS = 5_000

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from benchmarks.harness.told import answer
 from lethe_outbox import EVENT_ID_HEADER
-from lethe_outbox.kafka_clients import stopped
+from lethe_outbox.kafka.clients import stopped
 
 BATCH = 500
 

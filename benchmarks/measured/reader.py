@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.harness.records import PARTITIONS, number_of
 from benchmarks.harness.told import answer
-from lethe_outbox.kafka_clients import stopped
+from lethe_outbox.kafka.clients import stopped
 
 
 async def main(bootstrap: str, topic: str, first: int, count: int, silence: float) -> None:

@@ -28,7 +28,7 @@ from benchmarks.harness.servers import database
 from benchmarks.harness.topics import read_back, topic
 from benchmarks.harness.worker import Worker
 from benchmarks.peers.connect import Connect, connect, wait
-from lethe_outbox.kafka_clients import stopped
+from lethe_outbox.kafka.clients import stopped
 
 _TABLE = (
     "CREATE TABLE outboxevent (id uuid PRIMARY KEY DEFAULT gen_random_uuid(),"

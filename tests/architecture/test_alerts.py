@@ -11,7 +11,7 @@ from lethe_contracts.states import BlockReason, RequestState
 from lethe_contracts.topics import DLT_HEADROOM_BYTES, MAX_MESSAGE_BYTES, TOPICS, dead_letter_topic
 from lethe_eraser.domain import JobState
 from lethe_outbox import BUCKETS
-from lethe_outbox.dead_letters import UNKNOWN_REASON
+from lethe_outbox.dead_letters.reader import UNKNOWN_REASON
 from lethe_outbox.relay.producer import REFUSALS
 from lethe_outbox.schema import Status
 from tests.support.alerting import ALERTS, RUNBOOKS, Rule, expectations, rules

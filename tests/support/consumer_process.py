@@ -14,9 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from lethe_outbox import ConsumerMetrics, ConsumerRunner, ConsumerSettings, Inbox, Record
-from lethe_outbox.dead_letter_topic import DeadLetterProducer
+from lethe_outbox.consumer.quarantine import DeadRecord
 from lethe_outbox.errors import PoisonError
-from lethe_outbox.quarantine import DeadRecord
+from lethe_outbox.kafka.dead_letter_topic import DeadLetterProducer
 from lethe_outbox.redis_fast_path import RedisFastPath
 from tests.support.fail_points import FailPoint, arm
 from tests.support.forked import Forked

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from lethe_outbox.upkeep import Upkeep, UpkeepRules
+from lethe_outbox.partitions.upkeep import Upkeep, UpkeepRules
 from tests.support.forked import Forked
 
 

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox import Message
 from lethe_outbox.message import pack_headers
-from lethe_outbox.partition_storage import PartitionedTable, partitions
-from lethe_outbox.partitions import BY_TIME
+from lethe_outbox.partitions.monthly import BY_TIME
+from lethe_outbox.partitions.storage import PartitionedTable, partitions
 from lethe_outbox.schema import Status
 from tests.support.outbox_world import OUTBOX
 

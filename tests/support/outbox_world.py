@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message, Outbox
-from lethe_outbox.brokers import Bootstrap
+from lethe_outbox.kafka.brokers import Bootstrap
 from lethe_outbox.message import bucket_of
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.migrations import create_outbox, create_outbox_upkeep

@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CommitFailedError
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from lethe_outbox.topics import partition_counts
+from lethe_outbox.kafka.topics import partition_counts
 from tests.support.waiting import until
 
 

@@ -29,7 +29,7 @@ from lethe_outbox import (
     initialise_group,
     requeue,
 )
-from lethe_outbox.consumer import ConsumerSettings
+from lethe_outbox.consumer.runner import ConsumerSettings
 from lethe_outbox.migrations import create_inbox, create_outbox
 from lethe_outbox.testing import (
     MemoryBroker,

@@ -37,7 +37,7 @@ from lethe_outbox import (
     bucket_of,
     ensure_topics,
 )
-from lethe_outbox.consumer import ConsumerSettings
+from lethe_outbox.consumer.runner import ConsumerSettings
 from lethe_relay.topics import specs
 from lethe_runtime import database
 from lethe_sandbox.stack import Addresses

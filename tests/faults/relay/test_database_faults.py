@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message, requeue
-from lethe_outbox.operations import refused
+from lethe_outbox.operations.requeuing import refused
 from lethe_sandbox.stack import Stack
 from tests.support.factories import TopicFactory
 from tests.support.outbox_world import (

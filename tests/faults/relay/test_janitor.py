@@ -14,11 +14,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from lethe_outbox import Message, requeue
-from lethe_outbox.partition_storage import Outcome, drop, partitions
-from lethe_outbox.partitions import Partition
-from lethe_outbox.purging import Approval, purge
+from lethe_outbox.operations.purging import Approval, purge
+from lethe_outbox.partitions.monthly import Partition
+from lethe_outbox.partitions.storage import Outcome, drop, partitions
+from lethe_outbox.partitions.upkeep import Upkeep, UpkeepRules
 from lethe_outbox.schema import Status
-from lethe_outbox.upkeep import Upkeep, UpkeepRules
 from tests.support import janitor_process
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import TopicSpec, ensure_topics
-from lethe_outbox.operations import refused
+from lethe_outbox.operations.requeuing import refused
 from lethe_outbox.schema import Status
 from tests.support.factories import TopicFactory
 from tests.support.outbox_checker import judge

@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_outbox.kafka_clients import started
+from lethe_outbox.kafka.clients import started
 from lethe_outbox.relay.producer import Producer
 from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.reach import Reach

@@ -23,7 +23,8 @@ from tenacity.stop import stop_after_attempt
 import lethe_relay.cli
 from lethe_contracts.keyring import KeyRing
 from lethe_intake.storage import MIGRATIONS, VERSION_TABLE
-from lethe_outbox import TopicSpec, topics
+from lethe_outbox import TopicSpec
+from lethe_outbox.kafka import topics
 from lethe_relay.topics import specs
 from lethe_runtime import cli, database
 from lethe_sandbox.stack import Addresses

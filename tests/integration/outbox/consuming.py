@@ -23,8 +23,8 @@ from lethe_outbox import (
     dead_letter_topic,
     ensure_topics,
 )
-from lethe_outbox.consumer import Handler
-from lethe_outbox.quarantine import OnDeadLetter
+from lethe_outbox.consumer.quarantine import OnDeadLetter
+from lethe_outbox.consumer.runner import Handler
 
 SETTINGS = ConsumerSettings(poll_seconds=0.05, first_pause=0.02, longest_pause=0.2, attempts=3)
 

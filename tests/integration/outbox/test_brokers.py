@@ -29,7 +29,7 @@ from lethe_outbox import (
     replay,
     with_dead_letters,
 )
-from lethe_outbox.choosing import find
+from lethe_outbox.dead_letters.choosing import find
 from lethe_sandbox.stack import Folders, Instance
 from lethe_sandbox.stack.embedded import alone
 from tests.integration.outbox.consuming import SETTINGS, effects, note

@@ -10,10 +10,10 @@ from sqlalchemy.engine.interfaces import CacheStats
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Upkeep, figures, purgeable, refused, settled_until, status
-from lethe_outbox.choosing import Which, find
-from lethe_outbox.deciding import judge
-from lethe_outbox.listing import Wanted, rows
-from lethe_outbox.operations import count_failed, not_to_requeue, requeue
+from lethe_outbox.dead_letters.choosing import Which, find
+from lethe_outbox.dead_letters.deciding import judge
+from lethe_outbox.operations.listing import Wanted, rows
+from lethe_outbox.operations.requeuing import count_failed, not_to_requeue, requeue
 
 Asking = Callable[[AsyncEngine], Awaitable[object]]
 

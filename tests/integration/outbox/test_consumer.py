@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from importlib import import_module
 from uuid import UUID, uuid4
 
 import pytest
@@ -184,7 +183,7 @@ async def test_a_dead_letter_topic_that_cannot_be_written_blocks_its_partition_o
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # A producer waits so long for a topic that is not there before it gives up.
-    monkeypatch.setattr(import_module("lethe_outbox.dead_letter_topic"), "_DEADLINE_SECONDS", 2.0)
+    monkeypatch.setattr("lethe_outbox.kafka.dead_letter_topic._DEADLINE_SECONDS", 2.0)
     name = await topic("orders", partitions=2)
     harness = Harness(engine, kafka, name)  # without its dead-letter topic
     await initialise_group(kafka, harness.group, [name])

@@ -18,8 +18,8 @@ from lethe_outbox import (
     initialise_group,
     replay,
 )
-from lethe_outbox.choosing import find
-from lethe_outbox.polling import PollSettings
+from lethe_outbox.consumer.polling import PollSettings
+from lethe_outbox.dead_letters.choosing import find
 from tests.integration.outbox.conftest import Publish, ReadAll
 from tests.support.factories import TopicFactory
 from tests.support.waiting import until

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import Fate, Inbox, OutboxTables, ReplayOptions, Which, discard, replay
-from lethe_outbox.choosing import find
-from lethe_outbox.dead_letters import pack_any_headers
-from lethe_outbox.deciding import close_published, decisions, judge
-from lethe_outbox.partitions import first_uuid7
+from lethe_outbox.dead_letters.choosing import find
+from lethe_outbox.dead_letters.deciding import close_published, decisions, judge
+from lethe_outbox.dead_letters.reader import pack_any_headers
+from lethe_outbox.partitions.monthly import first_uuid7
 from tests.integration.outbox.conftest import ReadAll
 from tests.support.factories import TopicFactory
 
@@ -205,7 +205,7 @@ async def test_no_more_are_sent_than_the_rate_lets_through(
 
     closed = await bury(state="replayed")
     ids = [await bury() for _ in range(3)]
-    monkeypatch.setattr("lethe_outbox.deciding.asyncio.sleep", noted)
+    monkeypatch.setattr("lethe_outbox.dead_letters.deciding.asyncio.sleep", noted)
     await replay(engine, kafka, [closed, *ids], ReplayOptions(by="Kim", per_second=0.001))
     # Only what is sent counts, and the clock hardly moves beside a thousand seconds.
     assert [round(one, -2) for one in waits] == [0, 1000, 2000]
@@ -245,7 +245,7 @@ async def test_ended_between_publishing_and_noting_it_is_sent_again_as_the_same_
         raise SystemExit
 
     with monkeypatch.context() as patched:
-        patched.setattr("lethe_outbox.deciding._close", ended)
+        patched.setattr("lethe_outbox.dead_letters.deciding._close", ended)
         with pytest.raises(SystemExit):
             await replay(engine, kafka, [first, second], KIM)
     assert await states(engine) == {first: "open", second: "open"}

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import ConsumerMetrics, Inbox
-from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings, Kept
-from lethe_outbox.partitions import first_uuid7
+from lethe_outbox.consumer.inbox_keeper import InboxKeeper, KeeperSettings, Kept
+from lethe_outbox.partitions.monthly import first_uuid7
 from tests.support.waiting import until
 
 DAY = timedelta(days=1)

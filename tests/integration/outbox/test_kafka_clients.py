@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.metadata import MetadataRequest
 
-from lethe_outbox.kafka_clients import started, stopped
-from lethe_outbox.topics import partition_counts
+from lethe_outbox.kafka.clients import started, stopped
+from lethe_outbox.kafka.topics import partition_counts
 
 
 async def consume(bootstrap: str) -> None:

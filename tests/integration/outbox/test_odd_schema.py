@@ -6,8 +6,8 @@ from functools import partial
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lethe_outbox import Message, Outbox, Upkeep, figures, purgeable, refused, status
-from lethe_outbox.listing import Wanted, rows
 from lethe_outbox.migrations import PARTS
+from lethe_outbox.operations.listing import Wanted, rows
 from tests.support.databases import lay
 
 ODD = """Odd "schema": 100% 'Größe' {0} \\x"""

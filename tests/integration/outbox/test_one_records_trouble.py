@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import Record
+from lethe_outbox.consumer.polling import Again, Done, Progress
 from lethe_outbox.message import EVENT_ID_HEADER
-from lethe_outbox.polling import Again, Done, Progress
 from tests.integration.outbox.consuming import Harness, effects, note
 
 

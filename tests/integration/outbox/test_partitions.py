@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from lethe_outbox import partition_storage
-from lethe_outbox.partition_storage import Outcome, PartitionedTable, drop, make_ahead, partitions
-from lethe_outbox.partitions import BY_TIME, BY_UUID7, Partition, first_uuid7
+from lethe_outbox.partitions import storage as partition_storage
+from lethe_outbox.partitions.monthly import BY_TIME, BY_UUID7, Partition, first_uuid7
+from lethe_outbox.partitions.storage import Outcome, PartitionedTable, drop, make_ahead, partitions
 from tests.support.waiting import until
 
 LAY = """

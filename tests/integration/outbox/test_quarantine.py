@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_outbox import dead_letter_topic
-from lethe_outbox.quarantine import DeadRecord
+from lethe_outbox.consumer.quarantine import DeadRecord
 from tests.integration.outbox.conftest import Publish, ReadAll
 from tests.integration.outbox.consuming import (
     Harness,

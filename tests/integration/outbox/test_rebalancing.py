@@ -15,8 +15,8 @@ from lethe_outbox import (
     Record,
     TopicSpec,
     ensure_topics,
-    polling,
 )
+from lethe_outbox.consumer import polling
 from tests.integration.outbox.conftest import Publish
 from tests.integration.outbox.consuming import SETTINGS, Harness, key_of, note, running
 from tests.support.topics import delete, skip_to_end

@@ -19,10 +19,10 @@ from lethe_outbox import (
     ensure_topics,
     initialise_group,
 )
-from lethe_outbox.dead_letter_topic import DeadLetterProducer
 from lethe_outbox.errors import DeadLetterTopicError, RetentionError, TopicMissingError
+from lethe_outbox.kafka.dead_letter_topic import DeadLetterProducer
+from lethe_outbox.kafka.topic_settings import TopicSettingsProbe
 from lethe_outbox.message import EVENT_ID_HEADER
-from lethe_outbox.topic_settings import TopicSettingsProbe
 from tests.integration.outbox.conftest import ReadAll
 from tests.integration.outbox.consuming import Harness, running
 from tests.support.factories import TopicFactory

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from lethe_outbox import Message, ReorderError, requeue
 from lethe_outbox.errors import RowGoneError
-from lethe_outbox.partition_storage import Outcome
-from lethe_outbox.purging import Approval, purge
+from lethe_outbox.operations.purging import Approval, purge
+from lethe_outbox.partitions.storage import Outcome
+from lethe_outbox.partitions.upkeep import Kept, Upkeep, UpkeepRules
 from lethe_outbox.schema import Status
-from lethe_outbox.upkeep import Kept, Upkeep, UpkeepRules
 from tests.support.outbox_upkeep import bury, make_month, mark_sent, months_ago, names, put
 from tests.support.outbox_world import OUTBOX, append, lay, statuses
 from tests.support.waiting import until

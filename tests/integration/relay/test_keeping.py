@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_outbox import Message, RelayMetrics, operations, status
-from lethe_outbox.measuring import figures
+from lethe_outbox import Message, RelayMetrics, status
+from lethe_outbox.operations import requeuing
+from lethe_outbox.operations.measuring import figures
 from lethe_outbox.plans import guard
 from lethe_outbox.relay.lane import Lane, Lease
 from lethe_outbox.relay.sample import Sampler
@@ -226,7 +227,7 @@ async def test_a_look_at_a_backlog_follows_the_index_whatever_the_statistics_say
     plans = []
 
     def explain(connection: Connection) -> None:
-        query = operations._pending(OUTBOX).params(first=0, last=7)
+        query = requeuing._pending(OUTBOX).params(first=0, last=7)
         literal = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
         guard(connection)
         found = connection.exec_driver_sql(f"explain (costs off) {literal}")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -375,7 +374,7 @@ async def test_purge_takes_more_than_one_transaction_holds(
     three_rows: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The package exports a function of the module's name.
-    monkeypatch.setattr(import_module("lethe_outbox.purging"), "AT_ONCE", 1)
+    monkeypatch.setattr("lethe_outbox.operations.purging.AT_ONCE", 1)
     await age_the_dead(three_rows, 2, 3)
     shown = await lethe_outbox(*PURGE, "--confirm")
     assert shown.output == "2 rows of intake are removed\n"

@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message, ReorderError, TopicSpec, ensure_topics, requeue
-from lethe_outbox.operations import refused, status
+from lethe_outbox.operations.requeuing import refused, status
 from lethe_outbox.relay.producer import BrokenError, Producer
 from lethe_outbox.schema import Status
 from tests.support.factories import TopicFactory

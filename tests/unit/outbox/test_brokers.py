@@ -7,7 +7,7 @@ import pytest
 from aiokafka.abc import AbstractTokenProvider
 
 from lethe_outbox import ArgumentError, Brokers
-from lethe_outbox.brokers import client_arguments
+from lethe_outbox.kafka.brokers import client_arguments
 
 
 class Tokens(AbstractTokenProvider):  # type: ignore[misc] # aiokafka has no types

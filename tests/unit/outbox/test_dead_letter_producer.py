@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
 
-from lethe_outbox.dead_letter_topic import DeadLetterProducer
+from lethe_outbox.kafka.dead_letter_topic import DeadLetterProducer
 
 # A function of the package has the same name.
 MODULE = sys.modules[DeadLetterProducer.__module__]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lethe_outbox.kafka_clients import started
+from lethe_outbox.kafka.clients import started
 
 
 class Client:
@@ -42,7 +42,7 @@ async def test_a_start_that_is_given_up_ends_whole() -> None:
 
 
 async def test_a_start_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lethe_outbox.kafka_clients._STARTING_SECONDS", 0.01)
+    monkeypatch.setattr("lethe_outbox.kafka.clients._STARTING_SECONDS", 0.01)
     client = Client()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(await give_up(client), 20)

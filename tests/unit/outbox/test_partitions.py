@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe_outbox.partitions import (
+from lethe_outbox.partitions.monthly import (
     BY_TIME,
     BY_UUID7,
     Partition,

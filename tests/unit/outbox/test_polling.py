@@ -11,9 +11,9 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 
-from lethe_outbox import polling
+from lethe_outbox.consumer import polling
+from lethe_outbox.consumer.polling import Done, GroupPoller, PollSettings, Progress
 from lethe_outbox.metrics import ConsumerMetrics
-from lethe_outbox.polling import Done, GroupPoller, PollSettings, Progress
 
 PARTITION = TopicPartition("topic", 0)
 STEP = 64

@@ -9,8 +9,8 @@ import pytest
 
 import lethe_outbox
 from lethe_outbox import errors
-from lethe_outbox.consumer import ConsumerSettings
-from lethe_outbox.inbox_keeper import KeeperSettings
+from lethe_outbox.consumer.inbox_keeper import KeeperSettings
+from lethe_outbox.consumer.runner import ConsumerSettings
 from lethe_outbox.relay import RelaySettings
 from tests.support.tools import ROOT
 

@@ -5,8 +5,8 @@ from unittest.mock import AsyncMock, Mock
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
+from lethe_outbox.consumer.polling import Again, Done, GroupPoller, PollSettings, Progress
 from lethe_outbox.metrics import ConsumerMetrics
-from lethe_outbox.polling import Again, Done, GroupPoller, PollSettings, Progress
 
 PARTITION = TopicPartition("topic", 0)
 

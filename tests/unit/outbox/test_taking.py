@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from lethe_outbox.polling import PollSettings
-from lethe_outbox.taking import Taker, share_of_partition
+from lethe_outbox.consumer.polling import PollSettings
+from lethe_outbox.consumer.taking import Taker, share_of_partition
 
 KIB = 1024
 HERE = TopicPartition("t", 0)

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from lethe_outbox import TopicSpec, ensure_topics, topics
+from lethe_outbox import TopicSpec, ensure_topics
+from lethe_outbox.kafka import topics
 
 
 async def test_a_topic_made_anew_is_waited_for_until_its_own_partitions_are_known(

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from lethe_outbox.transient import is_transient, meets_everybody
+from lethe_outbox.consumer.transient import is_transient, meets_everybody
 
 
 class Refused(psycopg.Error):

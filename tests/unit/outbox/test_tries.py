@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from lethe_outbox.quarantine import Quarantine
+from lethe_outbox.consumer.quarantine import Quarantine
 
 ANYTHING: Any = None
 

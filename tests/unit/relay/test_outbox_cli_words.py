@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from lethe_outbox.errors import ApprovalError
-from lethe_outbox.purging import Approval
+from lethe_outbox.operations.purging import Approval
 from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli import OneStatus
 from lethe_relay.outbox_cli.asking import age

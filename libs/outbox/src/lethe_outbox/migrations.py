@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
 from lethe_outbox.message import BUCKETS
 from lethe_outbox.names import for_text, qualified, quoted
-from lethe_outbox.partitions import BY_TIME, BY_UUID7, PartitionKey, months
+from lethe_outbox.partitions.monthly import BY_TIME, BY_UUID7, PartitionKey, months
 from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables
 
 FILLFACTOR: Final = 75

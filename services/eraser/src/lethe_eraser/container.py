@@ -54,9 +54,9 @@ from lethe_outbox import (
     TopicsProbe,
     WakeUp,
 )
-from lethe_outbox.inbox_keeper import InboxKeeper, KeeperSettings
+from lethe_outbox.consumer.inbox_keeper import InboxKeeper, KeeperSettings
+from lethe_outbox.kafka.topic_settings import TopicSettingsProbe
 from lethe_outbox.redis_fast_path import RedisFastPath
-from lethe_outbox.topic_settings import TopicSettingsProbe
 from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness
 from lethe_runtime.http import HttpServer, ops_app

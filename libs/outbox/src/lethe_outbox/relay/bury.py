@@ -9,7 +9,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Final
 
-from lethe_outbox.dead_letter_topic import (
+from lethe_outbox.kafka.dead_letter_topic import (
     ERROR_HEADERS,
     RELAY_PREFIX,
     Failure,

@@ -6,10 +6,10 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from lethe_outbox.partition_storage import Outcome
+from lethe_outbox.partitions.storage import Outcome
+from lethe_outbox.partitions.upkeep import Kept, Upkeep, UpkeepRules
 from lethe_outbox.relay.sample import engine_for
 from lethe_outbox.relay.settings import RelaySettings
-from lethe_outbox.upkeep import Kept, Upkeep, UpkeepRules
 
 _LOOK_SECONDS: Final = 60.0
 """Between two looks whether a run is due: what somebody stood in the way of is tried again then."""

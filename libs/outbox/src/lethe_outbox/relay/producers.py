@@ -14,8 +14,8 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from lethe_outbox.brokers import Bootstrap, client_arguments
-from lethe_outbox.kafka_clients import started
+from lethe_outbox.kafka.brokers import Bootstrap, client_arguments
+from lethe_outbox.kafka.clients import started
 from lethe_outbox.relay.producer import BrokenError, Producer
 from lethe_outbox.relay.reach import Reach
 from lethe_outbox.relay.settings import RelaySettings

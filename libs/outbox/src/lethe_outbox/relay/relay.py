@@ -16,8 +16,8 @@ import psycopg
 from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
-from lethe_outbox.brokers import Bootstrap
 from lethe_outbox.errors import DatabaseReplacedError, UnsupportedDatabaseError
+from lethe_outbox.kafka.brokers import Bootstrap
 from lethe_outbox.metrics import RelayMetrics
 from lethe_outbox.relay.acknowledge import Acknowledger
 from lethe_outbox.relay.bury import Undertaker

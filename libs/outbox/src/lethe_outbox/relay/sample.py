@@ -12,9 +12,9 @@ from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from lethe_outbox.measuring import Figures, figures
 from lethe_outbox.metrics import RelayMetrics
-from lethe_outbox.operations import OutboxStatus, status
+from lethe_outbox.operations.measuring import Figures, figures
+from lethe_outbox.operations.requeuing import OutboxStatus, status
 from lethe_outbox.relay.lane import Lane
 from lethe_outbox.relay.session import options_of
 from lethe_outbox.relay.settings import RelaySettings

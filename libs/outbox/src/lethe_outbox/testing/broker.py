@@ -7,7 +7,7 @@ from uuid import UUID
 
 from aiokafka.errors import MessageSizeTooLargeError, UnknownTopicOrPartitionError
 
-from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
+from lethe_outbox.kafka.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 from lethe_outbox.message import key_hash
 from lethe_outbox.record import ConsumedHeaders, event_id_of
 

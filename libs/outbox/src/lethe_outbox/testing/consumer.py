@@ -8,10 +8,10 @@ from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_outbox.consumer import AfterCommit, ConsumerRunner, ConsumerSettings
-from lethe_outbox.inbox import Inbox
+from lethe_outbox.consumer.inbox import Inbox
+from lethe_outbox.consumer.polling import Done
+from lethe_outbox.consumer.runner import AfterCommit, ConsumerRunner, ConsumerSettings
 from lethe_outbox.metrics import ConsumerMetrics
-from lethe_outbox.polling import Done
 from lethe_outbox.record import Record
 from lethe_outbox.testing.broker import MemoryBroker, MemoryRecord
 from lethe_outbox.testing.transactions import MemoryEngine, on_commit

@@ -6,8 +6,8 @@ from typing import Final
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from lethe_outbox.dead_letter_topic import Failure, dead_letter_topic
 from lethe_outbox.errors import ReorderError
+from lethe_outbox.kafka.dead_letter_topic import Failure, dead_letter_topic
 from lethe_outbox.schema import Status
 from lethe_outbox.testing.broker import MemoryBroker
 from lethe_outbox.testing.outbox import MemoryOutbox, MemoryRow

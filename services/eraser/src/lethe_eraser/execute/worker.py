@@ -26,7 +26,7 @@ from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.jobs import TakenOverError
 from lethe_eraser.window import Window
 from lethe_outbox import BUCKETS
-from lethe_outbox.transient import is_transient
+from lethe_outbox.consumer.transient import is_transient
 from lethe_runtime.database import TRANSIENT
 from lethe_runtime.database_away import reason_of
 from lethe_runtime.health import Readiness

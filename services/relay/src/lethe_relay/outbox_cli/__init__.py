@@ -17,9 +17,10 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.errors import ReorderError, RowGoneError
-from lethe_outbox.listing import UNSENT, Wanted, WholeRow, row, rows
-from lethe_outbox.measuring import figures
-from lethe_outbox.operations import (
+from lethe_outbox.operations.listing import UNSENT, Wanted, WholeRow, row, rows
+from lethe_outbox.operations.measuring import figures
+from lethe_outbox.operations.purging import Approval, purge, purgeable
+from lethe_outbox.operations.requeuing import (
     count_failed,
     failed_pages,
     not_to_requeue,
@@ -28,7 +29,6 @@ from lethe_outbox.operations import (
     status,
 )
 from lethe_outbox.plain_sql import ALL_PARTS, schema_sql
-from lethe_outbox.purging import Approval, purge, purgeable
 from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli.asking import (
     AsJson,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lethe_outbox.operations import NotRequeued
+from lethe_outbox.operations.requeuing import NotRequeued
 
 _SHOWN: Final = 10
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from lethe_outbox import Which
-from lethe_outbox.dead_letters import OPEN, State
+from lethe_outbox.dead_letters.reader import OPEN, State
 from lethe_reporting.api import cursors
 from lethe_reporting.storage.dead_letters import DeadLetter, DeadLetters, Wanted
 from lethe_runtime.problems import responses

@@ -19,8 +19,9 @@ from aiokafka.errors import KafkaError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import TOPICS
-from lethe_outbox import Fate, ReplayOptions, Which, deciding
-from lethe_outbox.dead_letters import OPEN, State
+from lethe_outbox import Fate, ReplayOptions, Which
+from lethe_outbox.dead_letters import deciding
+from lethe_outbox.dead_letters.reader import OPEN, State
 from lethe_reporting.dlt_cli.printing import Printer, Progress, print_fates, remedy
 from lethe_reporting.dlt_cli.times import moment
 from lethe_reporting.settings import ReportingSettings

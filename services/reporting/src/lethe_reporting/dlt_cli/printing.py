@@ -17,9 +17,9 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from lethe_outbox import Fate
-from lethe_outbox.dead_letter_topic import RELAY_PREFIX
-from lethe_outbox.dead_letters import OPEN
-from lethe_outbox.deciding import Decision, refused_by_relay
+from lethe_outbox.dead_letters.deciding import Decision, refused_by_relay
+from lethe_outbox.dead_letters.reader import OPEN
+from lethe_outbox.kafka.dead_letter_topic import RELAY_PREFIX
 from lethe_reporting.api.dead_letters import DeadLetterDocument
 from lethe_reporting.storage.dead_letters import DeadLetter
 

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import TOPICS, dead_letter_topic
 from lethe_outbox import OutboxTables, Which
-from lethe_outbox.choosing import find
-from lethe_outbox.dead_letters import OPEN, State, origin_row, unpack_any_headers
-from lethe_outbox.deciding import Decision, close_published, decisions
+from lethe_outbox.dead_letters.choosing import find
+from lethe_outbox.dead_letters.deciding import Decision, close_published, decisions
+from lethe_outbox.dead_letters.reader import OPEN, State, origin_row, unpack_any_headers
 from lethe_runtime.database import SCHEMA
 
 DEAD_LETTER_TOPICS: Final = tuple(dead_letter_topic(topic) for topic in TOPICS)

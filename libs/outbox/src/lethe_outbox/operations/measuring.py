@@ -9,8 +9,8 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.names import qualified
-from lethe_outbox.partition_storage import PartitionedTable, list_partitions
-from lethe_outbox.partitions import BY_TIME, Partition, default_of, older
+from lethe_outbox.partitions.monthly import BY_TIME, Partition, default_of, older
+from lethe_outbox.partitions.storage import PartitionedTable, list_partitions
 from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables, outbox_partition, tables_in
 
 MOST_DEFAULT_ROWS: Final = 10_000

@@ -29,11 +29,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from lethe_outbox.brokers import Bootstrap
-from lethe_outbox.dead_letter_topic import RELAY_PREFIX, DeadLetterProducer, original_headers
-from lethe_outbox.dead_letters import DISCARDED, OPEN, REPLAYED, State, unpack_any_headers
+from lethe_outbox.dead_letters.reader import DISCARDED, OPEN, REPLAYED, State, unpack_any_headers
 from lethe_outbox.errors import ArgumentError
-from lethe_outbox.partitions import BY_UUID7
+from lethe_outbox.kafka.brokers import Bootstrap
+from lethe_outbox.kafka.dead_letter_topic import RELAY_PREFIX, DeadLetterProducer, original_headers
+from lethe_outbox.partitions.monthly import BY_UUID7
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, tables_in
 
 _CHUNK: Final = 500

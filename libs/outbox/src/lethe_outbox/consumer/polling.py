@@ -20,16 +20,16 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
-from lethe_outbox.attending import Attendant
-from lethe_outbox.brokers import Bootstrap, client_arguments
-from lethe_outbox.dead_letter_topic import RELAY_PREFIX
+from lethe_outbox.consumer.attending import Attendant
+from lethe_outbox.consumer.membership import commit_as_member
+from lethe_outbox.consumer.taking import Taker, share_of_partition
 from lethe_outbox.errors import ArgumentError, OffsetsLostError
-from lethe_outbox.kafka_clients import started, stopped
-from lethe_outbox.membership import commit_as_member
+from lethe_outbox.kafka.brokers import Bootstrap, client_arguments
+from lethe_outbox.kafka.clients import started, stopped
+from lethe_outbox.kafka.dead_letter_topic import RELAY_PREFIX
+from lethe_outbox.kafka.topics import partition_counts
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.ranges import wrong_number
-from lethe_outbox.taking import Taker, share_of_partition
-from lethe_outbox.topics import partition_counts
 
 _log: Final = logging.getLogger(__name__)
 

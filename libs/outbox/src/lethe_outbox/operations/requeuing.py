@@ -25,8 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from lethe_outbox.errors import ReorderError, RowGoneError
 from lethe_outbox.message import BUCKETS
 from lethe_outbox.names import qualified
-from lethe_outbox.partition_storage import PartitionedTable, list_partitions
-from lethe_outbox.partitions import BY_TIME, spans_of
+from lethe_outbox.partitions.monthly import BY_TIME, spans_of
+from lethe_outbox.partitions.storage import PartitionedTable, list_partitions
 from lethe_outbox.plans import guard
 from lethe_outbox.rewinding import rewind
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status, tables_in

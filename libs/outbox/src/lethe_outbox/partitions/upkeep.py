@@ -32,7 +32,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.errors import ArgumentError
 from lethe_outbox.names import for_text, qualified, quoted
-from lethe_outbox.partition_storage import (
+from lethe_outbox.partitions.monthly import BY_TIME, Partition, default_of, older
+from lethe_outbox.partitions.storage import (
     Outcome,
     PartitionedTable,
     drop,
@@ -40,7 +41,6 @@ from lethe_outbox.partition_storage import (
     partitions,
     try_lock,
 )
-from lethe_outbox.partitions import BY_TIME, Partition, default_of, older
 from lethe_outbox.plans import guard, unguard
 from lethe_outbox.ranges import wrong_number
 from lethe_outbox.rewinding import rewind

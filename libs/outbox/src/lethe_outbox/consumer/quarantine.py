@@ -15,14 +15,14 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from lethe_outbox.dead_letter_topic import (
+from lethe_outbox.consumer.intact import has_written, write
+from lethe_outbox.errors import TransactionError
+from lethe_outbox.kafka.dead_letter_topic import (
     DeadLetterSender,
     Failure,
     dead_letter_topic,
     original_headers,
 )
-from lethe_outbox.errors import TransactionError
-from lethe_outbox.intact import has_written, write
 from lethe_outbox.record import event_id_of
 
 _log: Final = logging.getLogger(__name__)

@@ -15,8 +15,10 @@ from sqlalchemy import or_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from lethe_outbox.brokers import Bootstrap
-from lethe_outbox.dead_letter_topic import (
+from lethe_outbox.consumer.polling import Again, Done, GroupPoller, OnState, PollSettings, Progress
+from lethe_outbox.consumer.transient import is_transient
+from lethe_outbox.kafka.brokers import Bootstrap
+from lethe_outbox.kafka.dead_letter_topic import (
     ATTEMPTS,
     ERROR_CLASS,
     FIRST_FAILED,
@@ -29,10 +31,8 @@ from lethe_outbox.dead_letter_topic import (
     REFUSED_BY,
 )
 from lethe_outbox.metrics import ConsumerMetrics
-from lethe_outbox.polling import Again, Done, GroupPoller, OnState, PollSettings, Progress
 from lethe_outbox.record import ConsumedHeaders, event_id_of
 from lethe_outbox.schema import DEFAULT_SCHEMA, tables_in
-from lethe_outbox.transient import is_transient
 
 State = Literal["open", "replayed", "discarded"]
 """What became of a dead letter."""

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Table, and_, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_outbox.dead_letters import State
+from lethe_outbox.dead_letters.reader import State
 from lethe_outbox.schema import DEFAULT_SCHEMA, tables_in
 
 

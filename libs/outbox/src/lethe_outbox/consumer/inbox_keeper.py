@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lethe_outbox.errors import ArgumentError
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.names import for_text, qualified
-from lethe_outbox.partition_storage import Outcome, PartitionedTable, drop, make_ahead, partitions
-from lethe_outbox.partitions import BY_UUID7, Partition, default_of, older, spans_of
+from lethe_outbox.partitions.monthly import BY_UUID7, Partition, default_of, older, spans_of
+from lethe_outbox.partitions.storage import Outcome, PartitionedTable, drop, make_ahead, partitions
 from lethe_outbox.ranges import wrong_number
 from lethe_outbox.schema import DEFAULT_SCHEMA
 

@@ -17,12 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox import tracing
-from lethe_outbox.brokers import Bootstrap
-from lethe_outbox.dead_letter_topic import DeadLetterProducer, DeadLetterSender
-from lethe_outbox.errors import HandlerCancelledError, PoisonError, TransactionError
-from lethe_outbox.inbox import Inbox
-from lethe_outbox.metrics import ConsumerMetrics
-from lethe_outbox.polling import (
+from lethe_outbox.consumer.inbox import Inbox
+from lethe_outbox.consumer.polling import (
     Again,
     Done,
     GroupPoller,
@@ -31,9 +27,13 @@ from lethe_outbox.polling import (
     PollSettings,
     Progress,
 )
-from lethe_outbox.quarantine import OnDeadLetter, Quarantine
+from lethe_outbox.consumer.quarantine import OnDeadLetter, Quarantine
+from lethe_outbox.consumer.transient import is_transient, meets_everybody
+from lethe_outbox.errors import HandlerCancelledError, PoisonError, TransactionError
+from lethe_outbox.kafka.brokers import Bootstrap
+from lethe_outbox.kafka.dead_letter_topic import DeadLetterProducer, DeadLetterSender
+from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.record import Record
-from lethe_outbox.transient import is_transient, meets_everybody
 
 _log: Final = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
-from lethe_outbox.brokers import Bootstrap, client_arguments
-from lethe_outbox.kafka_clients import started, stopped
+from lethe_outbox.kafka.brokers import Bootstrap, client_arguments
+from lethe_outbox.kafka.clients import started, stopped
 from lethe_outbox.record import ConsumedHeaders
 
 HEADROOM_BYTES: Final = 64 * 1024

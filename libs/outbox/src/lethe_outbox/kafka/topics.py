@@ -17,10 +17,10 @@ from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_exponential
 
-from lethe_outbox.brokers import Bootstrap, client_arguments
-from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 from lethe_outbox.errors import BrokerAwayError, PartitionCountError, TopicMissingError
-from lethe_outbox.kafka_clients import started
+from lethe_outbox.kafka.brokers import Bootstrap, client_arguments
+from lethe_outbox.kafka.clients import started
+from lethe_outbox.kafka.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 
 _NO_ERROR: Final = 0
 _MAX_BYTES: Final = "max.message.bytes"

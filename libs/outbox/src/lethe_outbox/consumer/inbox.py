@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_outbox.intact import has_written
+from lethe_outbox.consumer.intact import has_written
 from lethe_outbox.names import for_text, qualified
 from lethe_outbox.schema import DEFAULT_SCHEMA
 

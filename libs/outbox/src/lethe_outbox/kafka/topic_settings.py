@@ -9,10 +9,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 
-from lethe_outbox.brokers import Bootstrap, client_arguments
-from lethe_outbox.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 from lethe_outbox.errors import DeadLetterTopicError, RetentionError, TopicMissingError
-from lethe_outbox.kafka_clients import started
+from lethe_outbox.kafka.brokers import Bootstrap, client_arguments
+from lethe_outbox.kafka.clients import started
+from lethe_outbox.kafka.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
 
 _MAX_BYTES: Final = "max.message.bytes"
 _RETENTION: Final = "retention.ms"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
-from lethe_outbox.brokers import Bootstrap, client_arguments
 from lethe_outbox.errors import GroupAtWorkError, TopicMissingError
-from lethe_outbox.kafka_clients import started, stopped
-from lethe_outbox.topics import partition_counts, refusals_in_words, waiting_for_broker
+from lethe_outbox.kafka.brokers import Bootstrap, client_arguments
+from lethe_outbox.kafka.clients import started, stopped
+from lethe_outbox.kafka.topics import partition_counts, refusals_in_words, waiting_for_broker
 
 
 async def initialise_group(

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox.errors import ArgumentError
 from lethe_outbox.names import qualified
-from lethe_outbox.partitions import (
+from lethe_outbox.partitions.monthly import (
     Partition,
     PartitionKey,
     Span,

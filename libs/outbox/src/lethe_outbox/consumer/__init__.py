@@ -1,0 +1,1 @@
+"""The other end: polling a group, each event handled once, what cannot be handled set aside."""

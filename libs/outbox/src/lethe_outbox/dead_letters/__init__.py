@@ -1,0 +1,1 @@
+"""Dead letters in a table: read from their topics, chosen, sent back or given up."""

@@ -1,0 +1,1 @@
+"""Range partitions by month: made ahead, and dropped when nobody needs them any more."""
