@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox import Message, requeue
 from lethe_outbox.operations.requeuing import refused
+from lethe_outbox.relay.producer import Producer
 from lethe_sandbox.stack import Stack
 from tests.support.factories import TopicFactory
 from tests.support.outbox_world import (
     OUTBOX,
+    QUICK,
     append,
     append_apart,
     drained,
@@ -22,8 +26,11 @@ from tests.support.outbox_world import (
     running,
     stored,
 )
-from tests.support.poison import SMALL, too_large
+from tests.support.poison import LARGE, SMALL, make_dlt, too_large
 from tests.support.relays import KEYS, Relays, more_sent, sent, traffic
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.topics import configure
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -151,3 +158,49 @@ async def test_a_requeued_row_comes_behind_later_ones_only_if_somebody_said_so(
     assert "out of order" in found[0]
     assert await problems(engine, kafka, [name], reordered=[dead.id]) == []
     assert len(await stored(engine)) == 8
+
+
+async def test_what_a_relay_queued_leaves_no_more_once_its_session_is_gone(
+    engine: AsyncEngine,
+    database_url: str,
+    kafka: str,
+    topic: TopicFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is succeeded at once, and what was refused to the other one may be taken by then."""
+    queued: list[tuple[Producer, asyncio.Future[Any]]] = []
+    hand_over = Producer.hand_over
+
+    async def noted(producer: Producer, *batch: Any) -> Any:
+        found = await hand_over(producer, *batch)
+        queued.append((producer, found))
+        return found
+
+    async def not_ready(*_: object, **__: object) -> bool:
+        return False
+
+    name, key = await topic(config=SMALL), KEYS[0]
+    await make_dlt(kafka, name)
+    there = make_url(database_url)
+    proxy = TcpProxy(there.host or "", there.port or 5432)
+    async with proxy.running():
+        by_proxy = there.set(host="127.0.0.1", port=proxy.port)
+        by_proxy_url = by_proxy.render_as_string(hide_password=False)
+        async with running(by_proxy_url, kafka, replace(QUICK, lease_seconds=60)):
+            await append(engine, *events(name, [key], 1))
+            await drained(engine)
+            monkeypatch.setattr(Producer, "hand_over", noted)
+            monkeypatch.setattr("aiokafka.client.AIOKafkaClient.ready", not_ready)
+            await append(engine, too_large(name, key), *events(name, [key], 5))
+            await until(lambda: queued, what="a batch that waits for its connection")
+            monkeypatch.undo()
+            ((producer, waiting),) = queued
+            monkeypatch.setattr(producer._kafka.client, "ready", not_ready)
+            proxy.close()
+            async with running(database_url, kafka):
+                await drained(engine)
+            await configure(kafka, name, LARGE)
+            monkeypatch.undo()
+            await until(waiting.done, what="the end of what the first relay queued")
+            proxy.open()
+    assert await problems(engine, kafka, [name, f"{name}.DLT"]) == []
