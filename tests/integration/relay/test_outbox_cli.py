@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from typer.testing import CliRunner, Result
 
 from lethe_outbox import Message, ReorderError, requeue
+from lethe_outbox.operations.listing import Wanted, rows
 from lethe_outbox.schema import Status
 from lethe_relay import outbox_cli
 from lethe_relay.outbox_cli import app
@@ -198,15 +199,51 @@ async def test_of_sent_rows_the_newest_are_listed(many_rows: AsyncEngine) -> Non
     assert await ids_of("--status", "sent", "--status", "sent", "--limit", "2") == [5, 6]
 
 
+async def test_beside_sent_rows_what_waits_comes_first(many_rows: AsyncEngine) -> None:
+    """However low the ids of what was sent are."""
+    async with many_rows.begin() as connection:
+        await connection.execute(text("update lethe.outbox set status = 1 where id in (1, 5)"))
+    both = ("--status", "pending", "--status", "sent")
+    found = {limit: await ids_of(*both, "--limit", str(limit)) for limit in range(1, 5)}
+    assert found == {1: [4], 2: [4, 6], 3: [4, 5, 6], 4: [1, 4, 5, 6]}
+    # Rows 2 and 3 are refused, 4 and 6 wait.
+    every = (*both, "--status", "dlt_failed", "--status", "dead_lettered")
+    assert await ids_of(*every, "--limit", "3") == [2, 3, 4]
+    assert await ids_of(*every, "--limit", "5") == [2, 3, 4, 5, 6]
+
+
+async def test_a_row_that_is_sent_while_rows_are_listed_is_listed_once(
+    many_rows: AsyncEngine,
+) -> None:
+    listing = create_async_engine(many_rows.url)
+    beside = create_engine(many_rows.url.set(drivername="postgresql+psycopg"))
+    selects: list[str] = []
+
+    @event.listens_for(listing.sync_engine, "after_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "lethe.outbox" in statement:
+            selects.append(statement)
+        if len(selects) == 1:
+            with beside.begin() as connection:
+                connection.execute(text("update lethe.outbox set status = 1 where id = 4"))
+
+    found = await rows(listing, Wanted([Status.PENDING, Status.SENT]))
+    assert len(selects) == 2
+    assert [each.id for each in found] == [1, 4, 5, 6]
+    beside.dispose()
+    await listing.dispose()
+
+
 async def test_list_tells_what_waits_and_no_key_and_no_payload(many_rows: AsyncEngine) -> None:
-    del many_rows
+    await append(many_rows, *(Message("t", SUBJECT, b"") for _ in range(2)))
+    async with many_rows.begin() as connection:
+        await connection.execute(text("update lethe.outbox set status = 1 where id = 8"))
     found = {row["id"]: row for row in await rows_of("--status", "pending", "--status", "sent")}
-    assert {number: row["held"] for number, row in found.items()} == {
-        1: True,
-        4: False,
-        5: False,
-        6: False,
-    }
+    waits = {1: False, 4: False, 5: False, 6: False, 7: True, 8: False}
+    assert {number: row["held"] for number, row in found.items()} == waits
+    for number, held in waits.items():
+        one = await lethe_outbox("show", str(number), "--outbox", "intake", "--json")
+        assert json.loads(one.stdout)["held"] is held
     assert found[4]["bytes"] == 5
     assert found[5]["sent_at"] is not None
     shown = await lethe_outbox("list", "--outbox", "intake")

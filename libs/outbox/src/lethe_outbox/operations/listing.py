@@ -7,6 +7,8 @@ somebody.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,6 +31,7 @@ from lethe_outbox.plans import guard
 from lethe_outbox.schema import DEFAULT_SCHEMA, OutboxTables, Status, tables_in
 
 UNSENT: Final = frozenset({Status.PENDING, Status.DEAD_LETTERED, Status.DLT_FAILED})
+_id: Final = attrgetter("id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Wanted:
         key: of this key.
         older_than: written longer ago.
         newer_than: written since.
-        most: so many at most; of sent rows the newest, of others the oldest.
+        most: so many at most: the oldest of those that are not sent, and in the room they leave the
+            newest of sent ones.
     """
 
     statuses: Collection[Status] = UNSENT
@@ -109,6 +113,8 @@ async def rows(
 ) -> list[OutboxRow]:
     """List rows by id."""
     async with engine.connect() as connection:
+        # A row whose status changes meanwhile would be missed, or listed twice.
+        await connection.execution_options(isolation_level="REPEATABLE READ")
         return await connection.run_sync(_rows, tables_in(schema), wanted)
 
 
@@ -130,19 +136,18 @@ async def row(
 def _rows(connection: Connection, tables: OutboxTables, wanted: Wanted) -> list[OutboxRow]:
     guard(connection)
     found: list[OutboxRow] = []
-    for status in sorted(set(wanted.statuses)):
-        found += map(_outbox_row, connection.execute(_of_status(tables, wanted, status)).mappings())
-    return sorted(found, key=lambda one: one.id)[: wanted.most]
+    for status in set(wanted.statuses) - {Status.SENT}:
+        query = _pending if status is Status.PENDING else partial(_refused, status=status)
+        found += _listed(connection, query(tables, wanted))
+    found = sorted(found, key=_id)[: wanted.most]
+    room = wanted.most - len(found)
+    if Status.SENT in wanted.statuses and room:
+        found += _listed(connection, _sent(tables, wanted).limit(room))
+    return sorted(found, key=_id)
 
 
-def _of_status(tables: OutboxTables, wanted: Wanted, status: Status) -> Select[Any]:
-    match status:
-        case Status.PENDING:
-            return _pending(tables, wanted)
-        case Status.SENT:
-            return _sent(tables, wanted)
-        case _:
-            return _refused(tables, wanted, status)
+def _listed(connection: Connection, query: Select[Any]) -> Iterator[OutboxRow]:
+    return map(_outbox_row, connection.execute(query).mappings())
 
 
 def _refused(tables: OutboxTables, wanted: Wanted, status: Status) -> Select[Any]:
@@ -157,16 +162,10 @@ def _refused(tables: OutboxTables, wanted: Wanted, status: Status) -> Select[Any
 
 
 def _pending(tables: OutboxTables, wanted: Wanted) -> Select[Any]:
-    outbox, dead, bucket = tables.outbox, tables.dead, tables.bucket
-    waits = exists().where(
-        dead.c.held,
-        dead.c.bucket == outbox.c.bucket,
-        dead.c.key == outbox.c.key,
-        dead.c.topic == outbox.c.topic,
-    )
+    outbox, bucket = tables.outbox, tables.bucket
     # Everything that waits is above its bucket's low-water mark.
     each = (
-        _columns(tables, outbox.c.created_at, waits)
+        _columns(tables, outbox.c.created_at, _waits(tables))
         .where(
             outbox.c.status == int(Status.PENDING),
             outbox.c.bucket == bucket.c.bucket,
@@ -182,6 +181,19 @@ def _pending(tables: OutboxTables, wanted: Wanted) -> Select[Any]:
     return everywhere.order_by(each.c.id).limit(wanted.most)
 
 
+def _waits(tables: OutboxTables) -> ColumnElement[bool]:
+    """Say whether a pending row waits behind a dead one of its key."""
+    outbox, dead = tables.outbox, tables.dead.alias()
+    return exists().where(
+        outbox.c.status == int(Status.PENDING),
+        dead.c.held,
+        dead.c.bucket == outbox.c.bucket,
+        dead.c.key == outbox.c.key,
+        dead.c.topic == outbox.c.topic,
+        dead.c.id < outbox.c.id,
+    )
+
+
 def _sent(tables: OutboxTables, wanted: Wanted) -> Select[Any]:
     outbox = tables.outbox
     return (
@@ -191,7 +203,6 @@ def _sent(tables: OutboxTables, wanted: Wanted) -> Select[Any]:
             *_conditions(tables, wanted, outbox.c.created_at),
         )
         .order_by(outbox.c.id.desc())
-        .limit(wanted.most)
     )
 
 
@@ -241,7 +252,7 @@ def _row(
         chosen = outbox.c.event_id == identity if number is None else outbox.c.id == number
     created_at = func.coalesce(dead.c.created_at, outbox.c.created_at)
     query = (
-        _columns(tables, created_at, func.coalesce(dead.c.held, false()))
+        _columns(tables, created_at, func.coalesce(dead.c.held, _waits(tables)))
         .add_columns(
             *(outbox.c.key, outbox.c.bucket, outbox.c.dlt_attempts, outbox.c.headers),
             *(dead.c.died_at, (outbox.c.payload if payload else null()).label("payload")),

@@ -17,7 +17,7 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_outbox.errors import ReorderError, RowGoneError
-from lethe_outbox.operations.listing import UNSENT, Wanted, WholeRow, row, rows
+from lethe_outbox.operations.listing import UNSENT, OutboxRow, Wanted, WholeRow, row, rows
 from lethe_outbox.operations.measuring import figures
 from lethe_outbox.operations.purging import Approval, purge, purgeable
 from lethe_outbox.operations.requeuing import (
@@ -128,7 +128,7 @@ def list_rows(
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List rows without what they carry: of sent ones the newest, of others the oldest."""
+    """List rows without what they carry: the oldest, and then of sent ones the newest."""
     wanted = Wanted(
         statuses=[Status[one.name] for one in statuses] if statuses else UNSENT,
         topic=topic,
@@ -141,9 +141,7 @@ def list_rows(
         name: ask(name, lambda engine: rows(engine, wanted, SCHEMA)) for name in asked_of(outbox)
     }
     more = [name for name, some in found.items() if len(some) > limit]
-    # One row more was read, to know whether there are more: of sent ones the oldest.
-    shown = slice(-limit, None) if set(wanted.statuses) == {Status.SENT} else slice(limit)
-    found = {name: some[shown] for name, some in found.items()}
+    found = {name: _without_one_more(some, limit) for name, some in found.items()}
     if as_json:
         _print([row_document(name, each) for name, some in found.items() for each in some])
     elif any(found.values()):
@@ -324,6 +322,14 @@ def print_schema(
     if not schema:
         raise typer.BadParameter("a schema has a name (--schema)")
     typer.echo(schema_sql(schema, only or ALL_PARTS), nl=False)
+
+
+def _without_one_more(some: list[OutboxRow], limit: int) -> list[OutboxRow]:
+    """Leave out the row that was read to know whether there are more: the oldest sent one."""
+    if len(some) <= limit:
+        return some
+    left = next((each for each in some if each.status is Status.SENT), some[-1])
+    return [each for each in some if each is not left]
 
 
 async def _pages(engine: AsyncEngine, chosen: list[int] | None) -> AsyncIterator[list[int]]:
