@@ -19,6 +19,7 @@ from lethe_contracts.events import (
 )
 from lethe_contracts.keyring import KeyRing
 from lethe_eraser.domain import Job, ObjectRef
+from lethe_eraser.storage import people
 from lethe_eraser.storage.journal import Intent, Journal
 from lethe_eraser.window import Window
 from lethe_outbox import PoisonError
@@ -540,3 +541,26 @@ async def test_nobody_makes_room_while_a_worker_is_free(world: World) -> None:
     await eraser.executor.run_next(asyncio.Event())
     verified = [one.subject_ref for one in await world.said() if isinstance(one.event, Verified)]
     assert verified == [REF]
+
+
+async def test_a_request_id_that_two_erasers_take_for_two_people_is_one_persons(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither sees the other's request before both have decided."""
+    request = world.requested()
+    stolen = world.requested(request_id=request.request_id, ref="1.two", subject="acct-2")
+    both_decided = asyncio.Barrier(2)
+    save = people.save
+
+    async def save_together(*args: Any) -> None:
+        await both_decided.wait()
+        await save(*args)
+
+    monkeypatch.setattr(people, "save", save_together)
+    took = await asyncio.gather(
+        world.accept(request), world.accept(stolen, ref="1.two"), return_exceptions=True
+    )
+    assert sorted(map(repr, took)) == ["None", "PoisonError('invalid_event')"]
+    requests = "select count(r) from lethe.job left join lethe.job_request r using (job_id)"
+    assert await world.value(requests) == 1
+    assert await world.value("select count(*) from lethe.job") == 1

@@ -59,7 +59,6 @@ class Acceptance:
         """
         try:
             envelopes = [self._read(record) for record in records]
-            await self._refuse_others_requests(connection, envelopes)
         except RecordError as error:
             raise PoisonError(error.reason) from error
         await control.save_watermarks(connection, _marks(envelopes))
@@ -74,6 +73,8 @@ class Acceptance:
             said += answers
         for ref, person in now.items():
             await people.save(connection, known[ref], person, bucket_of(ref))
+        # Only now: whoever writes a request has waited for whoever else writes it.
+        await self._refuse_others_requests(connection, envelopes)
         await self._announcer.announce(connection, said)
 
     async def set_aside(self, connection: AsyncConnection, dead: DeadRecord) -> None:
@@ -142,11 +143,12 @@ class Acceptance:
             if isinstance(one.event, Requested | CancelRequested)
         }
         said_of = dict(said)
-        # Of two in this batch none is known yet.
+        # Of two in this batch only one is looked up.
         if len(said_of) < len(said) or (
             said_of and await people.others_requests(connection, said_of)
         ):
-            raise InvalidEventError("the request is another person's")
+            # The request is another person's.
+            raise PoisonError(InvalidEventError.reason)
 
 
 def _marks(envelopes: Sequence[Envelope[Event]]) -> list[Mapping[int, datetime]]:
