@@ -14,12 +14,14 @@ from sqlalchemy import event
 from uuid_utils.compat import uuid7
 
 from lethe_contracts.events import Held, Released, TypeTotals
+from lethe_eraser.domain import MAX_ATTEMPTS
 from lethe_eraser.verify import client_rows, rows, verification
 from tests.faults.eraser.audit import of_sketches
 from tests.integration.eraser.test_settling import SETTLE
 from tests.integration.eraser.world import (
     NOTHING,
     OTHER,
+    REF,
     SUBJECT,
     Eraser,
     Killed,
@@ -389,3 +391,28 @@ def statements(world: World) -> Iterator[list[str]]:
         yield sent
     finally:
         event.remove(engine, "before_cursor_execute", keep)
+
+
+@pytest.mark.parametrize("keeps", ["return null", "new.client_key := old.client_key; return new"])
+@pytest.mark.parametrize("subject", [SUBJECT, OTHER])
+async def test_client_rows_that_a_trigger_keeps_are_never_called_verified(
+    heavy: World, keeps: str, subject: str
+) -> None:
+    """Of a person with many and of one with few; the error is not forgotten between two tries."""
+    await heavy.write(
+        f"create function keep() returns trigger language plpgsql as $$ begin {keeps}; end $$"
+    )
+    await heavy.write(
+        "create trigger keep before update on client_old for each row execute function keep()"
+    )
+    await heavy.sketch(100, url="https://elsewhere.example/a.png", subject=subject)
+    await heavy.sketch(101, source="client_old", subject=subject)
+    if subject == OTHER:
+        await heavy.accept(heavy.requested(ref="1.other", subject=OTHER), ref="1.other")
+    async with asyncio.timeout(60):
+        await to_the_end(heavy, heavy.eraser())
+    ended = "select state, attempts, error from lethe.job where subject_ref = :r"
+    [job] = await heavy.rows(ended, r="1.other" if subject == OTHER else REF)
+    assert tuple(job) == ("failed", MAX_ATTEMPTS, "NotMaskedError")
+    kept = "select count(*) from client_old where client_key = :s"
+    assert await heavy.value(kept, s=subject) == (1 if subject == OTHER else 5)

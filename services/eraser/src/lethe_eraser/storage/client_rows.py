@@ -37,6 +37,13 @@ KeyPart = int | str | datetime | UUID | bool
 PrimaryKey = tuple[KeyPart, ...]
 
 
+class NotMaskedError(Exception):
+    """Client rows that were there a moment ago did not take their masks.
+
+    A trigger or a policy of the product keeps them as they were, or somebody just deleted one.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class ClientRow:
     """One client row: its primary key and its request."""
@@ -143,17 +150,29 @@ async def page_of_each(
 async def mask_client_rows(
     connection: AsyncConnection, source: ClientTable, primary_keys: Sequence[PrimaryKey]
 ) -> int:
-    """Mask the client rows with these primary keys; gives how many there were."""
+    """Mask the client rows with these primary keys; gives how many there were.
+
+    Raises:
+        NotMaskedError: there were fewer, or one of them is not masked for all that.
+    """
     if not primary_keys:
         return 0
     rows = _client(source)
     keys = _unnest({f"k{i}": part for i, part in enumerate(zip(*primary_keys, strict=True))})
+    remains = [
+        cast(rows.c[name], Text).is_distinct_from(literal(mask.text, Text))
+        for name, mask in source.masks.items()
+    ]
     statement = (
         update(rows)
         .values(mask_values(source.masks))
         .where(*(rows.c[name] == keys.c[f"k{i}"] for i, name in enumerate(source.primary_key)))
+        .returning(or_(*remains))
     )
-    return (await connection.execute(statement)).rowcount
+    unmasked = (await connection.execute(statement)).scalars().all()
+    if any(unmasked) or len(unmasked) < len(primary_keys):
+        raise NotMaskedError
+    return len(unmasked)
 
 
 def _client(source: ClientTable) -> TableClause:

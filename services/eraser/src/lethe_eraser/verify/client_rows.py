@@ -123,7 +123,8 @@ class ClientRows:
                 return Chunk(locked, something_left=True)
             masked = await mask_client_rows(connection, source, [row.primary_key for row in rows])
             totals = add(locked.totals, request_type, TypeTotals(client_rows=masked))
-            after = replace(locked, totals=totals, attempts=0)
+            # An error in a chunk to come is not forgotten for one that had nothing to mask.
+            after = replace(locked, totals=totals, attempts=0 if masked else locked.attempts)
             await jobs.write(connection, after)
         self._metrics.rows("client", request_type, masked)
         more = replace(page, after=found[-1].cursor) if len(found) == AT_ONCE else None
