@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import event
 from uuid_utils.compat import uuid7
 
-from lethe_contracts.events import Held, Released, TypeTotals
+from lethe_contracts.events import Blocked, Held, Released, TypeTotals
+from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import MAX_ATTEMPTS
 from lethe_eraser.verify import client_rows, rows, verification
 from tests.faults.eraser.audit import of_sketches
@@ -239,15 +240,17 @@ async def test_the_client_rows_of_blocked_requests_stay_through_all_chunks(heavy
     }
 
 
-async def test_a_person_who_is_called_as_masked_rows_are_has_no_client_rows(heavy: World) -> None:
+async def test_a_person_who_is_called_as_masked_rows_are_is_blocked_at_once(heavy: World) -> None:
     """Nobody can tell whose these were: the erasure of everybody before would begin anew."""
     assert await to_the_end(heavy, heavy.eraser()) == "verified"
     before = await heavy.product()
     await heavy.accept(heavy.requested(ref="1.masked", subject="erased"), ref="1.masked")
     async with asyncio.timeout(60):
-        assert await to_the_end(heavy, heavy.eraser()) == "verified"
+        assert await to_the_end(heavy, heavy.eraser()) == "blocked"
     assert await heavy.product() == before
-    assert (await heavy.said())[-1].event.totals == {}
+    ended = (await heavy.said())[-1].event
+    assert isinstance(ended, Blocked)
+    assert ended.reasons == {BlockReason.UNCOVERED: 2}
 
 
 async def test_a_request_that_stays_unfinished_is_blocked_and_keeps_its_client_row(

@@ -305,3 +305,10 @@ async def test_what_keeps_it_from_counting_is_one_line_with_what_to_do_next(
         " Look at host and port too (refused)\n"
     )
     assert (away.exit_code, away.output) == (1, nothing + why)
+
+
+async def test_who_is_called_as_masked_rows_are_will_be_blocked(world: World) -> None:
+    """Once there are any: nobody can tell whose they were."""
+    assert (await document("erased"))["blocked"] == {}
+    await world.client_row("sketch", 1, subject="erased")
+    assert (await document("erased"))["blocked"] == {"uncovered": 1}

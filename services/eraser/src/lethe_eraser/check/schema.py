@@ -95,11 +95,17 @@ async def unclaimed_tables_of(
 ) -> list[NamedColumn]:
     """Find those of them that have rows of a person.
 
-    A table that cannot be asked by an index is not searched: everybody is taken to have some.
+    A table that cannot be asked by an index is not searched: everybody is taken to have some. A
+    client table whose masked rows read as the person's is one of them, if it has such rows.
     """
+    alike = [
+        NamedColumn(one.table.schema, one.table.name, one.client_key, askable=True)
+        for one in catalog.client_tables
+        if one.masks_as(subject)
+    ]
     return [
         one
-        for one in await unclaimed_tables(connection, catalog)
+        for one in [*await unclaimed_tables(connection, catalog), *alike]
         if not one.askable
         or await holds_rows_of(connection, TableName(one.schema, one.table), one.column, subject)
     ]
