@@ -226,6 +226,13 @@ def test_a_bare_key_needs_the_bucket_of_its_entry() -> None:
         "uploads.s3.amazonaws.com/k",
         "cdn.example.net/2024/x.png",
         "Img.Example.com/k",
+        "\u200bhttps://cdn.example.net/k",
+        '"https://cdn.example.net/k"',
+        "<s3://uploads/k>",
+        '["https://cdn.example.net/k"]',
+        '["results/a.png", "results/b.png"]',
+        '{ "key": "results/a.png"}',
+        '"results/a.png"',
     ],
 )
 def test_a_url_that_is_not_whole_is_no_bare_key(url: str) -> None:
@@ -250,8 +257,35 @@ def test_a_copy_stands_for_its_original() -> None:
         assert resolver.resolve_url(text) == Resolved(ObjectRef("mine", "k"))
     assert resolver.resolve_url("k", in_bucket="near") == Resolved(ObjectRef("mine", "k"))
     assert resolver.resolve(bucket="near", key="k") == Resolved(ObjectRef("mine", "k"))
-    # Nobody knows of which.
-    assert resolver.resolve_url("s3://both/k") == Resolved(ObjectRef("both", "k"))
+
+
+def test_a_copy_of_several_buckets_stands_for_none() -> None:
+    """Alone it would go while the original, nobody knows which, stays."""
+    buckets = {
+        "mine": Bucket("mine", replicas=("both",)),
+        "other": Bucket("other", replicas=("both",)),
+        "both": Bucket("both", aliases=("both-s3alias",)),
+    }
+    resolver = Resolver(buckets, {"cdn.example.net": (Origin("both"),)})
+    for text in ("s3://both/k", "https://both-s3alias.s3.amazonaws.com/k", "k"):
+        assert resolver.resolve_url(text, in_bucket="both") == Unresolved()
+    assert resolver.resolve_url("https://cdn.example.net/k") == Unresolved()
+    assert resolver.resolve(bucket="both", key="k") == Unresolved()
+
+
+def test_a_cdn_path_that_is_encoded_without_need_may_fit_a_pattern() -> None:
+    found = RESOLVER.resolve_url("https://cdn.example.net/%74/a.webp")
+    assert set(refs(found)) == {
+        ObjectRef("uploads", "public/t/a.webp"),
+        ObjectRef("img.example.com", "thumbs/t/a.webp"),
+    }
+
+
+@pytest.mark.parametrize("text", ["s3://uploads/k\n", "\t s3://uploads/k ", "k\r\n", " k"])
+def test_blanks_around_a_key_may_be_its_own(text: str) -> None:
+    written, bare = refs(RESOLVER.resolve_url(text, in_bucket="uploads"))
+    assert bare == ObjectRef("uploads", "k")
+    assert text.endswith(written.key)
 
 
 def test_a_version_behind_an_s3_uri_may_be_one() -> None:
@@ -368,7 +402,9 @@ def test_a_cdn_url_leads_to_the_first_origin_whose_pattern_fits(
 @given(bucket=st.sampled_from(sorted(BUCKETS)), key=KEYS)
 def test_an_s3_uri_and_a_bare_key_are_taken_literally(bucket: str, key: str) -> None:
     for form in (f"s3://{bucket}/{key}", f"s3a://{bucket}/{key}"):
-        names_only(RESOLVER.resolve_url(form), ObjectRef(bucket, key))
+        if key.strip(" \t\r\n\f") == key:
+            names_only(RESOLVER.resolve_url(form), ObjectRef(bucket, key))
+        assert refs(RESOLVER.resolve_url(form))[0] == ObjectRef(bucket, key)
     names_only(RESOLVER.resolve(bucket=bucket, key=key), ObjectRef(bucket, key))
 
 

@@ -66,7 +66,7 @@ class _Resolution:
         self._file: CatalogFile = document.file
         self._problems: list[str] = []
         self._claimed: dict[TableName, str] = {}
-        self._originals: Mapping[str, str] = {}
+        self._originals: Mapping[str, str | None] = {}
 
     def catalog(self) -> Catalog:
         clients = tuple(
@@ -134,7 +134,8 @@ class _Resolution:
     def _no_copy(self, name: str, place: Place) -> None:
         """An object is known by its original, whichever of its copies a row names."""
         if name in self._originals:
-            self._wrong(place, f"{name} holds copies; name {self._originals[name]} instead")
+            original = self._originals[name] or "the buckets that they are of"
+            self._wrong(place, f"{name} holds copies; name {original} instead")
 
     def _bucket_of(self, name: str) -> Bucket:
         entry = self._file.buckets[name]

@@ -180,11 +180,11 @@ class Bucket:
     """Buckets that hold copies of its objects under the same keys."""
 
 
-def originals(buckets: Mapping[str, Bucket]) -> Mapping[str, str]:
-    """Give, by the name of a replica, the bucket it is of; not if it is of several."""
+def originals(buckets: Mapping[str, Bucket]) -> Mapping[str, str | None]:
+    """Give, by the name of a replica, the bucket it is of; None if it is of several."""
     of = [(name, bucket.name) for bucket in buckets.values() for name in bucket.replicas]
     count = Counter(name for name, _ in of)
-    return {name: original for name, original in of if count[name] == 1}
+    return {name: original if count[name] == 1 else None for name, original in of}
 
 
 @dataclass(frozen=True, slots=True)

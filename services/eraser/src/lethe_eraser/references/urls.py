@@ -74,8 +74,11 @@ _URI = re.compile(
     r"\s*(?:s3[an]?://|arn:(?P<arn>aws(?:-cn|-us-gov)?):s3:::)(?P<bucket>[^/]+)/(?P<key>.*)",
     re.IGNORECASE | re.DOTALL,
 )
-_SCHEME = re.compile(r"[\s\ufeff]*(?:[a-z][a-z0-9+.-]*:|//)", re.IGNORECASE)
-_URL_AS_KEY = re.compile(r"\s*(?:https?://|s3[an]?://|arn:aws)", re.IGNORECASE)
+# Quotes, brackets, marks that nobody sees: a URL in them is a URL still, and no key.
+_WRAPPED = r"[^\w/.]*"
+_NO_KEY = re.compile(rf"{_WRAPPED}(?:[a-z][a-z0-9+.-]*:|//)|\s*[\[{{]?\s*\"", re.IGNORECASE)
+"""What text that should be a bare key begins with if it is a URL, or JSON that names several."""
+_URL_AS_KEY = re.compile(rf"{_WRAPPED}(?:https?://|s3[an]?://|arn:aws)", re.IGNORECASE)
 _INLINE = re.compile(r"\s*data:", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
 _SPACES = " \t\r\n\f"
@@ -110,8 +113,10 @@ class Resolver:
         for bucket in buckets.values():
             named.update(dict.fromkeys(bucket.aliases, bucket))
         copies = originals(buckets)
-        # A copy stands for its original, with which all of them go.
-        self._buckets = {n: buckets[copies.get(b.name, b.name)] for n, b in named.items()}
+        # A copy stands for its original, with which all of them go; one of several for none.
+        self._buckets = {
+            n: buckets[home] for n, b in named.items() if (home := copies.get(b.name, b.name))
+        }
         self._origins = {
             host: tuple((_pattern(origin.pattern), origin) for origin in origins)
             for host, origins in hosts.items()
@@ -191,11 +196,11 @@ class Resolver:
                 return []
             # Some tools write a version behind the key.
             key, mark, _ = uri["key"].partition("?versionId=")
-            return _refs(bucket.name, [uri["key"], key] if mark else [key])
-        if in_bucket is None or _SCHEME.match(text) or self._begins_with_a_host(text):
+            return _refs(bucket.name, _written([uri["key"], key] if mark else [key]))
+        bucket = self._buckets.get(in_bucket or "")
+        if bucket is None or _NO_KEY.match(text) or self._begins_with_a_host(text):
             return []
-        name = self._buckets[in_bucket].name
-        return _refs(name, [text] if text[0] != "/" else [text, text[1:]])
+        return _refs(bucket.name, _written([text] if text[0] != "/" else [text, text[1:]]))
 
     def _begins_with_a_host(self, text: str) -> bool:
         """Whether it is a URL of ours without its scheme, and no key."""
@@ -239,11 +244,13 @@ class Resolver:
     ) -> list[ObjectRef]:
         found: list[ObjectRef] = []
         for path in paths:
-            _, origin = next(o for o in origins if o[0].fullmatch(path))
-            if path.startswith("/") and path != "/":
-                keys = (origin.origin_path + below for below in _decoded([path]))
-                bucket = self._buckets[origin.bucket].name
-                found += _refs(bucket, [key.removeprefix("/") for key in keys])
+            for key in _decoded([path]) if path.startswith("/") and path != "/" else ():
+                # CloudFront decodes what need not be encoded before it compares.
+                led = (next(o for p, o in origins if p.fullmatch(spelt)) for spelt in (path, key))
+                for origin in dict.fromkeys(led):
+                    bucket = self._buckets.get(origin.bucket)
+                    below = (origin.origin_path + key).removeprefix("/")
+                    found += [] if bucket is None else _refs(bucket.name, [below])
         return found
 
     def _read_path_style(
@@ -302,6 +309,11 @@ def _paths(rest: str) -> tuple[list[str], str]:
     # S3 reads a raw plus as a space in some places and as itself in others.
     paths += [path.replace("+", " ") for path in paths if "+" in path]
     return paths, query.partition("#")[0]
+
+
+def _written(keys: list[str]) -> list[str]:
+    """Add what a key is that was stored with blanks around it, of which it may have its own."""
+    return keys + [bare for key in keys if (bare := key.strip(_SPACES)) != key]
 
 
 def _decoded(paths: Iterable[str]) -> list[str]:
