@@ -62,6 +62,22 @@ async def test_half_a_character_is_not_taken_for_another(text: bytes, size: int)
         await read_streamed(chunked(text, size), nothing)
 
 
+PARTS: Final = [r"\\", "\\n", r"\ud83d\ude00", "ud83d", r"\u00e9", "a", "x" * 12]
+
+
+@given(parts=st.lists(st.sampled_from(PARTS), max_size=20), size=st.integers(1, 40))
+async def test_a_backslash_that_is_text_begins_no_character(parts: list[str], size: int) -> None:
+    text = f'["{"".join(parts)}"]'
+    assert await read_streamed(chunked(text.encode(), size), nothing) == json.loads(text)
+
+
+@given(parts=st.lists(st.sampled_from(PARTS), max_size=20), size=st.integers(1, 40))
+async def test_half_a_character_is_seen_behind_any_backslashes(parts: list[str], size: int) -> None:
+    text = f'["{"".join(parts)}\\ud83d"]'
+    with pytest.raises(UnreadableError):
+        await read_streamed(chunked(text.encode(), size), nothing)
+
+
 async def test_a_number_of_thousands_of_digits_harms_nobody() -> None:
     try:
         value = await read_streamed(chunked(b"[" + b"1" * 100_000 + b"]"), nothing)

@@ -27,8 +27,11 @@ CUT_AT: Final = 1_200
 
 _BOM: Final = b"\xef\xbb\xbf"
 
-_HALF: Final = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])", re.DOTALL)
-"""The first half of a character without its second, which ijson's C part takes for another one."""
+_HALF: Final = re.compile(rb"\\(?<!\\\\)(?:\\\\)*+u[dD][89abAB]..(?!\\u[dD][c-fC-F])", re.DOTALL)
+"""The first half of a character without its second, which ijson's C part takes for another one.
+
+Its backslash is the last of an odd number: of an even number, each second one is text.
+"""
 _WHOLE: Final = len(rb"\ud83d\ude00")
 
 
@@ -84,9 +87,11 @@ async def _without_halves(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for chunk in chunks:
         tail += chunk
         half = _HALF.search(tail)
-        if half is not None and half.start() + _WHOLE <= len(tail):
+        if half is not None and half.end() + _WHOLE // 2 <= len(tail):
             raise UnreadableError
-        tail = tail[1 - _WHOLE :]
+        before, tail = tail[: 1 - _WHOLE], tail[1 - _WHOLE :]
+        # Of the backslashes that end here only their being odd matters.
+        tail = b"\\" * ((len(before) - len(before.rstrip(b"\\"))) % 2) + tail
         yield chunk
     if _HALF.search(tail):
         raise UnreadableError
