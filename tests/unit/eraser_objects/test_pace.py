@@ -22,7 +22,7 @@ def pace_of(time: Time, rate: float = 1000, told: list[tuple[str, int]] | None =
     said = [] if told is None else told
     return Pace(
         rate,
-        on_throttled=lambda bucket, count: said.append((bucket, count)),
+        on_throttled=lambda bucket, count: said.append((bucket, count())),
         clock=lambda: time.now,
         sleep=time.sleep,
     )
@@ -87,7 +87,24 @@ def test_idle_prefixes_are_forgotten_and_slow_ones_are_not() -> None:
     pace = pace_of(time)
     pace.answered(pace.take("b", page("slow", 1)), {prefix_of("b", "slow/0")})
     for number in range(10_000):
-        time.now += 1
+        time.now += 0.05
         pace.take("b", [f"{number}/x"])
     assert len(pace._lanes) < 5_000
     assert pace.rate("b", "slow/x") == 500
+
+
+def test_a_prefix_that_nobody_uses_any_more_is_slow_no_longer() -> None:
+    time = Time()
+    pace = pace_of(time)
+    pace.answered(pace.take("b", page("slow", 1)), {prefix_of("b", "slow/0")})
+    time.now += 599
+    assert (pace.throttled("b"), pace.rate("b", "slow/x")) == (1, 500)
+    time.now += 2
+    assert (pace.throttled("b"), pace.rate("b", "slow/x")) == (0, 1000)
+    pace.take("b", page("slow", 1000))
+    pace.take("b", page("slow", 1))
+    assert time.slept == [1.0]
+    for number in range(10_000):
+        time.now += 1
+        pace.answered(pace.take("b", [f"{number}/x"]), {prefix_of("b", f"{number}/x")})
+    assert len(pace._lanes) < 5_000

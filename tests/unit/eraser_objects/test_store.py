@@ -52,7 +52,7 @@ def open_store(**more: float) -> ObjectStore:
         BUCKETS,
         on_error=lambda code: noted.update([code]),
         on_breaker=lambda name, is_open: states.append((name, is_open)),
-        on_throttled=lambda bucket, count: throttled.append((bucket, count)),
+        on_throttled=lambda bucket, count: throttled.append((bucket, count())),
         wait_seconds=0,
     )
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter as Occurrences
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -191,9 +191,9 @@ class EraserMetrics:
         """Show whether the circuit of a dependency is open and nothing is sent."""
         self._circuits.labels(dependency).set(int(is_open))
 
-    def throttled(self, bucket: str, prefixes: int) -> None:
+    def throttled(self, bucket: str, prefixes: Callable[[], int]) -> None:
         """Show how many prefixes of a bucket S3 slowed down; their names may name people."""
-        self._throttled.labels(bucket).set(prefixes)
+        self._throttled.labels(bucket).set_function(prefixes)
 
     def invalidations(self, unfinished: int, oldest_seconds: float) -> None:
         """Show what the CDN has not finished, and for how long."""

@@ -8,6 +8,7 @@ halved says nothing of the new rate: each page carries the number of halvings it
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Final
 
@@ -30,6 +31,10 @@ KEYS_PER_SECOND: Final = 10_000
 _SLOWEST: Final = 1 / 100
 _STEP: Final = 1 / 50
 _REMEMBERED: Final = 4096
+_IDLE_SECONDS: Final = 600.0
+"""What S3 said of a prefix says nothing any more once nobody asked for it so long."""
+
+OnThrottled = Callable[[str, Callable[[], int]], None]
 
 Prefix = tuple[str, str]
 """A bucket, and the first folder of a key; it may name a person and is never told to anybody."""
@@ -54,7 +59,8 @@ class Pace:
 
     Args:
         keys_per_second: the budget of every prefix.
-        on_throttled: told a bucket, and how many of its prefixes are below their budget now.
+        on_throttled: told a bucket, and what counts its prefixes that are below their budget, at
+            any time and from any thread.
         clock: seconds that only grow.
         sleep: waits.
     """
@@ -63,7 +69,7 @@ class Pace:
         self,
         keys_per_second: float = KEYS_PER_SECOND,
         *,
-        on_throttled: Callable[[str, int], None] = lambda _bucket, _count: None,
+        on_throttled: OnThrottled = lambda _bucket, _count: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -86,6 +92,8 @@ class Pace:
             at = now
             for prefix, count in wanted.items():
                 lane = self._lanes.setdefault(prefix, _Lane(self._budget))
+                if not self._is_slow(lane, now):
+                    lane.rate = self._budget
                 starts = max(now, lane.free_at)
                 lane.free_at = starts + count / lane.rate
                 at = max(at, starts)
@@ -106,19 +114,23 @@ class Pace:
                     lane.halvings += 1
                 else:
                     lane.rate = min(lane.rate + self._budget * _STEP, self._budget)
-            throttled = {bucket: self._throttled(bucket) for bucket, _ in ticket.lanes}
-        for bucket, count in throttled.items():
-            self._on_throttled(bucket, count)
+        for bucket in {bucket for bucket, _ in ticket.lanes}:
+            self._on_throttled(bucket, partial(self.throttled, bucket))
 
     def rate(self, bucket: str, key: str) -> float:
         """Give the keys a second that the prefix of `key` may be asked for now."""
         lane = self._lanes.get(prefix_of(bucket, key))
-        return self._budget if lane is None else lane.rate
+        return lane.rate if lane and self._is_slow(lane, self._clock()) else self._budget
 
-    def _throttled(self, bucket: str) -> int:
-        return sum(
-            named == bucket and lane.rate < self._budget for (named, _), lane in self._lanes.items()
-        )
+    def throttled(self, bucket: str) -> int:
+        """Count the prefixes of `bucket` that are below their budget."""
+        with self._guard:
+            now = self._clock()
+            lanes = [lane for (named, _), lane in self._lanes.items() if named == bucket]
+            return sum(self._is_slow(lane, now) for lane in lanes)
+
+    def _is_slow(self, lane: _Lane, now: float) -> bool:
+        return lane.rate < self._budget and now < lane.free_at + _IDLE_SECONDS
 
     def _forget(self, now: float) -> None:
         """Drop idle prefixes at full rate once there are many: a first folder may be a person."""
@@ -127,7 +139,7 @@ class Pace:
         self._lanes = {
             prefix: lane
             for prefix, lane in self._lanes.items()
-            if lane.rate < self._budget or lane.free_at > now
+            if self._is_slow(lane, now) or lane.free_at > now
         }
 
 

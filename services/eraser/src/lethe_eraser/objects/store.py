@@ -20,7 +20,7 @@ from lethe_eraser.objects.outcomes import (
     Held,
     ObjectRefusedError,
 )
-from lethe_eraser.objects.pace import Pace
+from lethe_eraser.objects.pace import OnThrottled, Pace
 from lethe_eraser.objects.removing import Removing
 from lethe_eraser.objects.threads import Threads, every
 
@@ -39,7 +39,7 @@ class ObjectStore:
         *,
         on_error: Callable[[str], None] = lambda _: None,
         on_breaker: OnState = lambda _name, _is_open: None,
-        on_throttled: Callable[[str, int], None] = lambda _bucket, _count: None,
+        on_throttled: OnThrottled = lambda _bucket, _count: None,
         wait_seconds: float = 0.2,
     ) -> None:
         """Open nothing yet.
@@ -49,7 +49,7 @@ class ObjectStore:
             buckets: The catalog's buckets; others are never touched.
             on_error: Told the code of every error S3 gives, from any thread.
             on_breaker: Told the name of a circuit and whether it is open, when that changes.
-            on_throttled: Told a bucket and how many of its prefixes S3 slowed down.
+            on_throttled: Told a bucket and what counts its prefixes that S3 slowed down.
             wait_seconds: The first wait before a second try; the later ones grow.
         """
         self._options = options
