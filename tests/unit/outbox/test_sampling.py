@@ -1,5 +1,7 @@
 """How often an outbox is sampled, by a clock of the test's own."""
 
+from collections.abc import Iterator
+from itertools import chain, repeat
 from types import SimpleNamespace
 
 import pytest
@@ -16,24 +18,22 @@ class EndError(Exception):
     """The time of the test is over."""
 
 
-@pytest.mark.parametrize(
-    ("took", "samples"), [(0.1, 20), (5.0, 4)], ids=["every ten seconds", "a tenth of the time"]
-)
-async def test_counting_takes_no_more_than_a_tenth_of_the_time(
-    took: float, samples: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def _begun(
+    took: Iterator[float], until: float, monkeypatch: pytest.MonkeyPatch
+) -> list[float]:
+    """Sample until that time, each sample as long as `took` says; give when each began."""
     now, began = 0.0, list[float]()
 
     async def slow(sampler: Sampler) -> None:
         nonlocal now
         del sampler
         began.append(now)
-        now += took
+        now += next(took)
 
     async def sleep(seconds: float) -> None:
         nonlocal now
         now += seconds
-        if now >= 200:
+        if now >= until:
             raise EndError
 
     monkeypatch.setattr(Sampler, "_sample", slow)
@@ -44,4 +44,22 @@ async def test_counting_takes_no_more_than_a_tenth_of_the_time(
     sampler = Sampler("tested", "postgresql+psycopg://nowhere", None, metrics, RelaySettings())
     with pytest.raises(EndError):
         await sampler.run({0: Lane.claimed(0, [Lease(0, 1, 0, 0)], 0.0, 1)})
+    return began
+
+
+@pytest.mark.parametrize(
+    ("took", "samples"), [(0.1, 20), (5.0, 4)], ids=["every ten seconds", "a tenth of the time"]
+)
+async def test_counting_takes_no_more_than_a_tenth_of_the_time(
+    took: float, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = await _begun(repeat(took), 200, monkeypatch)
     assert samples - 2 <= len(began) <= samples
+
+
+async def test_a_relay_that_was_frozen_amid_a_sample_is_not_blind_for_long_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frozen = 600.0
+    began = await _begun(chain([frozen], repeat(0.1)), frozen + 200, monkeypatch)
+    assert began[1] <= frozen + 10

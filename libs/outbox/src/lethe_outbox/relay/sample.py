@@ -22,6 +22,9 @@ from lethe_outbox.relay.settings import RelaySettings
 _STATEMENT_MILLISECONDS: Final = 5000
 _SPARING: Final = 10.0
 """The next sample begins so many times later as one took: counting slows no large backlog down."""
+_MOST_SPARED: Final = 100.0
+"""Seconds between two samples, at most. What takes over ten seconds, by a limit of five for each
+statement, is no counting: the relay was frozen, or the database away."""
 _STATUSES: Final = ("pending", "sent", "dead_lettered", "dlt_failed")
 _NOT_KNOWN: Final = float("nan")
 _log = logging.getLogger(__name__)
@@ -71,7 +74,8 @@ class Sampler:
                     sampling = True
                     await self._sample()
                     took = time.monotonic() - began
-                    due = began + max(self._settings.sample_seconds, took * _SPARING)
+                    spared = min(took * _SPARING, _MOST_SPARED)
+                    due = began + max(self._settings.sample_seconds, spared)
                 await asyncio.sleep(min(self._settings.sample_seconds, 1))
         finally:
             if sampling:
