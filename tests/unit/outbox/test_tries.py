@@ -3,6 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
+from aiokafka import TopicPartition
+
 from lethe_outbox.consumer.quarantine import Quarantine
 
 ANYTHING: Any = None
@@ -39,4 +41,13 @@ def test_the_tries_of_a_record_are_not_those_of_the_next_one() -> None:
     following = quarantine.tries(record(8))
     assert (following.offset, following.count) == (8, 0)
     # It was rewound: nothing is known of it any more.
+    assert quarantine.tries(record(7)).count == 0
+
+
+def test_nothing_is_known_of_partitions_that_were_given_away() -> None:
+    """Whoever has them moves on, and a record that comes back here is tried as a new one."""
+    quarantine = Quarantine("tested", ANYTHING, ANYTHING, blocked={TopicPartition("t", 0)})
+    quarantine.tries(record(7)).count += 1
+    quarantine.revoked()
+    assert quarantine.blocked == set()
     assert quarantine.tries(record(7)).count == 0
