@@ -14,7 +14,7 @@ import aiokafka.errors
 import pytest
 
 import lethe_outbox
-from lethe_outbox import LetheOutboxError
+from lethe_outbox import LetheOutboxError, OutboxTables
 
 HOME = Path(lethe_outbox.__file__).parent
 EXTRAS = {"lethe_outbox.redis_fast_path": "redis", "lethe_outbox.otel": "opentelemetry"}
@@ -93,3 +93,9 @@ def test_every_public_name_is_there() -> None:
     assert [name for name in lethe_outbox.__all__ if not hasattr(lethe_outbox, name)] == []
     public_errors = {name for name in vars(lethe_outbox.errors) if name.endswith("Error")}
     assert public_errors - {*lethe_outbox.__all__} == set()
+
+
+def test_tables_say_nothing_that_sqlalchemy_2_0_does_not_know() -> None:
+    """The oldest version that the library allows is not the one that tests run on."""
+    for table in OutboxTables().metadata.tables.values():
+        assert set(table.dialect_kwargs) <= {"postgresql_partition_by"}, table.name

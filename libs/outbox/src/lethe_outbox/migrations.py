@@ -9,6 +9,7 @@ They look at nothing in the database, so they run in Alembic's offline mode too,
 `plain_sql` prints what they do.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,7 +25,29 @@ from lethe_outbox.schema import DEFAULT_SCHEMA, JANITOR, OutboxTables
 FILLFACTOR: Final = 75
 """Leaves room in each page for the acknowledgement, which then touches no index."""
 
+LEASES_FILLFACTOR: Final = 50
+"""Likewise, for the renewals of a lease."""
+
 _MONTHS_AHEAD: Final = 2
+_PARTITION: Final = re.compile(r"(outbox|inbox)_(default|\d{4}_\d{2}.*)")
+
+
+def but_outboxes(*schemas: str | None) -> Callable[..., bool]:
+    """Return an `include_object` for Alembic's `context.configure`, for who uses its autogenerate.
+
+    It passes over what the helpers here made in `schemas`. Autogenerate knows no partitions: it
+    takes them for tables that nobody wants any more, and writes a revision that drops them.
+    """
+    ours = {table.name for table in OutboxTables().metadata.tables.values()}
+
+    def include(one: Any, name: str | None, kind: str, *_: object) -> bool:
+        return not (
+            kind == "table"
+            and one.schema in schemas
+            and (name in ours or _PARTITION.fullmatch(name or ""))
+        )
+
+    return include
 
 
 def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
@@ -33,6 +56,9 @@ def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     _create_schema(op, schema)
     for table in (tables.outbox, tables.dead, tables.bucket, tables.relay):
         _create(op, table)
+    # SQLAlchemy's own word for it (`postgresql_with`) is one that 2.0 does not know.
+    leases = qualified(schema, "outbox_bucket")
+    _run(op, f"ALTER TABLE {leases} SET (fillfactor = {LEASES_FILLFACTOR})")
     options = (
         f" WITH (fillfactor = {FILLFACTOR}, autovacuum_vacuum_scale_factor = 0, "
         "autovacuum_vacuum_threshold = 10000)"
@@ -40,8 +66,7 @@ def create_outbox(op: Any, schema: str | None = DEFAULT_SCHEMA) -> None:
     _create_partitions(op, schema, "outbox", BY_TIME, options)
     _run(
         op,
-        f"INSERT INTO {qualified(schema, 'outbox_bucket')} (bucket) "
-        f"SELECT generate_series(0, {BUCKETS - 1})",
+        f"INSERT INTO {leases} (bucket) SELECT generate_series(0, {BUCKETS - 1})",
     )
 
 

@@ -132,7 +132,6 @@ class OutboxTables:
             Column("low_water", BigInteger, nullable=False, server_default=text("0")),
             Column("rewinds", BigInteger, nullable=False, server_default=text("0")),
             schema=self.schema,
-            postgresql_with={"fillfactor": 50},
         )
 
     def _relay(self) -> Table:
