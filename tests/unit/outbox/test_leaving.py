@@ -1,6 +1,7 @@
 """A lane that was asked to leave ends its publisher, whatever is refused or rewound meanwhile."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from lethe_outbox.relay.producer import RefusedError
 from lethe_outbox.relay.producers import Producers
 from lethe_outbox.relay.publish import LanePublisher, Outlet, _Flight
 from lethe_outbox.relay.reach import Reach
+from lethe_outbox.relay.relay import _cancelled
 from lethe_outbox.relay.settings import RelaySettings
 from tests.support.waiting import until
 
@@ -105,3 +107,22 @@ async def test_a_lane_asked_to_leave_amid_a_chunk_that_is_held_back_leaves(
     undertaker.may_go_on.set()
     await until(running.done, what="the end of the publisher")
     assert (lane.held, list(lane.sizes)) == ({0: 7}, [])
+
+
+async def test_a_cancellation_that_somebody_forgot_is_said_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `asyncio.wait_for` of Python 3.11 does, when what it waits for ends at that moment."""
+    monkeypatch.setattr("lethe_outbox.relay.relay._CANCEL_AGAIN_SECONDS", 0.01)
+    begun = asyncio.Event()
+
+    async def forgetful() -> None:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(forgetful())
+    await begun.wait()
+    await asyncio.wait_for(_cancelled([task]), 10)
+    assert task.cancelled()

@@ -45,6 +45,7 @@ _LACKING: Final[tuple[type[Exception], ...]] = (
 )
 """What a database raises that is not migrated yet, or has not granted its role enough."""
 _AWAY: Final[tuple[type[Exception], ...]] = (*TRANSIENT, DatabaseReplacedError, *_LACKING)
+_CANCEL_AGAIN_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 OnState = Callable[[str, str, str], None]
@@ -250,8 +251,13 @@ async def _first(work: Iterable["asyncio.Future[None]"], stop: asyncio.Event) ->
 async def _cancelled(work: Iterable["asyncio.Future[None]"]) -> None:
     """Cancel what runs and wait for its end, whatever that is."""
     work = list(work)
-    for one in work:
-        one.cancel()
+    left = set(work)
+    while left:
+        # Again: `asyncio.wait_for` of Python 3.11, which psycopg before 3.3.9 waits by, forgets a
+        # cancellation that comes just when what it waits for is done.
+        for one in left:
+            one.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_SECONDS)
     await asyncio.gather(*work, return_exceptions=True)
 
 
