@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import (
+    AutocommitError,
     GroupAtWorkError,
     Inbox,
     OffsetsLostError,
@@ -313,6 +314,22 @@ async def test_a_handler_that_commits_itself_loses_and_doubles_nothing(
     async with running(harness.runner(committing)):
         await until(lambda: harness.count("duplicate") == 2)
     assert await effects(harness.engine) == ["1", "2"]
+
+
+async def test_an_engine_in_autocommit_is_refused_before_it_loses_anything(
+    harness: Harness, publish: Publish, read_all: ReadAll
+) -> None:
+    """The inbox would keep what was noted of an event whose handler failed."""
+    await publish(harness.topic, b"1", event_id=uuid7())
+    usual = harness.engine
+    harness.engine = usual.execution_options(isolation_level="AUTOCOMMIT")
+    with pytest.raises(AutocommitError):
+        await asyncio.wait_for(harness.runner().run(asyncio.Event()), 20)
+    harness.engine = usual
+    async with running(harness.runner()):
+        await until(lambda: harness.count("handled") == 1)
+    assert await effects(usual) == ["1"]
+    assert await read_all(dead_letter_topic(harness.topic)) == []
 
 
 async def test_a_value_that_the_database_never_takes_hurts_only_its_record(

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lethe_outbox import (
     ArgumentError,
+    ConnectionKindError,
     ConsumerMetrics,
     ConsumerRunner,
     ConsumerSettings,
@@ -25,6 +27,7 @@ from lethe_outbox import (
 )
 
 SETTINGS = (RelaySettings, ConsumerSettings, KeeperSettings, UpkeepRules)
+NOWHERE = "postgresql+psycopg://nobody@nowhere/none"
 MAY_BE_ZERO = {"margin_seconds", "janitor_seconds"}
 
 NUMBERS = [
@@ -105,10 +108,16 @@ def test_a_group_that_reads_as_a_relay_is_refused(group: str) -> None:
         consumer(group, ["orders.v1"])
 
 
-def consumer(group: str, topics: Any) -> ConsumerRunner:
+def test_a_consumer_on_an_engine_that_is_not_async_is_refused() -> None:
+    """Every record would be a dead letter of it."""
+    with pytest.raises(ConnectionKindError, match="AsyncEngine"):
+        consumer("g", ["orders.v1"], create_engine(NOWHERE))
+
+
+def consumer(group: str, topics: Any, engine: Any = None) -> ConsumerRunner:
     async def handle(*_: object) -> None:
         """Never called."""
 
-    engine = create_async_engine("postgresql+psycopg://nobody@nowhere/none")
+    engine = engine or create_async_engine(NOWHERE)
     metrics = ConsumerMetrics(CollectorRegistry())
     return ConsumerRunner(engine, "nowhere:9092", group, topics, handle, Inbox(), metrics)

@@ -10,6 +10,7 @@ from lethe_outbox.dead_letters.reader import DeadLetterReader
 from lethe_outbox.errors import (
     ApprovalError,
     ArgumentError,
+    AutocommitError,
     BrokerAwayError,
     ConnectionKindError,
     DatabaseReplacedError,
@@ -63,6 +64,7 @@ __all__ = [
     "Approval",
     "ApprovalError",
     "ArgumentError",
+    "AutocommitError",
     "BrokerAwayError",
     "Brokers",
     "ConnectionKindError",

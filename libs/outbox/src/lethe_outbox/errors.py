@@ -13,6 +13,10 @@ class TransactionError(LetheOutboxError):
     """A message was to be appended outside a transaction, or a handler ended the one it had."""
 
 
+class AutocommitError(TransactionError):
+    """A runner's engine is in AUTOCOMMIT: an event that fails would count as handled."""
+
+
 class HandlerCancelledError(LetheOutboxError):
     """A handler ended as cancelled, by something of its own: nobody cancelled the runner."""
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_outbox.consumer.intact import has_written
+from lethe_outbox.errors import AutocommitError
 from lethe_outbox.names import for_text, qualified
 from lethe_outbox.schema import DEFAULT_SCHEMA
 
@@ -58,9 +59,15 @@ class Inbox:
 
         It waits for a concurrent transaction that notes one of them. The ids are noted in
         ascending order, so two batches cannot deadlock here.
+
+        Raises:
+            AutocommitError: what is noted would stay although the work it belongs to fails.
         """
         if not event_ids:
             return set()
+        # The driver's own word, as in `Outbox.append`.
+        if getattr((await connection.get_raw_connection()).dbapi_connection, "autocommit", False):
+            raise AutocommitError("an inbox needs an engine that is not in AUTOCOMMIT")
         numbers = sorted({event_id.int for event_id in event_ids})
         values = {
             "event_ids": "{" + ",".join([f"{number:032x}" for number in numbers]) + "}",

@@ -13,11 +13,24 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka import TopicPartition
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lethe_outbox import tracing
 from lethe_outbox.consumer.inbox import Inbox
+from lethe_outbox.consumer.polling import (
+from lethe_outbox.kafka.brokers import Bootstrap
+from lethe_outbox.kafka.dead_letter_topic import DeadLetterProducer, DeadLetterSender
+from lethe_outbox.errors import (
+    AutocommitError,
+    ConnectionKindError,
+    HandlerCancelledError,
+    PoisonError,
+    TransactionError,
+)
+from lethe_outbox.consumer.inbox import Inbox
+from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.consumer.polling import (
     Again,
     Done,
@@ -92,6 +105,7 @@ class ConsumerRunner:
 
     Raises:
         ArgumentError: no topic is named, or the group as a relay is.
+        ConnectionKindError: the engine is no async one.
     """
 
     def __init__(
@@ -112,6 +126,8 @@ class ConsumerRunner:
         on_dead_letter: OnDeadLetter | None = None,
         dead_letters: DeadLetterSender | None = None,
     ) -> None:
+        if isinstance(engine, Engine):
+            raise ConnectionKindError("a runner takes an AsyncEngine; this is an Engine")
         self._engine = engine
         self._group = group
         self._topics = tuple(topics)
@@ -141,6 +157,7 @@ class ConsumerRunner:
 
         Raises:
             OffsetsLostError: going on would skip records.
+            AutocommitError: so would the engine.
         """
         try:
             await self._poller.run(stop)
@@ -174,6 +191,7 @@ class ConsumerRunner:
 
         Raises:
             Exception: a transient error that every record would meet now.
+            AutocommitError: no record can be handled.
         """
         records = [record for pairs in read.values() for _, record in pairs]
         whole = [record for record in records if record is not None]
@@ -181,6 +199,8 @@ class ConsumerRunner:
             return False
         try:
             await self._transaction(whole, outcome)
+        except AutocommitError:
+            raise
         except Exception as error:
             if meets_everybody(error) and self._is_transient(error):
                 raise
@@ -206,6 +226,8 @@ class ConsumerRunner:
         except PoisonError as error:
             cause = error.__cause__ or error
             return await self._bury(consumed, error.reason, type(cause).__name__)
+        except AutocommitError:
+            raise
         except Exception as error:  # noqa: BLE001 - a defect of the handler must not stop others
             if self._is_transient(error):
                 self._retried(consumed.topic, error)
@@ -254,6 +276,12 @@ class ConsumerRunner:
                 raise
             # Something it awaited was cancelled: a defect of the handler, not a request to stop.
             raise HandlerCancelledError("the handler awaited what was cancelled") from None
+        except ExceptionGroup as several:
+            # A TaskGroup's. If one of them says that the record can never be handled, it cannot.
+            poison: BaseException | None = several.subgroup(PoisonError)
+            while isinstance(poison, ExceptionGroup):
+                poison = poison.exceptions[0]
+            raise poison or several  # noqa: B904 - the poison keeps the cause it was raised with
 
     async def _unknown(self, records: Sequence[Record]) -> Sequence[Record]:
         """Leave out the records that the fast path knows to be handled."""
@@ -283,6 +311,8 @@ class ConsumerRunner:
         return True
 
     def _is_transient(self, error: Exception) -> bool:
+        if isinstance(error, ExceptionGroup):
+            return all(self._is_transient(one) for one in error.exceptions)
         return isinstance(error, self._transient) or is_transient(error)
 
     def _retried(self, topic: str, error: BaseException) -> None:
