@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lethe_outbox import Fate
 from lethe_reporting.dlt_cli import printing
-from lethe_reporting.dlt_cli.printing import Printer, print_fates
+from lethe_reporting.dlt_cli.printing import Printer, Progress, print_fates
 from lethe_reporting.storage.dead_letters import DeadLetter
 
 REF = "1." + "ab" * 32
@@ -75,3 +75,16 @@ def test_who_is_refused_something_hears_what_to_do_next(
 def test_programs_are_told_outcomes_alone(capsys: pytest.CaptureFixture[str]) -> None:
     print_fates({17: Fate.UNKNOWN}, {}, dry_run=False, as_json=True)
     assert capsys.readouterr() == ('[{"id": 17, "outcome": "unknown"}]\n', "")
+
+
+@pytest.mark.parametrize("dealt_with", [0, 2])
+def test_the_one_that_stops_those_behind_it_is_named(
+    dealt_with: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [17, 18, 29]
+    with pytest.raises(ConnectionError), Progress(ids, "replayed") as progress:
+        for one in ids[:dealt_with]:
+            progress.told(one, Fate.REPLAYED)
+        raise ConnectionError
+    said = capsys.readouterr().err
+    assert f"{dealt_with} of 3 were dealt with before; the next one is {ids[dealt_with]}\n" in said

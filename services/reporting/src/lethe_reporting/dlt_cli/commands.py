@@ -196,7 +196,7 @@ def replay(
         if dry_run:
             fates = await deciding.judge(desk.engine, chosen, options, schema=SCHEMA)
         else:
-            with Progress(len(chosen), "replayed") as progress:
+            with Progress(chosen, "replayed") as progress:
                 fates = await deciding.replay(
                     desk.engine,
                     desk.settings.brokers,
@@ -237,7 +237,7 @@ def discard(
         chosen = await desk.chosen(which)
         if dry_run:
             return await deciding.judge(desk.engine, chosen, None, schema=SCHEMA), {}
-        with Progress(len(chosen), "discarded") as progress:
+        with Progress(chosen, "discarded") as progress:
             fates = await deciding.discard(
                 desk.engine,
                 chosen,

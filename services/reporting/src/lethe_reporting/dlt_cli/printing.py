@@ -180,13 +180,13 @@ def _short(each: DeadLetterDocument) -> tuple[str, ...]:
 class Progress:
     """Shows on standard error how far a long command is."""
 
-    def __init__(self, total: int, done: str) -> None:
-        self._total = total
-        self._done = done
+    def __init__(self, chosen: Sequence[int], done: str) -> None:
+        self._chosen = chosen
+        self._total = len(chosen)
         self._count = 0
         self._bar = Bar(console=Console(stderr=True), transient=True)
         self._tty = sys.stderr.isatty()
-        self._task = self._bar.add_task(done, total=total)
+        self._task = self._bar.add_task(done, total=self._total)
 
     def __enter__(self) -> Self:
         if self._tty:
@@ -201,8 +201,10 @@ class Progress:
     ) -> None:
         if self._tty:
             self._bar.stop()
-        if error is not None and self._count:
-            typer.echo(f"{self._count} of {self._total} were dealt with before", err=True)
+        if error is not None and self._count < self._total:
+            # Whatever the next one is refused for, those behind it wait for it.
+            told = f"{self._count} of {self._total} were dealt with before"
+            typer.echo(f"{told}; the next one is {self._chosen[self._count]}", err=True)
 
     def told(self, letter: int, fate: Fate) -> None:
         """Count one that is dealt with."""
