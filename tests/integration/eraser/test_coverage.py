@@ -191,6 +191,21 @@ async def test_the_check_says_everything_nobody_claims_and_holds_no_data(world: 
         ("alter table sketch_feature add check (option <> '{}')", "the CHECK"),
         ("alter table document alter title set not null", "is NOT NULL"),
         ("drop table document", "the catalog claims this table"),
+        (
+            """create domain public.told as text not null;
+               alter table sketch_feature alter prompt type public.told""",
+            "its type told does not take the mask null",
+        ),
+        (
+            """create type public.kind as enum ('sketch');
+               alter table client_old alter type type public.kind using type::public.kind""",
+            "client_old.type: is kind; client keys and request types are text",
+        ),
+        (
+            """alter table sketch_task alter id drop identity, drop constraint sketch_task_pkey,
+               add primary key (feature_id, id)""",
+            "sketch_task: two rows may have the same id, and one would be masked for the other",
+        ),
     ],
 )
 async def test_what_masking_would_break_refuses_and_nothing_is_erased(

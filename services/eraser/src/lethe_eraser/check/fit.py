@@ -5,8 +5,16 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lethe_eraser.catalog import Catalog, ClientTable, Mask, TableName
-from lethe_eraser.storage.product_relations import Place, Tie, keys, ties
+from lethe_eraser.catalog import Catalog, ClientTable, Mask, ProductTable, TableName
+from lethe_eraser.storage.product_relations import (
+    Place,
+    Tie,
+    hidden,
+    keys,
+    numbered,
+    relations,
+    ties,
+)
 from lethe_eraser.storage.product_schema import TableColumns, rewritten_masks
 
 WHOLE_NUMBERS: Final = frozenset({"smallint", "integer", "bigint"})
@@ -23,6 +31,7 @@ KEY_PARTS: Final = WHOLE_NUMBERS | {
 """Types that a part of a client table's key may have: a cursor holds them without loss."""
 
 _LISTED: Final = ", ".join(sorted(KEY_PARTS))
+_STRING: Final = "S"
 
 
 async def misfits(
@@ -41,8 +50,14 @@ async def misfits(
     ]
     places = [(table.schema, table.name) for table, _ in masked]
     tied = await ties(connection, places)
-    unique = await keys(connection, [(c.table.schema, c.table.name) for c in catalog.client_tables])
-    problems: list[str] = []
+    unique = await keys(connection, places)
+    problems = [
+        f"{TableName(*place)}: row-level security may hide rows from this role, and what it hides"
+        " is never found; give the role BYPASSRLS"
+        for place in await hidden(connection, {*live, *_looked_up(catalog)})
+    ]
+    for product in (table for feature in catalog.features.values() for table in feature.tables):
+        problems += await _of_number(connection, product, unique)
     for table, masks in masked:
         problems += _of_ties(table, masks, tied.get((table.schema, table.name), []))
     for client in catalog.client_tables:
@@ -82,6 +97,26 @@ def _of_key(client: ClientTable, unique: list[tuple[str, ...]]) -> Iterator[str]
     )
 
 
+def _looked_up(catalog: Catalog) -> set[Place]:
+    return {(look_up.table.schema, look_up.table.name) for look_up in catalog.look_ups}
+
+
+async def _of_number(
+    connection: AsyncConnection,
+    product: ProductTable,
+    unique: Mapping[Place, list[tuple[str, ...]]],
+) -> list[str]:
+    place, key = (product.table.schema, product.table.name), product.primary_key
+    named = [one for one in unique.get(place, []) if key in one]
+    # Where a sequence fills it, or the key of the partitions must stand beside it, it is unique.
+    if (key,) in named or key in await numbered(connection, place):
+        return []
+    if named and (await relations(connection, [place]))[place].kind == "p":
+        return []
+    says = "and one would be masked for the other; name a `primary_key` that is unique by itself"
+    return [f"{product.table}: two rows may have the same {key}, {says}"]
+
+
 def _of_types(catalog: Catalog, live: Mapping[Place, TableColumns]) -> Iterator[str]:
     """What a job writes down of a row and reads again must be of a type that it can write."""
     products = [table for feature in catalog.features.values() for table in feature.tables]
@@ -99,3 +134,12 @@ def _of_types(catalog: Catalog, live: Mapping[Place, TableColumns]) -> Iterator[
             column = live[table.schema, table.name][name]
             if column.base_type not in types:
                 yield f"{table}.{name}: is {column.type_name}; {must}"
+    texts = {
+        (c.table, name) for c in catalog.client_tables for name in (c.client_key, c.request_type)
+    }
+    if (account := catalog.active_account) is not None:
+        texts.add((account.table, account.subject))
+    for table, name in sorted(texts, key=str):
+        column = live[table.schema, table.name][name]
+        if column.category != _STRING:
+            yield f"{table}.{name}: is {column.type_name}; client keys and request types are text"

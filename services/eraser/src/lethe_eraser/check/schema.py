@@ -42,7 +42,7 @@ async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[s
     not_ours = await no_tables(connection, {t for t, _, _ in claimed})
     problems: list[str] = list(not_ours.values())
     unclaimed: list[str] = []
-    texts: list[tuple[str, str, str]] = []
+    texts: list[tuple[str, str | None, str]] = []
     for table, columns, masks in claimed:
         found = live.get((table.schema, table.name))
         if table in not_ours:
@@ -55,10 +55,11 @@ async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[s
         texts += [
             (f"{table}.{name}", mask.text, found[name].type_name)
             for name, mask in masks.items()
-            if name in found and mask.text is not None
+            if name in found
         ]
     problems += [
-        f"{column}: its type {type_name} does not take the mask {text!r}; write another"
+        f"{column}: its type {type_name} does not take the mask"
+        f" {'null' if text is None else repr(text)}; write another"
         for column, text, type_name in await rejected_masks(connection, texts)
     ]
     if not problems:
@@ -178,10 +179,17 @@ def _column_problems(
         f" {did_you_mean(name, found)}"
         for name in sorted(columns - set(found))
     ]
+    problems += [
+        f"{table}.{name}: this role may not read it; `grant select`"
+        for name in sorted(columns & set(found))
+        if not found[name].readable
+    ]
     for name, mask in masks.items():
         column = found.get(name)
         if column is None:
             continue
+        if not column.writable:
+            problems.append(f"{table}.{name}: this role may not mask it; `grant update`")
         if mask.text is None and column.not_null:
             problems.append(
                 f"{table}.{name}: is NOT NULL, so the mask cannot be null; write a constant"

@@ -74,6 +74,10 @@ _NUMBERED = text(
     """
 ).bindparams(*_NAMES)
 
+_HIDDEN = text(
+    f"select n.nspname, c.relname {_WANTED} where row_security_active(c.oid) order by 1, 2"
+).bindparams(*_NAMES)
+
 Place = tuple[str, str]
 """Schema and name."""
 
@@ -126,6 +130,11 @@ async def ties(connection: AsyncConnection, tables: Collection[Place]) -> dict[P
     for schema, name, points, other_schema, other, columns in rows:
         found[schema, name].append(Tie(frozenset(columns), points, (other_schema, other)))
     return dict(found)
+
+
+async def hidden(connection: AsyncConnection, tables: Collection[Place]) -> list[Place]:
+    """Give those of `tables` of which row-level security may hide rows from us."""
+    return [(schema, name) for schema, name in await connection.execute(_HIDDEN, _named(tables))]
 
 
 async def numbered(connection: AsyncConnection, table: Place) -> list[str]:

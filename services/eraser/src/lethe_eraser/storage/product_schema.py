@@ -11,7 +11,9 @@ _COLUMNS = text(
     """
     select n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod) as type_name,
            a.attnotnull, a.attgenerated <> '' as generated,
-           format_type(base.oid, null) as base_type, base.typcategory
+           format_type(base.oid, null) as base_type, base.typcategory,
+           has_column_privilege(c.oid, a.attnum, 'select') as readable,
+           has_column_privilege(c.oid, a.attnum, 'update') as writable
     from unnest(:schemas, :names) as wanted(schema_name, table_name)
     join pg_namespace n on n.nspname = wanted.schema_name
     join pg_class c on c.relnamespace = n.oid and c.relname = wanted.table_name
@@ -31,7 +33,7 @@ _WITH_COLUMN = text(
                where i.indrelid = c.oid and i.indisvalid and i.indpred is null
                  and i.indkey[0] = a.attnum
            ) and a.atttypid in ('text'::regtype, 'varchar'::regtype)
-             and has_table_privilege(c.oid, 'select') as askable
+             and has_table_privilege(c.oid, 'select') and not row_security_active(c.oid) as askable
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
@@ -91,11 +93,13 @@ _BEYOND = text(
     bindparam("claimed_columns", type_=ARRAY(Text)),
 )
 
+# A NULL that is no value of a domain is none in an array of it, of which it can be asked.
 _REJECTED = text(
     """
     select ordinality - 1
     from unnest(:texts, :types) with ordinality as mask(text, type_name, ordinality)
-    where not pg_input_is_valid(mask.text, mask.type_name)
+    where not case when mask.text is null then pg_input_is_valid('{NULL}', mask.type_name || '[]')
+                   else pg_input_is_valid(mask.text, mask.type_name) end
     order by 1
     """
 ).bindparams(bindparam("texts", type_=ARRAY(Text)), bindparam("types", type_=ARRAY(Text)))
@@ -112,6 +116,9 @@ class LiveColumn:
     """The type without its modifier, a domain's being that which it is made of."""
     category: str
     """PostgreSQL's category of the base type: `A` array, `S` string, `N` number and so on."""
+    readable: bool
+    writable: bool
+    """Whether our role may select and update it."""
 
 
 TableColumns = Mapping[str, LiveColumn]
@@ -209,9 +216,9 @@ async def columns_beyond(
 
 
 async def rejected_masks(
-    connection: AsyncConnection, masks: Sequence[tuple[str, str, str]]
-) -> list[tuple[str, str, str]]:
-    """Give those of `masks` (column, text, type) whose text is no value of the type."""
+    connection: AsyncConnection, masks: Sequence[tuple[str, str | None, str]]
+) -> list[tuple[str, str | None, str]]:
+    """Give those of `masks` (column, text, type) whose text, or NULL, is no value of the type."""
     if not masks:
         return []
     rows = await connection.execute(
