@@ -214,8 +214,13 @@ async def test_killed_before_the_mask_what_it_lets_go_is_deleted_in_the_same_rou
         (normalize("NFC", "그림.png"), quote(normalize("NFD", "그림.png"))),
         ("a b.png", "a+b.png"),
         ("a+b.png", "a+b.png"),
+        ("a+b c.png", "a%2Bb+c.png"),
+        ("a (1)!.png", "a%20(1)!.png"),
+        ("a+b (1)@2x;a=$1,:&.png", "a+b%20(1)@2x;a=$1,:&.png"),
+        ("a+b (1)@2x;a=$1,:&.png", "a+b%20%281%29@2x;a=$1,:&.png"),
+        ("그림 1.png", "그림%201.png"),
+        ("그림+1.png", quote("그림+1.png").lower()),
     ],
-    ids=["composed", "decomposed", "plus for a space", "plus"],
 )
 async def test_a_row_that_writes_the_name_otherwise_names_the_object_too(
     world: World, key: str, written: str

@@ -1,9 +1,11 @@
 """Who else names an object: the look-ups of the catalog, by index, and the lock around them."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from unicodedata import normalize
+from urllib.parse import unquote
 
 from sqlalchemy import ARRAY, BigInteger, Integer, Text, TextClause, bindparam, text
 from sqlalchemy.dialects import postgresql
@@ -25,6 +27,17 @@ _LOCK: Final = text(
 EXPLAIN: Final = "explain (format json) "
 _INDEX_SCANS: Final = frozenset({"Index Scan", "Index Only Scan", "Bitmap Index Scan"})
 
+
+_LEFT: Final = tuple(
+    re.compile(encoded)
+    for encoded in (
+        "%2[1789A]",
+        "%(?:2[146789ABC]|3[ABD]|40)",
+        "%(?:2[46BC]|3[ABD]|40)",
+        "(?:%[89A-F][0-9A-F])+",
+    )
+)
+"""What encoders of URLs leave as it is: `encodeURIComponent`, `encodeURI`, Go's, those of IRIs."""
 
 LOCKS: Final = 512
 """The most locks that one transaction takes, however many objects it lets go of."""
@@ -71,8 +84,11 @@ def _written(look_up: LookUp, ref: ObjectRef) -> Iterable[str]:
     """Give all that rows may write and mean `ref` by: other readings of it lead there, too."""
     keys = {ref.key, *(normalize(form, ref.key) for form in ("NFC", "NFD"))}
     forms = {form for key in keys for form in look_up.forms_of(ref._replace(key=key))}
+    forms |= {left.sub(lambda m: unquote(m[0]), form) for left in _LEFT for form in forms}
+    forms |= {re.sub("%[0-9A-F]{2}", lambda m: m[0].lower(), form) for form in forms}
     # A raw plus is read as a space, or as itself.
-    return forms | {form.replace("%20", "+").replace("%2B", "+") for form in forms}
+    forms |= {form.replace("%20", "+") for form in forms}
+    return forms | {re.sub("%2[Bb]", "+", form) for form in forms}
 
 
 async def unproven(connection: AsyncConnection, look_up: LookUp) -> str | None:
