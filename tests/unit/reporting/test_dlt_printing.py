@@ -82,9 +82,14 @@ def test_the_one_that_stops_those_behind_it_is_named(
     dealt_with: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = [17, 18, 29]
-    with pytest.raises(ConnectionError), Progress(ids, "replayed") as progress:
-        for one in ids[:dealt_with]:
-            progress.told(one, Fate.REPLAYED)
-        raise ConnectionError
+
+    def stopped() -> None:
+        with Progress(ids, "replayed") as progress:
+            for one in ids[:dealt_with]:
+                progress.told(one, Fate.REPLAYED)
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        stopped()
     said = capsys.readouterr().err
     assert f"{dealt_with} of 3 were dealt with before; the next one is {ids[dealt_with]}\n" in said

@@ -20,18 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from lethe_outbox import tracing
 from lethe_outbox.consumer.inbox import Inbox
 from lethe_outbox.consumer.polling import (
-from lethe_outbox.kafka.brokers import Bootstrap
-from lethe_outbox.kafka.dead_letter_topic import DeadLetterProducer, DeadLetterSender
-from lethe_outbox.errors import (
-    AutocommitError,
-    ConnectionKindError,
-    HandlerCancelledError,
-    PoisonError,
-    TransactionError,
-)
-from lethe_outbox.consumer.inbox import Inbox
-from lethe_outbox.metrics import ConsumerMetrics
-from lethe_outbox.consumer.polling import (
     Again,
     Done,
     GroupPoller,
@@ -42,7 +30,13 @@ from lethe_outbox.consumer.polling import (
 )
 from lethe_outbox.consumer.quarantine import OnDeadLetter, Quarantine
 from lethe_outbox.consumer.transient import is_transient, meets_everybody
-from lethe_outbox.errors import HandlerCancelledError, PoisonError, TransactionError
+from lethe_outbox.errors import (
+    AutocommitError,
+    ConnectionKindError,
+    HandlerCancelledError,
+    PoisonError,
+    TransactionError,
+)
 from lethe_outbox.kafka.brokers import Bootstrap
 from lethe_outbox.kafka.dead_letter_topic import DeadLetterProducer, DeadLetterSender
 from lethe_outbox.metrics import ConsumerMetrics

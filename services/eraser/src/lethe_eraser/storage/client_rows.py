@@ -40,7 +40,8 @@ PrimaryKey = tuple[KeyPart, ...]
 class NotMaskedError(Exception):
     """Client rows that were there a moment ago did not take their masks.
 
-    A trigger or a policy of the product keeps them as they were, or somebody just deleted one.
+    A trigger or a policy of the product keeps them as they were, or somebody just deleted one or
+    gave it to another person.
     """
 
 
@@ -148,9 +149,12 @@ async def page_of_each(
 
 
 async def mask_client_rows(
-    connection: AsyncConnection, source: ClientTable, primary_keys: Sequence[PrimaryKey]
+    connection: AsyncConnection,
+    source: ClientTable,
+    subject: str,
+    primary_keys: Sequence[PrimaryKey],
 ) -> int:
-    """Mask the client rows with these primary keys; gives how many there were.
+    """Mask `subject`'s client rows with these primary keys; gives how many there were.
 
     Raises:
         NotMaskedError: there were fewer, or one of them is not masked for all that.
@@ -166,7 +170,10 @@ async def mask_client_rows(
     statement = (
         update(rows)
         .values(mask_values(source.masks))
-        .where(*(rows.c[name] == keys.c[f"k{i}"] for i, name in enumerate(source.primary_key)))
+        .where(
+            rows.c[source.client_key] == subject,
+            *(rows.c[name] == keys.c[f"k{i}"] for i, name in enumerate(source.primary_key)),
+        )
         .returning(or_(*remains))
     )
     unmasked = (await connection.execute(statement)).scalars().all()

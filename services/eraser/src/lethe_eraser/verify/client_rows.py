@@ -121,7 +121,8 @@ class ClientRows:
             ]
             if await self._anything_left(connection, request_type, rows, left):
                 return Chunk(locked, something_left=True)
-            masked = await mask_client_rows(connection, source, [row.primary_key for row in rows])
+            keys = [row.primary_key for row in rows]
+            masked = await mask_client_rows(connection, source, subject, keys)
             totals = add(locked.totals, request_type, TypeTotals(client_rows=masked))
             # An error in a chunk to come is not forgotten for one that had nothing to mask.
             after = replace(locked, totals=totals, attempts=0 if masked else locked.attempts)

@@ -285,7 +285,7 @@ class Verification:
         self, connection: AsyncConnection, job: Job, subject: str, rows: Rows
     ) -> tuple[Job, Mapping[str, int]]:
         await self._record_uncovered(connection, job, subject)
-        masked = await self._mask_client_rows(connection, rows)
+        masked = await self._mask_client_rows(connection, subject, rows)
         totals = dict(job.totals)
         for request_type, count in masked.items():
             totals = add(totals, request_type, TypeTotals(client_rows=count))
@@ -319,10 +319,12 @@ class Verification:
         ]
         await progress.record_blocked(connection, job.job_id, job.round, None, met)
 
-    async def _mask_client_rows(self, connection: AsyncConnection, rows: Rows) -> Mapping[str, int]:
+    async def _mask_client_rows(
+        self, connection: AsyncConnection, subject: str, rows: Rows
+    ) -> Mapping[str, int]:
         """Mask the client rows that both looks saw, by primary key."""
         masked: Counter[str] = Counter()
         for source in self._catalog.client_tables:
             for request_type, keys in rows.few[source.name].items():
-                masked[request_type] += await mask_client_rows(connection, source, keys)
+                masked[request_type] += await mask_client_rows(connection, source, subject, keys)
         return masked
