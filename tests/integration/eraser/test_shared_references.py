@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from unicodedata import normalize
@@ -16,7 +17,11 @@ from lethe_eraser.catalog import CatalogError, LookUp, TableName
 from lethe_eraser.check import check_schema
 from lethe_eraser.domain import ObjectRef
 from lethe_eraser.execute.references import References
+from lethe_eraser.objects import Deletion, ObjectStore
+from lethe_eraser.storage import operations
+from lethe_eraser.storage.events import Announcer
 from lethe_eraser.storage.look_ups import LOCKS, lock_objects, referenced
+from lethe_outbox import Outbox
 from lethe_sandbox.stack import S3Address
 from tests.integration.eraser.world import (
     COUNTED,
@@ -340,3 +345,44 @@ async def test_a_key_that_no_text_of_the_database_holds_is_named_by_no_row(
     await world.accept(world.requested())
     assert await to_the_end(world, world.eraser()) == "verified"
     assert world.keys("results") == set()
+
+
+class Keeps:
+    """S3, which lets one object stay."""
+
+    def __init__(self, store: ObjectStore, *, fails: bool) -> None:
+        self._store = store
+        self._fails = fails
+
+    async def delete(self, refs: Sequence[ObjectRef], held: Any = None) -> Deletion:
+        kept = {ref for ref in refs if ref.key == PICTURE}
+        if kept and self._fails:
+            raise RuntimeError
+        done = await self._store.delete([ref for ref in refs if ref not in kept], held)
+        return replace(done, failed=dict.fromkeys(kept, "AccessDenied"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("ended", ["blocked", "failed"])
+async def test_an_object_that_an_earlier_job_left_keeps_the_next_one_from_verified(
+    counted: World, ended: str
+) -> None:
+    """No row leads to it any more, so only the earlier job can let it go."""
+    await counted.sketch(1, option=option(counted))
+    await counted.accept(counted.requested())
+    keeps = Keeps(counted.store, fails=ended == "failed")
+    assert await to_the_end(counted, counted.eraser(objects=keeps)) == ended
+    await counted.accept(counted.requested())
+    assert await to_the_end(counted, counted.eraser()) == "blocked"
+    reasons = "select reasons from lethe.job order by job_id desc limit 1"
+    assert await counted.value(reasons) == {"object_not_deleted": 1}
+    assert PICTURE in counted.keys("uploads")
+
+    for left in await counted.rows("select job_id from lethe.job order by 1"):
+        async with counted.engine.begin() as connection:
+            await operations.retry(connection, Announcer(Outbox("lethe")), left.job_id)
+        await to_the_end(counted, counted.eraser())
+    assert await states(counted) == ["verified", "verified"]
+    assert PICTURE not in counted.keys("uploads")

@@ -18,18 +18,27 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    null,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_contracts.states import BlockReason
-from lethe_eraser.domain import ObjectRef, RowKind
+from lethe_eraser.domain import Job, JobState, ObjectRef, RowKind
 from lethe_eraser.storage.arrays import BigIntegers
 from lethe_eraser.storage.client_rows import PrimaryKey
 from lethe_eraser.storage.counted import digest_of
-from lethe_eraser.storage.tables import blocked_row, counted_object, invalidation, journal, progress
+from lethe_eraser.storage.tables import (
+    blocked_row,
+    counted_object,
+    invalidation,
+    job,
+    journal,
+    progress,
+)
 
 OBJECTS_ONLY: Final = ""
 """The source of a journal row that names objects and no page of client rows."""
@@ -184,6 +193,39 @@ async def record_blocked(
             },
         ),
         values,
+    )
+
+
+async def record_left_by_others(connection: AsyncConnection, of: Job) -> None:
+    """Note the objects that ended jobs of the same person left: no row leads to them any more."""
+    others = select(job.c.job_id).where(
+        job.c.subject_ref == of.subject_ref,
+        job.c.job_id != of.job_id,
+        job.c.state.in_((JobState.BLOCKED, JobState.FAILED)),
+    )
+    row = blocked_row.c
+    refused = select(row.table_name, row.row_key, row.request_type, row.reason, row.until).where(
+        # What is noted here has no batch: two jobs would keep each other blocked by it.
+        row.job_id.in_(others),
+        row.kind == "object",
+        row.batch.is_not(None),
+    )
+    # A failed job may not even have tried.
+    begun = select(
+        literal("journal"),
+        func.concat_ws("/", journal.c.job_id, journal.c.batch),
+        journal.c.request_type,
+        literal(str(BlockReason.OBJECT_NOT_DELETED)),
+        null(),
+    ).where(journal.c.job_id.in_(others), journal.c.source == OBJECTS_ONLY, ~journal.c.masked)
+    left = union_all(refused, begun).subquery()
+    await connection.execute(
+        insert(blocked_row)
+        .from_select(
+            ["job_id", "round", "kind", *(c.name for c in refused.selected_columns)],
+            select(literal(of.job_id), literal(of.round), literal("object"), *left.c),
+        )
+        .on_conflict_do_nothing()
     )
 
 

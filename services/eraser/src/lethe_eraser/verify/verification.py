@@ -285,6 +285,7 @@ class Verification:
         self, connection: AsyncConnection, job: Job, subject: str, rows: Rows
     ) -> tuple[Job, Mapping[str, int]]:
         await self._record_uncovered(connection, job, subject)
+        await progress.record_left_by_others(connection, job)
         masked = await self._mask_client_rows(connection, subject, rows)
         totals = dict(job.totals)
         for request_type, count in masked.items():
