@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import NotCoordinatorForGroupError
+from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +19,7 @@ from lethe_outbox import (
     Record,
     TopicSpec,
     ensure_topics,
+    initialise_group,
 )
 from lethe_outbox.consumer import polling
 from tests.integration.outbox.conftest import Publish
@@ -97,3 +102,30 @@ async def test_a_member_that_was_put_out_amid_a_batch_does_not_move_offsets_back
         await publish(harness.topic, b"after", key=key_of(0))
         await until(lambda: len(handled) > 1, what="another batch")
     assert handled == [[b"before"], [b"after"]]
+
+
+async def test_a_coordinator_that_moves_has_lost_no_offsets(
+    harness: Harness, kafka: str, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the second after a broker is back it refuses to say them, which is not to have none."""
+    await publish(harness.topic, b"1")
+    async with running(harness.runner()):
+        await until(lambda: harness.count("handled") == 1)
+    send, refused = AIOKafkaClient.send, 0
+
+    async def moving(client: AIOKafkaClient, node: int, request: Any, **how: Any) -> Any:
+        nonlocal refused
+        if isinstance(request, OffsetFetchRequest) and refused < 2:
+            refused += 1
+            return OffsetFetchResponse_v3(0, [], NotCoordinatorForGroupError.errno)
+        return await send(client, node, request, **how)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", moving)
+    assert await initialise_group(kafka, harness.group, [harness.topic]) == 0
+    assert refused == 2
+    refused = 0
+    async with running(harness.runner()):
+        await publish(harness.topic, b"2")
+        await until(lambda: harness.count("handled") == 2)
+    assert refused == 2
+    assert harness.count("duplicate") == 0

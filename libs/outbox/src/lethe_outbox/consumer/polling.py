@@ -27,6 +27,7 @@ from lethe_outbox.errors import ArgumentError, OffsetsLostError
 from lethe_outbox.kafka.brokers import Bootstrap, client_arguments
 from lethe_outbox.kafka.clients import started, stopped
 from lethe_outbox.kafka.dead_letter_topic import RELAY_PREFIX
+from lethe_outbox.kafka.offset_answers import hearing_refusals
 from lethe_outbox.kafka.topics import partition_counts
 from lethe_outbox.metrics import ConsumerMetrics
 from lethe_outbox.ranges import wrong_number
@@ -230,7 +231,7 @@ class GroupPoller(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka c
         await self._attendant.done(self._count_partitions(), unless=stop)
         if stop.is_set():
             return
-        consumer = self._consumer()
+        consumer = hearing_refusals(self._consumer())
         self._pauses.paused.clear()
         consumer.subscribe(self._topics, listener=self)
         try:

@@ -8,6 +8,7 @@ from aiokafka.errors import CommitFailedError
 from lethe_outbox.errors import GroupAtWorkError, TopicMissingError
 from lethe_outbox.kafka.brokers import Bootstrap, client_arguments
 from lethe_outbox.kafka.clients import started, stopped
+from lethe_outbox.kafka.offset_answers import hearing_refusals
 from lethe_outbox.kafka.topics import partition_counts, refusals_in_words, waiting_for_broker
 
 
@@ -39,8 +40,8 @@ async def _initialise(bootstrap: Bootstrap, group: str, topics: Sequence[str]) -
                 f"topic {topic} does not exist; the migration creates it (ensure_topics)"
             )
     partitions = [TopicPartition(topic, n) for topic in topics for n in range(counts[topic])]
-    consumer = AIOKafkaConsumer(
-        **client_arguments(bootstrap), group_id=group, enable_auto_commit=False
+    consumer = hearing_refusals(
+        AIOKafkaConsumer(**client_arguments(bootstrap), group_id=group, enable_auto_commit=False)
     )
     await started(consumer)
     missing: list[TopicPartition] = []
