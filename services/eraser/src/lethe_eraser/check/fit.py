@@ -113,7 +113,7 @@ async def _of_number(
         return []
     if named and (await relations(connection, [place]))[place].kind == "p":
         return []
-    says = "and one would be masked for the other; name a `primary_key` that is unique by itself"
+    says = "and one would be masked for the other; make it unique, or name another `primary_key`"
     return [f"{product.table}: two rows may have the same {key}, {says}"]
 
 
