@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from uuid_utils.compat import uuid7
 
 from lethe_outbox import Message
@@ -26,7 +26,9 @@ from lethe_outbox.relay.session import Session
 from lethe_outbox.relay.settings import RelaySettings
 from lethe_outbox.relay.storage import Fence, RelayStorage
 from lethe_outbox.schema import Status
-from tests.support.outbox_world import append, statuses
+from lethe_sandbox.stack import Addresses
+from tests.support.databases import own_database
+from tests.support.outbox_world import OUTBOX, append, statuses
 
 KEY = "key"
 LANES = 16
@@ -83,6 +85,20 @@ async def test_an_owner_reads_and_acknowledges(engine: AsyncEngine, owner: Owner
     assert await owner.storage.acknowledge(rows[0].part, ids, owner.fence(lane)) == 2
     assert await statuses(engine) == [Status.SENT] * 2
     assert await owner.fetch(lane) == []
+
+
+async def test_who_writes_another_outbox_of_the_server_is_no_writer_of_this_one(
+    owner: Owner, stack: Addresses, laid: str
+) -> None:
+    """The tables of two copies of a database have the same numbers."""
+    await owner.storage.prepare()
+    with own_database(stack, laid) as url:
+        elsewhere = create_async_engine(url)
+        async with elsewhere.begin() as connection:
+            await OUTBOX.append_async(connection, Message("t", KEY, b"1"))
+            _, _, writers = await owner.storage.look()
+        await elsewhere.dispose()
+    assert writers == []
 
 
 async def test_only_marks_do_not_wait_for_the_disk(owner: Owner) -> None:
