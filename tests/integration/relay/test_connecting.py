@@ -24,13 +24,13 @@ SHOW = (
 )
 
 
-async def told(url: str) -> list[tuple[str, ...]]:
+async def told(url: str, show: str = SHOW) -> list[tuple[str, ...]]:
     """Give the settings of a relay's session and of its engines."""
     async with Session(url, "tested") as session:
-        row = await (await session.reader.execute(SHOW, prepare=False)).fetchone()
+        row = await (await session.reader.execute(show, prepare=False)).fetchone()
     assert row is not None
     async with engine_for(url, "tested", 5000).connect() as connection:
-        return [tuple(row), tuple((await connection.execute(text(SHOW))).one())]
+        return [tuple(row), tuple((await connection.execute(text(show))).one())]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,19 @@ async def test_options_of_the_url_hold_beside_the_relays_own(
         ("tenant1", "UTC", "30s"),
         ("tenant1", "UTC", "5s"),
     ]
+
+
+async def test_no_setting_of_the_role_ends_a_session(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """They are made for people: a relay's sessions are idle, and meet each other's writes."""
+    names = ("idle_session_timeout", "lock_timeout", "default_transaction_isolation")
+    role = f"alter role current_user in database {engine.url.database} set"
+    async with engine.begin() as connection:
+        for name, value in zip(names, ("1s", "1s", "serializable"), strict=True):
+            await connection.execute(text(f"{role} {name} = '{value}'"))
+    show = "select " + ", ".join(f"current_setting('{name}')" for name in names)
+    assert await told(database_url, show) == 2 * [("0", "0", "read committed")]
 
 
 async def test_of_several_hosts_one_that_is_there_is_taken(

@@ -132,7 +132,6 @@ class Sampler:
 
 def engine_for(dsn: str, application_name: str, statement_milliseconds: int) -> AsyncEngine:
     """Make an engine that opens a connection for each piece of work and keeps none."""
-    timeout = f"statement_timeout={statement_milliseconds}"
     return create_async_engine(
         dsn,
         poolclass=NullPool,
@@ -142,7 +141,7 @@ def engine_for(dsn: str, application_name: str, statement_milliseconds: int) -> 
             "connect_timeout": 5,
             # Behind a pooler in transaction mode nothing prepared is found again.
             "prepare_threshold": None,
-            "options": options_of(make_url(dsn), timeout, "timezone=UTC"),
+            "options": options_of(make_url(dsn), statement_milliseconds),
         },
     )
 

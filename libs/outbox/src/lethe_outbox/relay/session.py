@@ -24,6 +24,13 @@ TRANSIENT: Final[tuple[type[Exception], ...]] = (
 """What a database that is away, restarting, overloaded or a standby for now raises."""
 
 _STATEMENT_SECONDS: Final = 30
+_SETTINGS: Final = (
+    "timezone=UTC",
+    # Each of these ends a session that only waits, or meets others.
+    "idle_session_timeout=0",
+    "lock_timeout=0",
+    r"default_transaction_isolation=read\ committed",
+)
 _GUARDS: Final = (
     # Plans made while the table was empty would read it whole at every poll.
     "set enable_seqscan = off",
@@ -142,9 +149,10 @@ async def _is_pooled(connection: Connection) -> bool:
     return serving is None or serving[0] != connection.info.backend_pid
 
 
-def options_of(url: URL, *ours: str) -> str:
-    """Add settings of ours to those the URL has for the server; ours hold."""
+def options_of(url: URL, statement_milliseconds: int) -> str:
+    """Add settings of ours to those the URL has for the server; ours hold, those of a role not."""
     asked = url.query.get("options", ())
+    ours = (f"statement_timeout={statement_milliseconds}", *_SETTINGS)
     return " ".join(
         [*((asked,) if isinstance(asked, str) else asked), *(f"-c {one}" for one in ours)]
     )
@@ -154,7 +162,6 @@ def _arguments(url: URL, application_name: str) -> Mapping[str, Any]:
     # As an engine does: several hosts, for one, are written in a way of SQLAlchemy's own.
     dialect = url.set(drivername="postgresql+psycopg").get_dialect()()
     _, asked = dialect.create_connect_args(url)
-    timeout = f"statement_timeout={_STATEMENT_SECONDS * 1000}"
     return {
         "connect_timeout": 5,
         # A peer that vanished without a word is noticed in half a minute, not in two hours.
@@ -163,7 +170,7 @@ def _arguments(url: URL, application_name: str) -> Mapping[str, Any]:
         "keepalives_count": 3,
         **asked,
         "application_name": application_name[:63],
-        "options": options_of(url, timeout, "timezone=UTC"),
+        "options": options_of(url, _STATEMENT_SECONDS * 1000),
     }
 
 
