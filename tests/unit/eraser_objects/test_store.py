@@ -340,7 +340,7 @@ async def test_a_key_that_s3_stumbles_over_is_refused_and_no_outage(store: Objec
     def script(sent: Sent) -> tuple[int, str]:
         if sent.operation == "GetBucketVersioning":
             return versioning(None)
-        return refusal(500, "InternalError") if "\x00" in sent.url else (200, "")
+        return refusal(500, "InternalError") if "\x00" in sent.url else errors()
 
     with scripted(store, ["plain"], script):
         deletion = await store.delete(plain("a", *odd))
@@ -510,3 +510,33 @@ async def test_at_aws_a_bucket_without_an_owner_is_refused() -> None:
         with scripted(store, ["mine"], fit(GOOD_RULE, GOOD_POLICY)):
             [problem] = await store.problems()
     assert problem.startswith("bucket mine: whose it is must be known")
+
+
+@pytest.mark.parametrize("body", ["", "<html><body>Please log in.</body></html>"])
+@pytest.mark.parametrize(
+    "doubted", ["DeleteObjects", "GetBucketVersioning", "ListObjectVersions", "ListObjectsV2"]
+)
+async def test_a_success_that_s3_did_not_write_proves_nothing(
+    store: ObjectStore, doubted: str, body: str
+) -> None:
+    """As of a proxy: nothing stands in it as refused, or as there."""
+    answers = {
+        "DeleteObjects": errors(),
+        "GetBucketVersioning": versioning(None),
+        "ListObjectVersions": listing(),
+        "ListObjectsV2": (200, "<ListBucketResult/>"),
+    }
+    with scripted(store, ["plain"], lambda sent: answers[sent.operation]):
+
+        async def all_of_it() -> None:
+            for state in (None, "Enabled"):
+                if doubted != "GetBucketVersioning":
+                    answers["GetBucketVersioning"] = versioning(state)
+                store.look_anew()
+                await store.delete(plain("a"))
+                assert not await store.remaining(plain(*(f"f/{n}" for n in range(9))))
+
+        await all_of_it()
+        answers[doubted] = (200, body)
+        with pytest.raises(ObjectStoreUnavailableError, match="500"):
+            await all_of_it()

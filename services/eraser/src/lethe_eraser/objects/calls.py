@@ -61,6 +61,17 @@ LISTED: Final = {
 }
 """What is read of a listing's entries: their times, sizes and owners take longer than the rest."""
 
+_ROOTS: Final = {
+    "DeleteObjects": b"<DeleteResult",
+    "GetBucketVersioning": b"Versioning",
+    "ListObjectVersions": b"<ListVersionsResult",
+    "ListObjectsV2": b"<ListBucketResult",
+}
+"""What stands in every answer out of whose silence something is concluded: that nothing was
+refused, or is there."""
+
+_NO_SUCCESS: Final = 300
+
 _MAKING: Final = Lock()
 """boto3 makes one client at a time; the clients themselves may be shared."""
 
@@ -242,7 +253,7 @@ class S3Calls:
     def _make(self, region: str) -> "S3Client":
         secret = self._options.secret_access_key
         own_endpoint = self._options.endpoint_url is not None
-        return _session().client(
+        client = _session().client(
             "s3",
             region_name=region,
             endpoint_url=self._options.endpoint_url,
@@ -257,6 +268,16 @@ class S3Calls:
                 s3={"addressing_style": "path" if own_endpoint else "auto"},
             ),
         )
+        for operation in _ROOTS:
+            client.meta.events.register(f"before-parse.s3.{operation}", _doubt)
+        return client
+
+
+def _doubt(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    """Take a 200 that S3 did not write, as of a proxy or without a body, for a failure."""
+    said = response_dict["body"] if response_dict["status_code"] < _NO_SUCCESS else None
+    if said is not None and _ROOTS[operation_model.name] not in said:
+        response_dict["status_code"] = 500
 
 
 def _is_passing(error: BaseException) -> bool:
