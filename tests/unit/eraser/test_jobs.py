@@ -1,4 +1,5 @@
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from uuid import UUID
 
@@ -6,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe_contracts.events import TypeTotals
+from lethe_contracts.events import HoldApplied, TypeTotals
+from lethe_contracts.states import BlockReason
 from lethe_eraser.domain import (
     TRANSITIONS,
     UNFINISHED,
@@ -82,6 +84,75 @@ def test_every_state_can_be_told(state: JobState) -> None:
     event = ended.snapshot([UUID(int=9)])
     assert event.request_ids == (UUID(int=2),)
     assert event.name == {"running": "started", "held": "hold_applied"}.get(state, str(state))
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_only_who_is_verified_or_withdrawn_is_forgotten(state: JobState) -> None:
+    """A job that ended otherwise may be begun anew, and is this person's still."""
+    [before] = [one for one in JobState if state in TRANSITIONS[one]][:1]
+    forgotten = state in {JobState.VERIFIED, JobState.CANCELLED}
+    assert (job(before).to(state).subject is None) is forgotten
+
+
+@pytest.mark.parametrize("state", [JobState.BLOCKED, JobState.FAILED])
+def test_what_begins_anew_keeps_what_was_done_and_nothing_of_how_it_ended(state: JobState) -> None:
+    done = {"upscale": TypeTotals(feature_rows=3, rows_blocked=1)}
+    begun = replace(job(state), generation=7, sequence=9, batches=4, totals=done)
+    ended = replace(
+        begun,
+        scanning=True,
+        run_now=True,
+        round=5,
+        attempts=5,
+        reasons={BlockReason.OBJECT_LOCKED: 1},
+        locked_until=NOW,
+        error="OSError",
+        retried_at=NOW,
+    )
+    later = NOW + timedelta(days=1)
+    assert ended.again(later) == replace(begun, state=JobState.RUNNING, retried_at=later)
+
+
+def test_a_customer_is_blocked_beside_what_was_left_and_no_lock_ends_that() -> None:
+    running = replace(job(JobState.RUNNING), locked_until=NOW)
+    blocked = running.subject_active({BlockReason.OBJECT_LOCKED: 2})
+    assert blocked.reasons == {BlockReason.OBJECT_LOCKED: 2, BlockReason.SUBJECT_ACTIVE: 1}
+    assert blocked.locked_until is None
+
+
+def test_requests_that_were_withdrawn_count_only_if_all_were() -> None:
+    hours = [timedelta(hours=hour) for hour in range(3)]
+    first, second, third = (
+        Request(
+            request_id=UUID(int=number),
+            attempt=1,
+            deadline=NOW + hour,
+            requested_at=NOW + hour,
+            cancelled=number == 0,
+        )
+        for number, hour in enumerate(hours)
+    )
+    of_three = replace(job(JobState.RUNNING), requests={}).with_request(third)
+    of_three = of_three.with_request(second).with_request(first)
+    assert (of_three.deadline, of_three.requested_at) == (NOW + hours[1], NOW + hours[1])
+    assert of_three.spoken_of == (second.request_id, third.request_id)
+    withdrawn = replace(job(JobState.CANCELLED), requests={}).with_request(first)
+    assert (withdrawn.deadline, withdrawn.requested_at) == (NOW, NOW)
+    assert withdrawn.spoken_of == (first.request_id,)
+
+
+def test_an_account_is_news_if_it_was_opened_after_the_later_of_request_and_retry() -> None:
+    accepted = job(JobState.ACCEPTED)
+    assert accepted.looked_at == NOW
+    assert replace(accepted, retried_at=NOW - timedelta(hours=1)).looked_at == NOW
+    later = NOW + timedelta(hours=1)
+    assert replace(accepted, retried_at=later).looked_at == later
+
+
+def test_a_held_job_names_the_first_of_its_holds() -> None:
+    told = job(JobState.HELD).snapshot({UUID(int=number) for number in (9, 4, 7)})
+    assert isinstance(told, HoldApplied)
+    assert told.hold_id == UUID(int=4)
 
 
 @given(st.lists(st.tuples(types, deltas)))
