@@ -18,6 +18,7 @@ from lethe_eraser.storage import control
 from lethe_eraser.storage.control import SetAside
 from lethe_eraser.window import Window
 from tests.integration.eraser.world import (
+    CONTROL_FRESH,
     NOTHING,
     SUBJECT,
     Eraser,
@@ -203,10 +204,14 @@ async def test_run_now_overrules_no_hold_and_no_stale_control(world: World) -> N
     world.clock.now = datetime(2026, 11, 20, 12, tzinfo=UTC)
     await world.sketch(1)
     await world.accept(world.requested())
+    await world.write("update lethe.job set not_before = now() + interval '1 day'")
     assert (await lethe_eraser("run-now", await job_id(world), "--confirm")).exit_code == 0
     await world.settled(ago=timedelta(minutes=5))
     await world.eraser().until_idle()
     assert await world.state() == "accepted"
+    async with world.engine.connect() as connection:
+        # It pages: somebody waits for this job.
+        assert await control.count_stale(connection, CONTROL_FRESH) == 1
     await world.accept(Held(hold_id=uuid4()))
     await world.settled()
     await world.eraser().until_idle()
@@ -229,6 +234,11 @@ async def test_whoever_lets_a_job_go_on_hears_what_still_stops_it(world: World) 
     await world.accept(Released(hold_id=hold))
     assert (await lethe_eraser("retry", id_)).stdout.splitlines()[1].startswith(by_pause)
     assert "what still stops it" not in (await lethe_eraser("resume", id_)).stdout
+
+    await world.write("update lethe.job set retry_at = timestamptz '2100-01-01 09:00+09'")
+    by_error = "what still stops it: it waits until 2100-01-01 00:00:00Z for its next try;"
+    assert by_error in (await lethe_eraser("run-now", id_, "--confirm")).stdout
+    assert "what still stops it" not in (await lethe_eraser("retry", id_)).stdout
 
     async with world.engine.begin() as connection:
         bucket = await world.value("select bucket from lethe.job")

@@ -238,7 +238,7 @@ async def count_stale(connection: AsyncConnection, within: timedelta) -> int:
         .select_from(job)
         .where(
             job.c.state.in_(RUNNABLE),
-            job.c.not_before <= func.now(),
+            or_(job.c.run_now, job.c.not_before <= func.now()),
             ~is_fresh(job.c.bucket, within),
         )
     )

@@ -154,6 +154,12 @@ async def _stopped_by(connection: AsyncConnection, of: Job) -> tuple[str, ...]:
     if of.state.is_final:
         return ()
     stops = ["it is paused; lethe eraser resume lets it go on"] if of.paused else []
+    waits = select(job.c.retry_at).where(job.c.job_id == of.job_id, job.c.retry_at > func.now())
+    if (until := (await connection.execute(waits)).scalar_one_or_none()) is not None:
+        stops.append(
+            f"it waits until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z for its next try;"
+            " lethe eraser retry ends that"
+        )
     if held := len(await jobs.holds_on(connection, of.subject_ref)):
         stops.append(
             f"legal holds on its person: {held}; it goes on by itself when the last is released"
