@@ -63,6 +63,25 @@ def test_an_exception_is_its_class_and_places_never_its_text(
     assert "acct-000017" not in out.getvalue()
 
 
+def test_where_a_deep_driver_was_asked_is_told(out: io.StringIO) -> None:
+    names: dict[str, Any] = {}
+    for file, source in {
+        "/driver/deep.py": "def deep(n):\n    return deep(n - 1) if n else 1 // 0",
+        "/app/lethe_sample/ask.py": "def ask():\n    return deep(30)",
+    }.items():
+        exec(compile(source, file, "exec"), names)  # noqa: S102 - frames of files that are not here
+    try:
+        names["ask"]()
+    except ZeroDivisionError:
+        structlog.get_logger().exception("it broke")
+
+    (line,) = _lines(out)
+
+    first, *inner = line["error_at"]
+    assert first == "/app/lethe_sample/ask.py:2 ask"
+    assert set(inner) == {"/driver/deep.py:2 deep"}
+
+
 def test_libraries_that_quote_what_they_are_given_stay_quiet_at_debug(out: io.StringIO) -> None:
     for name in ("botocore.endpoint", "urllib3.connectionpool", "sqlalchemy.engine", "httpx"):
         standard.getLogger(name).debug("acct-000017")

@@ -15,6 +15,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _REPEAT_SECONDS: Final = 30.0
+_OURS: Final = 3
 _CHATTY: Final = ("aiokafka", "kafka")
 """Drivers that repeat themselves while a server is away; each line is told once per 30 s. Their
 DEBUG level writes keys and payloads, so it stays shut."""
@@ -127,9 +128,14 @@ def error_class(error: BaseException) -> str:
 
 
 def places(trace: TracebackType | None, limit: int = 12) -> list[str]:
-    """List where an error came through, innermost last, as `file:line function`."""
-    frames = traceback.extract_tb(trace)[-limit:]
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    """List where an error came through, innermost last, as `file:line function`.
+
+    Those of the innermost, and of what came before them the last that are ours.
+    """
+    frames = traceback.extract_tb(trace)
+    # A driver may be deeper than that: nobody would know what it had been asked.
+    ours = [frame for frame in frames[:-limit] if "/lethe_" in frame.filename][-_OURS:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in (*ours, *frames[-limit:])]
 
 
 class _OncePerInterval(logging.Filter):
