@@ -162,6 +162,7 @@ class Silent:
     def __init__(self, error: Exception | None = None, hanging: str = "") -> None:
         self._error = error
         self._hanging = hanging
+        self._client = SimpleNamespace(send=None)
         self._coordinator = SimpleNamespace(_do_commit_offsets=None)
         self._subscription = NO_POSITIONS
         self.hangs = asyncio.Event()
