@@ -16,6 +16,7 @@ from lethe_outbox.relay.sample import engine_for
 from lethe_outbox.relay.session import Session
 from tests.support.factories import TopicFactory
 from tests.support.outbox_world import append, drained, events, problems, running
+from tests.support.topics import read_raw
 from tests.support.waiting import until
 
 SHOW = (
@@ -51,13 +52,33 @@ async def test_no_setting_of_the_role_ends_a_session(
     engine: AsyncEngine, database_url: str
 ) -> None:
     """They are made for people: a relay's sessions are idle, and meet each other's writes."""
-    names = ("idle_session_timeout", "lock_timeout", "default_transaction_isolation")
+    made = {
+        "idle_session_timeout": "1s",
+        "lock_timeout": "1s",
+        "default_transaction_isolation": "serializable",
+        "datestyle": "German",
+    }
     role = f"alter role current_user in database {engine.url.database} set"
     async with engine.begin() as connection:
-        for name, value in zip(names, ("1s", "1s", "serializable"), strict=True):
+        for name, value in made.items():
             await connection.execute(text(f"{role} {name} = '{value}'"))
-    show = "select " + ", ".join(f"current_setting('{name}')" for name in names)
-    assert await told(database_url, show) == 2 * [("0", "0", "read committed")]
+    show = "select " + ", ".join(f"current_setting('{name}')" for name in made)
+    rows = await told(database_url, show)
+    assert [(*row[:3], row[3][:3]) for row in rows] == 2 * [("0", "0", "read committed", "ISO")]
+
+
+async def test_keys_are_utf_8_whatever_the_role_reads(
+    engine: AsyncEngine, database_url: str, kafka: str, topic: TopicFactory
+) -> None:
+    name = await topic()
+    role = f"alter role current_user in database {engine.url.database} set"
+    async with engine.begin() as connection:
+        await connection.execute(text(f"{role} client_encoding = 'LATIN1'"))
+    async with running(database_url, kafka):
+        await append(engine, *events(name, ["clé"], 1))
+        await drained(engine)
+    (record,) = await read_raw(kafka, [name])
+    assert record.key == "clé".encode()
 
 
 async def test_of_several_hosts_one_that_is_there_is_taken(

@@ -26,6 +26,7 @@ TRANSIENT: Final[tuple[type[Exception], ...]] = (
 _STATEMENT_SECONDS: Final = 30
 _SETTINGS: Final = (
     "timezone=UTC",
+    "datestyle=ISO",
     # Each of these ends a session that only waits, or meets others.
     "idle_session_timeout=0",
     "lock_timeout=0",
@@ -169,6 +170,8 @@ def _arguments(url: URL, application_name: str) -> Mapping[str, Any]:
         "keepalives_interval": 5,
         "keepalives_count": 3,
         **asked,
+        # Kafka is given topics and keys as the bytes that come.
+        "client_encoding": "utf8",
         "application_name": application_name[:63],
         "options": options_of(url, _STATEMENT_SECONDS * 1000),
     }
