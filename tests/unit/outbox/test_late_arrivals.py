@@ -22,7 +22,9 @@ ROW: Fetched = (7, 0, 1, b"t", b"k", b"p", b"")
 ANYTHING: Any = None
 
 
-def publisher(acknowledger: Acknowledger, metrics: RelayMetrics, lane: Lane) -> LanePublisher:
+def publisher(
+    acknowledger: Acknowledger, metrics: RelayMetrics, lane: Lane, storage: Any = None
+) -> LanePublisher:
     settings = RelaySettings()
     producers = Producers(
         "nowhere:1", settings, idempotent=True, reach=Reach(settings, lambda *_: None)
@@ -37,7 +39,7 @@ def publisher(acknowledger: Acknowledger, metrics: RelayMetrics, lane: Lane) -> 
         asyncio.Event(),
         asyncio.Lock(),
     )
-    return LanePublisher(lane, outlet, ANYTHING, ANYTHING)
+    return LanePublisher(lane, outlet, ANYTHING, storage)
 
 
 @pytest.mark.parametrize(("timeline", "marked"), [("00000001", {7}), ("00000002", set())])
@@ -60,6 +62,25 @@ async def test_a_late_arrival_is_marked_in_no_other_history(
 
 def identity(timeline: str) -> Identity:
     return Identity(1, timeline, ANYTHING)
+
+
+class Settled:
+    """A database in which nothing of what was fetched is pending any more."""
+
+    async def payloads(self, ids: Iterable[int], most_bytes: int) -> dict[int, tuple[bytes, bytes]]:
+        del ids, most_bytes
+        return {}
+
+
+async def test_a_large_row_that_somebody_else_dealt_with_is_not_waited_for() -> None:
+    """Else no low-water mark would pass it, and it would take its lane's room for ever."""
+    metrics = RelayMetrics(CollectorRegistry())
+    acknowledger = Acknowledger("tested", metrics, 100, asyncio.Event())
+    lane = Lane.claimed(0, [Lease(0, 1, 0, 0)], 0.0, 2)
+    settled = publisher(acknowledger, metrics, lane, storage=Settled())
+    large: Any = (*ROW[:5], None, None)
+    assert [rows async for rows in settled._loaded([large])] == []
+    assert lane.acknowledged == [7]
 
 
 class Leased:
