@@ -159,6 +159,43 @@ async def test_what_came_before_a_dead_row_is_marked_after_a_takeover_though_its
     assert stragglers == {bucket_of(KEY): first.id}
 
 
+async def test_of_a_partition_that_was_dropped_nothing_is_marked_and_nothing_pending(
+    engine: AsyncEngine, owner: Owner
+) -> None:
+    lane = await owner.claim()
+    [first, second] = await owner.fetch(lane)
+    assert await owner.storage.acknowledge(first.part, [first.id], owner.fence(lane)) == 1
+    async with engine.begin() as connection:
+        query = text("select tableoid::regclass from lethe.outbox limit 1")
+        await connection.execute(text(f"drop table {await connection.scalar(query)}"))
+    for _ in range(2):
+        assert await owner.storage.acknowledge(first.part, [second.id], owner.fence(lane)) == 0
+        assert not await owner.storage.any_pending(first.part, [second.id])
+
+
+async def test_a_row_that_was_made_pending_by_hand_may_be_refused_again(
+    engine: AsyncEngine, owner: Owner
+) -> None:
+    lane = await owner.claim()
+    [first, _] = await owner.fetch(lane)
+    for reason in ("too_large", "policy"):
+        assert await owner.storage.bury(
+            first,
+            Status.DLT_FAILED,
+            reason=reason,
+            dlt_attempts=1,
+            held=False,
+            fence=owner.fence(lane),
+        )
+        async with engine.begin() as connection:
+            # Without `lethe outbox requeue`, which would take it from the list of the dead.
+            found = await connection.execute(text("select reason from lethe.outbox_dead"))
+            assert [row.reason for row in found] == [reason]
+            query = text("update lethe.outbox set status = 0 returning dlt_attempts")
+            attempts = (await connection.execute(query)).scalars().all()
+    assert sorted(attempts) == [0, 2]
+
+
 async def test_who_lost_the_lease_reads_acknowledges_and_buries_nothing(
     engine: AsyncEngine, owner: Owner, other: Owner
 ) -> None:

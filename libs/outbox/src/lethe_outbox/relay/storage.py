@@ -276,7 +276,6 @@ class RelayStorage:
             done = await self.session.acker.execute(statement, (_array(ids), *_fence(fence)))
         except psycopg.errors.UndefinedTable:
             # The partition was dropped: nothing of it can be pending.
-            self._parts.pop(part, None)
             return 0
         return done.rowcount
 
