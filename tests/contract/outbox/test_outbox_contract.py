@@ -179,6 +179,19 @@ async def test_a_topic_that_holds_back_keeps_the_order_until_the_dead_row_is_req
     assert {status for _, status in await statuses(world)} == {SENT}
 
 
+async def test_refused_rows_with_nothing_of_their_keys_behind_them_come_back_as_they_are(
+    world: World,
+) -> None:
+    topic = f"{await world.topic()}.later"
+    await append(world, *[Message(topic, f"k{n}", b"%d" % n) for n in range(2)])
+    await world.publish()
+    assert {status for _, status in await statuses(world)} == {DLT_FAILED}
+    await world.topic(name=topic)
+    assert await world.requeue() == 2
+    await world.publish()
+    assert {status for _, status in await statuses(world)} == {SENT}
+
+
 async def test_a_key_is_held_back_in_the_topic_of_its_dead_row_only(world: World) -> None:
     missing, other = f"{await world.topic()}.later", await world.topic()
     await append(world, *[Message(topic, "k", b"x") for topic in (missing, missing, other)])

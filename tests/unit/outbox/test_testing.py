@@ -8,10 +8,11 @@ from unittest.mock import Mock
 from weakref import ref
 
 import pytest
+from aiokafka.errors import MessageSizeTooLargeError
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from lethe_outbox import Message, Outbox, Record
+from lethe_outbox import ConsumerSettings, Message, Outbox, Record
 from lethe_outbox.testing import (
     MemoryBroker,
     MemoryConsumer,
@@ -142,3 +143,47 @@ async def test_a_relay_that_dies_before_it_acknowledges_publishes_again(
     assert handled == [b"customer-7"]
     sample = {"group": "shipping", "topic": "orders.v1", "outcome": "duplicate"}
     assert consumer.registry.get_sample_value("outbox_consumer_records_total", sample) == 1
+
+
+def test_a_row_that_was_brought_back_has_no_reason_any_more(outbox: MemoryOutbox) -> None:
+    broker = MemoryBroker()
+    relay = MemoryRelay(outbox, broker)
+    outbox.append(Mock(), message("customer-7"))
+    relay.publish()
+    assert [row.reason for row in outbox.rows] == ["unknown_topic"]
+    broker.create_topic("orders.v1")
+    assert relay.requeue() == 1
+    assert relay.publish() == 1
+    assert [row.reason for row in outbox.rows] == [None]
+
+
+def test_a_broker_takes_keys_as_kafka_does_and_counts_offsets_in_each_partition() -> None:
+    broker = MemoryBroker("orders.v1")
+    sent = [broker.send("orders.v1", key, b"1") for key in (b"k1", b"\xff", b"", None, b"k1")]
+    # What aiokafka's partitioner says of these keys and 16 partitions.
+    assert [one.partition for one in sent[1:3]] == [11, 9]
+    assert [one.offset for one in sent if one.partition == sent[0].partition][:2] == [0, 1]
+    assert sent[3].offset == sum(one.partition == 0 for one in sent[:3])
+
+
+def test_a_topic_that_is_there_keeps_its_records_and_takes_the_new_limit() -> None:
+    broker = MemoryBroker("orders.v1")
+    broker.send("orders.v1", b"k", b"1")
+    broker.create_topic("orders.v1", max_message_bytes=100)
+    with pytest.raises(MessageSizeTooLargeError):
+        broker.send("orders.v1", b"k", b"1" * 100)
+    assert [one.value for one in broker.records("orders.v1")] == [b"1"]
+
+
+async def test_a_handler_that_ends_its_transaction_in_memory_has_failed_too() -> None:
+    broker = MemoryBroker("orders.v1")
+    broker.send("orders.v1", b"k", b"1", [("ce_id", b"01932c07-209f-7000-8000-000000000001")])
+
+    async def handle(connection: Any, _records: Sequence[Record]) -> None:
+        connection.rollback()
+
+    settings = ConsumerSettings(attempts=1)
+    consumer = MemoryConsumer(broker, "shipping", ["orders.v1"], handle, settings=settings)
+    assert await consumer.consume() == 1
+    (dead,) = broker.dead_letters("orders.v1")
+    assert dead.header("error-class") == b"TransactionError"

@@ -6,9 +6,9 @@ from typing import Final
 from uuid import UUID
 
 from aiokafka.errors import MessageSizeTooLargeError, UnknownTopicOrPartitionError
+from aiokafka.partitioner import murmur2
 
 from lethe_outbox.kafka.dead_letter_topic import HEADROOM_BYTES, dead_letter_topic
-from lethe_outbox.message import key_hash
 from lethe_outbox.record import ConsumedHeaders, event_id_of
 
 DEFAULT_MAX_MESSAGE_BYTES: Final = 1_048_588
@@ -115,7 +115,8 @@ class MemoryBroker:
         parts = [key or b"", value or b"", *(name.encode() + (of or b"") for name, of in headers)]
         if sum(map(len, parts)) + _BATCH_OVERHEAD_BYTES > known.max_message_bytes:
             raise MessageSizeTooLargeError
-        partition = key_hash(key.decode()) % known.partitions if key else 0
+        # Of the bytes, as Kafka's partitioner: a consumer meets keys that are no text, too.
+        partition = 0 if key is None else (int(murmur2(key)) & 0x7FFFFFFF) % known.partitions
         offset = sum(1 for one in known.records if one.partition == partition)
         record = MemoryRecord(topic, partition, offset, key, value, tuple(headers))
         known.records.append(record)
