@@ -1,5 +1,6 @@
 """Deciding about dead letters: what is sent back, what is not, and what is written down."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from os import urandom
@@ -19,6 +20,7 @@ from lethe_outbox.dead_letters.reader import pack_any_headers
 from lethe_outbox.partitions.monthly import first_uuid7
 from tests.integration.outbox.conftest import ReadAll
 from tests.support.factories import TopicFactory
+from tests.support.waiting import until
 
 TABLE = OutboxTables().dead_letter
 KIM = ReplayOptions(by="Kim")
@@ -193,6 +195,53 @@ async def test_what_the_relay_was_refused_is_left_to_its_outbox_and_closed_once_
     assert await states(engine) == {refused: "replayed", other: "open", consumed: "open"}
     asked = ReplayOptions(by="Kim", from_outbox_too=True)
     assert await replay(engine, kafka, [other], asked) == {other: Fate.REPLAYED}
+
+
+async def test_what_a_replay_is_at_work_on_is_not_closed_beside_it(
+    engine: AsyncEngine, bury: Bury
+) -> None:
+    event_id = uuid7()
+    letter = await bury(event_id, refused_by="relay-orders", origin_offset=None)
+    async with engine.begin() as connection:
+        await Inbox().handled(connection, [event_id], "orders")
+    async with engine.begin() as replaying, engine.begin() as closing:
+        await replaying.execute(select(TABLE).where(TABLE.c.id == letter).with_for_update())
+        assert await asyncio.wait_for(close_published(closing, "orders"), 10) == 0
+    async with engine.begin() as connection:
+        assert await close_published(connection, "orders") == 1
+
+
+async def test_they_go_in_the_order_in_which_they_were_recorded_and_each_once(
+    engine: AsyncEngine, kafka: str, bury: Bury, read_all: ReadAll, origin: str
+) -> None:
+    ids = [await bury(payload=b"%d" % n) for n in range(3)]
+    await replay(engine, kafka, [*reversed(ids), ids[0]], KIM)
+    assert [record.value for record in await read_all(origin)] == [b"0", b"1", b"2"]
+
+
+async def test_two_operators_at_once_publish_it_once(
+    engine: AsyncEngine, kafka: str, bury: Bury, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = await bury()
+    sent: list[str] = []
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    async def send(_producer: object, topic: str, *_: object) -> None:
+        sent.append(topic)
+
+        async def the_other_is_here() -> bool:
+            async with engine.connect() as connection:
+                return len(sent) > 1 or (await connection.execute(waits)).scalar_one() > 0
+
+        await until(the_other_is_here)
+
+    monkeypatch.setattr("lethe_outbox.deciding.DeadLetterProducer.send", send)
+    both = await asyncio.gather(*(replay(engine, kafka, [letter], KIM) for _ in range(2)))
+    assert len(sent) == 1
+    assert sorted(fates[letter] for fates in both) == [Fate.REPLAYED, Fate.REPLAYED_BEFORE]
 
 
 async def test_no_more_are_sent_than_the_rate_lets_through(
