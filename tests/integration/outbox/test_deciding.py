@@ -130,6 +130,8 @@ async def test_who_decided_what_when_and_why_is_kept(
     async with engine.connect() as connection:
         (replayed,) = await decisions(connection, back)
         (discarded,) = await decisions(connection, junk)
+        changed = list((await connection.execute(select(TABLE.c.state_changed_at))).scalars())
+    assert all(moment > before for moment in changed), changed
     assert (replayed.decision, replayed.decided_by, replayed.reason) == ("replayed", "Kim", None)
     assert (discarded.decision, discarded.decided_by) == ("discarded", "Lee")
     assert discarded.reason == "test traffic"
