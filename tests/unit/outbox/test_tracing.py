@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
-from lethe_outbox import Message, PoisonError, Record, tracing
+from lethe_outbox import Message, PoisonError, Record, otel, tracing
 from lethe_outbox.message import pack_headers
 from lethe_outbox.otel import MOST_LINKS
 from lethe_outbox.testing import (
@@ -162,15 +162,20 @@ def test_a_published_batch_is_a_span_linked_to_its_rows(
 
 
 def test_a_span_links_to_so_many_and_no_more(
-    tracer: Tracer, exporter: InMemorySpanExporter
+    tracer: Tracer, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert SpanLimits().max_links == MOST_LINKS, "what OpenTelemetry keeps"
+    # It would throw away the first ones.
+    monkeypatch.setattr(otel, "MOST_LINKS", 3)
+
     def header(number: int) -> tuple[str, bytes]:
         return "traceparent", f"00-{1:032x}-{number + 1:016x}-01".encode()
 
-    rows = [(pack_headers(order("k", header(n))),) for n in range(MOST_LINKS + 10)]
+    rows = [(pack_headers(order("k", header(n))),) for n in range(5)]
     tracing.published(TOPIC, 0, rows, 0, 0.1)
     del tracer
-    assert len(only(exporter, f"send {TOPIC}").links) == MOST_LINKS
+    links = only(exporter, f"send {TOPIC}").links
+    assert [link.context.span_id for link in links] == [1, 2, 3]
 
 
 def test_an_installation_without_opentelemetry_is_told_from_a_broken_one(

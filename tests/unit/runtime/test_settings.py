@@ -65,12 +65,16 @@ def test_tells_every_error_at_once_and_no_value(monkeypatch: pytest.MonkeyPatch)
         assert value not in str(caught.value)
 
 
-def test_an_unknown_variable_alone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unknown", ["LETHE_ZZZ", "lethe_zzz"])
+def test_an_unknown_variable_alone_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, unknown: str
+) -> None:
     monkeypatch.setenv("LETHE_SAMPLE_DATABASE_URL", URL)
-    monkeypatch.setenv("LETHE_SAMPLE_HTTP_PORT", "8099")
-    monkeypatch.setenv("LETHE_ZZZ", "1")
+    monkeypatch.setenv("lethe_sample_http_port", "8099")
+    assert load(Sample).http_port == 8099
+    monkeypatch.setenv(unknown, "1")
 
-    with pytest.raises(SettingsError, match=r"LETHE_ZZZ: is not a known variable$"):
+    with pytest.raises(SettingsError, match=rf"{unknown}: is not a known variable$"):
         load(Sample)
 
 
