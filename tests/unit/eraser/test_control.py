@@ -143,6 +143,12 @@ def test_a_redrive_is_answered_with_a_snapshot_and_changes_nothing_else() -> Non
     assert decision.person.jobs[0].requests[uuid(1)].attempt == 3
 
 
+def test_an_attempt_that_comes_late_does_not_bring_back_an_earlier_one() -> None:
+    person = apply(requested(1), requested(1, attempt=3), requested(1, attempt=2))
+    [job] = person.jobs
+    assert job.requests[uuid(1)].attempt == 3
+
+
 def test_a_redrive_of_a_blocked_job_names_its_reasons() -> None:
     [job] = started(apply(requested(1))).jobs
     ended = Job(**{**_fields(job.to(JobState.ERASED)), "reasons": {BlockReason.UNCOVERED: 2}})
@@ -183,6 +189,11 @@ def test_a_hold_stops_a_job_and_the_last_release_lets_it_go_on_where_it_was() ->
     assert person.jobs[0].state is JobState.HELD
     person = apply(released(8), person=person)
     assert person.jobs[0].state is JobState.RUNNING
+
+
+def test_a_hold_that_comes_twice_is_said_once() -> None:
+    person = apply(requested(1), held(1))
+    assert told(held(1), person=person) == Decision(person)
 
 
 def test_a_hold_covers_requests_that_come_later() -> None:
