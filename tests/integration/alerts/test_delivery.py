@@ -39,6 +39,21 @@ class Watched:
         found = _get(f"{self._alertmanager}/api/v2/alerts?{query}")
         return list(json.loads(found)) if found else []
 
+    def tell(self, *alerts: dict[str, str]) -> bool:
+        """Tell Alertmanager of alerts with these labels, as Prometheus does; False: not heard."""
+        body = json.dumps([{"labels": labels} for labels in alerts]).encode()
+        url, kind = f"{self._alertmanager}/api/v2/alerts", {"Content-Type": "application/json"}
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, body, kind), timeout=5).close()  # noqa: S310 - our own http URL
+        except OSError:
+            return False
+        return True
+
+    def silenced(self, name: str) -> bool:
+        """Say whether the alert is there and silenced by another."""
+        query = urllib.parse.urlencode({"filter": f'alertname="{name}"', "active": "false"})
+        return _get(f"{self._alertmanager}/api/v2/alerts?{query}").strip() not in {"", "[]"}
+
     def failed_notifications(self) -> list[str]:
         """Give the samples of Alertmanager's own metric that NotificationsFailing reads."""
         wanted = "alertmanager_notifications_failed_total{"
@@ -135,3 +150,35 @@ def test_a_row_that_nothing_took_reaches_the_pager_with_its_runbook(watched: Wat
 
     watched.metrics.rows.labels("intake", "dlt_failed").set(0)
     until_sync(lambda: not watched.alerts("OutboxDltFailed"), what="the end", within=60)
+
+
+STANDS_STILL = ("EraserStalled", "EraserS3Failing")
+
+
+def _told(watched: Watched, *causes: dict[str, str]) -> None:
+    alerts = [*causes, *({"alertname": name} for name in (*STANDS_STILL, "OutboxStalled"))]
+    until_sync(lambda: watched.tell(*alerts), what="Alertmanager", within=60)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        {"alertname": "EraserCircuitOpen", "dependency": "s3 eu-west-1"},
+        {"alertname": "CatalogRefused"},
+    ],
+    ids=["S3 is away", "the catalog does not fit"],
+)
+def test_that_nobody_is_erased_is_silent_where_its_cause_has_paged(
+    watched: Watched, cause: dict[str, str]
+) -> None:
+    _told(watched, cause)
+    until_sync(lambda: all(map(watched.silenced, STANDS_STILL)), what="silence", within=60)
+
+
+def test_a_cdn_that_is_away_silences_nothing_of_s3(watched: Watched) -> None:
+    cdn = {"alertname": "EraserCircuitOpen", "dependency": "cdn"}
+    _told(watched, cdn, {"alertname": "RelayPaused"})
+    # What silences is heard in order, so the CDN's was heard as well.
+    until_sync(lambda: watched.silenced("OutboxStalled"), what="silence", within=60)
+    assert not any(map(watched.silenced, STANDS_STILL))
+    assert all(map(watched.alerts, STANDS_STILL))

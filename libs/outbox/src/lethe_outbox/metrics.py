@@ -107,6 +107,16 @@ class RelayMetrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
         )
 
+    def count_published(self, outbox: str, topic: str, records: int) -> None:
+        """Count records that Kafka acknowledged.
+
+        The refused ones of that topic are shown from 0 on: the first would be the birth of its
+        series otherwise, and no increase.
+        """
+        self.published.labels(outbox, topic).inc(records)
+        self.dead_lettered.labels(outbox, topic)
+        self.dlt_failed.labels(outbox, topic)
+
 
 class ConsumerMetrics:
     """What consumer runners expose; one per process."""

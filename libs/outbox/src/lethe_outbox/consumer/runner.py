@@ -145,6 +145,9 @@ class ConsumerRunner:
             on_state=on_state,
             on_rebalance=self._rebalanced,
         )
+        for topic in topics:
+            # From 0 on: a topic's first dead letter would be the birth of its series, no increase.
+            metrics.records.labels(group=group, topic=topic, outcome="dead_lettered")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; finish the batch at hand and commit its offsets.

@@ -237,7 +237,7 @@ class LanePublisher:
     def _arrived(self, batch: Batch, since: float) -> None:
         outlet = self._outlet
         outlet.acknowledger.delivered(self._lane, batch.rows)
-        outlet.metrics.published.labels(outlet.outbox, batch.topic).inc(len(batch.rows))
+        outlet.metrics.count_published(outlet.outbox, batch.topic, len(batch.rows))
         seconds = time.monotonic() - since
         outlet.metrics.publish_seconds.labels(outlet.outbox).observe(seconds)
         tracing.published(batch.topic, batch.partition, batch.rows, HEADERS_AT, seconds)
