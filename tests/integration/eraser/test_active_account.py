@@ -149,16 +149,21 @@ async def test_a_batch_that_was_begun_before_leaves_the_block_the_last_word(shop
         await shop.sketch(number)
     await shop.accept(shop.requested())
     eraser = shop.eraser(batch_rows=1)
-    real = eraser.batches.delete
+    intend, real = eraser.batches.intend, eraser.batches.delete
+
+    async def intended(*args: Any) -> Any:
+        begun = await intend(*args)
+        # Before the next batch can begin, which it may while S3 works on this one.
+        await account(shop, "active", LATER)
+        return begun
 
     async def delete(intent: Any) -> Any:
-        # As if the next batch began while S3 works on this one.
-        await account(shop, "active", LATER)
         async with shop.engine.begin() as connection:
             [job] = (await jobs_of(shop)).values()
             assert await eraser.batches._fence.begin(connection, job) is None
         return await real(intent)
 
+    put_in(eraser.batches, "intend", intended)
     put_in(eraser.batches, "delete", delete)
     await eraser.until_idle()
     assert await shop.state() == "blocked"
@@ -226,6 +231,10 @@ async def test_the_earliest_request_that_is_not_withdrawn_counts(shop: World) ->
         (
             "alter table public.account alter column opened_at type timestamp",
             "opened_at is timestamp without time zone",
+        ),
+        (
+            "alter table public.account alter column client_key type uuid using gen_random_uuid()",
+            "client_key is uuid; an account id is compared as text",
         ),
     ],
 )

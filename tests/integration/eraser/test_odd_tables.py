@@ -1,6 +1,7 @@
 """Tables as products have them: what `scaffold` prints of each loads and fits, or is refused."""
 
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
@@ -230,6 +231,29 @@ async def test_what_erasing_would_fail_at_or_do_to_others_refuses(
     says = await refused(odd, catalog)
     for one, expected in zip(says, FOUND_OUT, strict=True):
         assert one.startswith(expected)
+
+
+async def test_a_client_key_and_a_request_type_that_are_no_text_refuse(
+    world: World, tmp_path: Path
+) -> None:
+    """Every job would fail over them: PostgreSQL compares a uuid or an enum with no text."""
+    for change in (
+        "create type public.kind as enum ('sketch')",
+        "alter table public.client_old alter client_key type uuid using gen_random_uuid()",
+        "alter table public.client_old alter type type public.kind using 'sketch'",
+    ):
+        await world.write(change)
+    nobody = str(UUID(int=0))
+    feature = "request_id: feature_id\n    mask: {client_key: "
+    catalog = make_catalog(tmp_path, world.buckets, {f"{feature}erased": f"{feature}{nobody}"})
+    assert await refused(world, catalog) == [
+        "public.client_old.client_key: is uuid; a client key is compared as text",
+        "public.client_old.type: is kind; a request type is compared as text",
+    ]
+    for column, kind in (("client_key", "character(40)"), ("type", "name")):
+        await world.write(f"alter table public.client_old alter {column} type {kind}")
+    async with world.engine.connect() as connection:
+        await check(connection, world.catalog)
 
 
 FOUND_OUT = (

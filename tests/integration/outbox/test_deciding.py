@@ -240,7 +240,7 @@ async def test_two_operators_at_once_publish_it_once(
 
         await until(the_other_is_here)
 
-    monkeypatch.setattr("lethe_outbox.deciding.DeadLetterProducer.send", send)
+    monkeypatch.setattr("lethe_outbox.dead_letters.deciding.DeadLetterProducer.send", send)
     both = await asyncio.gather(*(replay(engine, kafka, [letter], KIM) for _ in range(2)))
     assert len(sent) == 1
     assert sorted(fates[letter] for fates in both) == [Fate.REPLAYED, Fate.REPLAYED_BEFORE]

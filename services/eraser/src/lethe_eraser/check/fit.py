@@ -30,8 +30,10 @@ KEY_PARTS: Final = WHOLE_NUMBERS | {
 }
 """Types that a part of a client table's key may have: a cursor holds them without loss."""
 
+TEXT: Final = "S"
+"""PostgreSQL's category of what is compared with a text as it is."""
+
 _LISTED: Final = ", ".join(sorted(KEY_PARTS))
-_STRING: Final = "S"
 
 
 async def misfits(
@@ -134,12 +136,11 @@ def _of_types(catalog: Catalog, live: Mapping[Place, TableColumns]) -> Iterator[
             column = live[table.schema, table.name][name]
             if column.base_type not in types:
                 yield f"{table}.{name}: is {column.type_name}; {must}"
-    texts = {
-        (c.table, name) for c in catalog.client_tables for name in (c.client_key, c.request_type)
-    }
-    if (account := catalog.active_account) is not None:
-        texts.add((account.table, account.subject))
-    for table, name in sorted(texts, key=str):
-        column = live[table.schema, table.name][name]
-        if column.category != _STRING:
-            yield f"{table}.{name}: is {column.type_name}; client keys and request types are text"
+    for client in catalog.client_tables:
+        for name, what in (
+            (client.client_key, "client key"),
+            (client.request_type, "request type"),
+        ):
+            column = live[client.table.schema, client.table.name][name]
+            if column.category != TEXT:
+                yield f"{client.table}.{name}: is {column.type_name}; a {what} is compared as text"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lethe_eraser.catalog import ActiveAccount, Catalog, CatalogError, Mask, TableName, did_you_mean
-from lethe_eraser.check.fit import misfits
+from lethe_eraser.check.fit import TEXT, misfits
 from lethe_eraser.check.relations import no_tables
 from lethe_eraser.storage.accounts import asked_by_index
 from lethe_eraser.storage.look_ups import unproven
@@ -126,13 +126,16 @@ async def _account_problems(
     """Whether it can be asked at every batch if somebody is a customer."""
     if account is None:
         return []
-    found = live[account.table.schema, account.table.name][account.opened_at]
+    columns = live[account.table.schema, account.table.name]
+    found = columns[account.opened_at]
     why = None
     if not found.type_name.endswith("with time zone"):
         why = (
             f"{account.opened_at} is {found.type_name}; what is compared with the moment of a"
             " request must be timestamp with time zone"
         )
+    elif (subject := columns[account.subject]).category != TEXT:
+        why = f"{account.subject} is {subject.type_name}; an account id is compared as text"
     elif not await asked_by_index(connection, account):
         why = (
             "no index serves the question for one person;"
