@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from lethe_outbox.relay.horizon import Horizon, Look
-from lethe_outbox.relay.lane import Fetched, Lane, Lease
+from lethe_outbox.relay.lane import Fetched, Lane, Lease, Row
 
 BUCKETS = (0, 16)
 KEYS = ("a0", "b0", "a16")
@@ -323,6 +323,25 @@ def test_a_held_key_keeps_the_low_water_mark_below_its_dead_row() -> None:
     lane.held = {0: 20}
     lane.raise_low_waters()
     assert lane.buckets[0].low_water == 19
+
+
+def test_what_is_marked_and_not_forgotten_yet_survives_a_reset() -> None:
+    """A fetch that is on its way may still see it as pending."""
+    lane = Lane.claimed(0, [Lease(0, 1, 0, 0)], 0.0, 2)
+    lane.taken, lane.acknowledged = {5, 6, 7}, [5]
+    lane.reset({6})
+    assert (lane.taken, lane.unacknowledged) == ({5, 6}, 1)
+
+
+def test_marks_and_holds_only_go_down_when_others_say_so() -> None:
+    lane = Lane.claimed(0, [Lease(0, 1, 10, 0)], 0.0, 2)
+    lane.rewound(0, 12, 1)
+    assert lane.buckets[0].low_water == 10
+    lane.go_back(3)
+    assert lane.buckets[0].cursor == 10
+    for number in (8, 9):
+        lane.hold(Row(number, 0, 0, b"t", b"k", b"", b""))
+    assert lane.held == {0: 8}
 
 
 def test_the_next_limit_follows_the_size_of_the_rows() -> None:

@@ -6,7 +6,6 @@ committed, so the first appearance of a key's events is in their order whatever 
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -94,8 +93,7 @@ class LanePublisher:
     async def run(self) -> None:
         """Publish until an empty chunk comes.
 
-        Cancelled, what is on its way may still arrive, and is then acknowledged; what waits to be
-        sent is not, because another relay may own the lane before the lease would have ended.
+        Cancelled, what is on its way may still arrive, and is then acknowledged; nothing leaves.
 
         Raises:
             LaneLostError: the lane belongs to another relay by now.
@@ -106,7 +104,8 @@ class LanePublisher:
             while await self._take_one():
                 pass
         finally:
-            self._lane.deadline = -math.inf
+            # Another relay may own the lane before the lease would have ended.
+            self._lane.deadline = 0.0
             for flight in self._flying:
                 flight.sent.add_done_callback(partial(self._arrived_late, flight))
 
