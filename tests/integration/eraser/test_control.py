@@ -291,6 +291,18 @@ async def test_a_word_of_intake_ends_no_pause(world: World) -> None:
     assert await world.state() == "accepted"
 
 
+async def test_a_window_that_was_widened_is_open_for_who_was_told_to_wait(world: World) -> None:
+    world.window = Window.parse("01:00-05:00", "UTC")
+    world.clock.now = world.clock.now.replace(hour=12)
+    await world.sketch(1)
+    await world.accept(world.requested())
+    await world.write("update lethe.job set not_before = now() + interval '1 day'")
+    await world.eraser().until_idle()
+    assert await world.state() == "accepted"
+    world.window = Window.parse("always", "UTC")
+    assert await to_the_end(world, world.eraser()) == "verified"
+
+
 async def test_nothing_is_erased_outside_the_window_and_it_stops_at_a_batch(world: World) -> None:
     for number in range(4):
         await world.sketch(number)
@@ -303,8 +315,7 @@ async def test_nothing_is_erased_outside_the_window_and_it_stops_at_a_batch(worl
     await eraser.until_idle()
     assert await world.names() == ["accepted"]
 
-    await world.write("update lethe.job set not_before = now()")  # tonight has come
-    world.clock.now = world.clock.now.replace(hour=19)
+    world.clock.now = world.clock.now.replace(hour=19)  # tonight has come
 
     async def five_o_clock() -> None:
         await until_begun(world, 3)

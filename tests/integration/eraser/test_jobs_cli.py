@@ -396,7 +396,6 @@ async def test_a_retry_waits_for_the_window_though_the_job_was_run_by_day_before
     world.clock.now = datetime(2026, 11, 20, 12, tzinfo=UTC)
     await world.sketch(1, url="https://old.test.example/1.png")
     await world.accept(world.requested())
-    await world.write("update lethe.job set not_before = now()")
     id_ = await job_id(world)
     assert (await lethe_eraser("run-now", id_, "--confirm")).exit_code == 0
     assert await to_the_end(world, world.eraser()) == "blocked"

@@ -116,7 +116,6 @@ async def test_a_stop_does_not_wait_for_the_budget(
     world.window = Window.parse("01:00-05:00", "UTC")
     world.clock.now = world.clock.now.replace(hour=4)
     await world.accept(world.requested())
-    await world.write("update lethe.job set not_before = now()")
     stop = asyncio.Event()
     time.on_sleep = lambda: end(world, stop)
     eraser = world.eraser(batch_rows=1, budget=time.budget(rate=0.001))

@@ -34,7 +34,6 @@ async def test_what_was_begun_is_finished_and_nothing_more_begins(world: World, 
     world.window = Window.parse("01:00-05:00", "UTC")
     world.clock.now = world.clock.now.replace(hour=4)
     await world.accept(world.requested())
-    await world.write("update lethe.job set not_before = now()")
     eraser = world.eraser(batch_rows=1)
     inside, go_on = asyncio.Event(), asyncio.Event()
     real = eraser.batches.delete

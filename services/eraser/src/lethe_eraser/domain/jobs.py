@@ -106,6 +106,7 @@ class Job:
     subject: str | None
     """The person as ciphertext; gone once the job is verified or withdrawn."""
     not_before: datetime
+    """When the window was to open next as the job was accepted. It runs whenever that is open."""
     created_at: datetime
     held_from: JobState | None = None
     scanning: bool = False
