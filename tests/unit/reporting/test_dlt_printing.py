@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from aiokafka.errors import MessageSizeTooLargeError
 from rich.console import Console
 
 from lethe_outbox import Fate
@@ -87,9 +88,9 @@ def test_the_one_that_stops_those_behind_it_is_named(
         with Progress(ids, "replayed") as progress:
             for one in ids[:dealt_with]:
                 progress.told(one, Fate.REPLAYED)
-            raise ConnectionError
+            raise MessageSizeTooLargeError
 
-    with pytest.raises(ConnectionError):
+    with pytest.raises(MessageSizeTooLargeError):
         stopped()
     said = capsys.readouterr().err
     assert f"{dealt_with} of 3 were dealt with before; the next one is {ids[dealt_with]}\n" in said

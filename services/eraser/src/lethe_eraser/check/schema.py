@@ -84,6 +84,8 @@ async def check_schema(connection: AsyncConnection, catalog: Catalog) -> tuple[s
 async def unclaimed_tables(connection: AsyncConnection, catalog: Catalog) -> list[NamedColumn]:
     """Find tables that nobody claims and that have a column named as a client key is."""
     names = {client.client_key for client in catalog.client_tables}
+    if not names:
+        return []
     known = {table for table, _, _ in _claims(catalog)} | set(catalog.ignored_tables)
     found = await columns_named(connection, names, without_schema=SCHEMA)
     return [one for one in found if TableName(one.schema, one.table) not in known]

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import typer
+from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -201,7 +202,8 @@ class Progress:
     ) -> None:
         if self._tty:
             self._bar.stop()
-        if error is not None and self._count < self._total:
+        begun = self._count or isinstance(error, KafkaError)
+        if error is not None and begun and self._count < self._total:
             # Whatever the next one is refused for, those behind it wait for it.
             told = f"{self._count} of {self._total} were dealt with before"
             typer.echo(f"{told}; the next one is {self._chosen[self._count]}", err=True)
