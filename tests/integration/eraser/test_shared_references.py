@@ -348,41 +348,59 @@ async def test_a_key_that_no_text_of_the_database_holds_is_named_by_no_row(
 
 
 class Keeps:
-    """S3, which lets one object stay."""
+    """S3, which lets one object stay: refuses it, fails over it, or says that it is gone."""
 
-    def __init__(self, store: ObjectStore, *, fails: bool) -> None:
+    def __init__(self, store: ObjectStore, how: str, key: str) -> None:
         self._store = store
-        self._fails = fails
+        self._how = how
+        self._key = key
 
     async def delete(self, refs: Sequence[ObjectRef], held: Any = None) -> Deletion:
-        kept = {ref for ref in refs if ref.key == PICTURE}
-        if kept and self._fails:
+        kept = {ref for ref in refs if ref.key == self._key}
+        if kept and self._how == "fails":
             raise RuntimeError
         done = await self._store.delete([ref for ref in refs if ref not in kept], held)
+        if self._how == "lies":
+            return replace(done, gone=done.gone | kept)
         return replace(done, failed=dict.fromkeys(kept, "AccessDenied"))
+
+    async def remaining(self, refs: Sequence[ObjectRef]) -> frozenset[ObjectRef]:
+        if self._how == "lies":
+            raise RuntimeError
+        return await self._store.remaining(refs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
 
-@pytest.mark.parametrize("ended", ["blocked", "failed"])
+RESULT: Final = f"public/{SUBJECT}-1.png"
+
+
+@pytest.mark.parametrize(
+    ("how", "home", "key", "ended"),
+    [
+        ("refuses", "uploads", PICTURE, "blocked"),
+        ("fails", "uploads", PICTURE, "failed"),
+        ("lies", "results", RESULT, "failed"),
+    ],
+)
 async def test_an_object_that_an_earlier_job_left_keeps_the_next_one_from_verified(
-    counted: World, ended: str
+    counted: World, how: str, home: str, key: str, ended: str
 ) -> None:
     """No row leads to it any more, so only the earlier job can let it go."""
-    await counted.sketch(1, option=option(counted))
+    await counted.sketch(1, option=option(counted) if key == PICTURE else {})
     await counted.accept(counted.requested())
-    keeps = Keeps(counted.store, fails=ended == "failed")
+    keeps = Keeps(counted.store, how, key)
     assert await to_the_end(counted, counted.eraser(objects=keeps)) == ended
     await counted.accept(counted.requested())
     assert await to_the_end(counted, counted.eraser()) == "blocked"
     reasons = "select reasons from lethe.job order by job_id desc limit 1"
     assert await counted.value(reasons) == {"object_not_deleted": 1}
-    assert PICTURE in counted.keys("uploads")
+    assert key in counted.keys(home)
 
     for left in await counted.rows("select job_id from lethe.job order by 1"):
         async with counted.engine.begin() as connection:
             await operations.retry(connection, Announcer(Outbox("lethe")), left.job_id)
         await to_the_end(counted, counted.eraser())
     assert await states(counted) == ["verified", "verified"]
-    assert PICTURE not in counted.keys("uploads")
+    assert key not in counted.keys(home)

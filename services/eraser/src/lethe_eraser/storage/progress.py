@@ -14,11 +14,14 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Text,
+    and_,
     case,
+    cast,
     delete,
     func,
     literal,
     null,
+    or_,
     select,
     union_all,
     update,
@@ -210,14 +213,20 @@ async def record_left_by_others(connection: AsyncConnection, of: Job) -> None:
         row.kind == "object",
         row.batch.is_not(None),
     )
-    # A failed job may not even have tried.
+    # What is not masked is named by a row, but for what goes with the last row that named it. Of
+    # the rest a failed job has proven nothing.
+    failed = others.where(job.c.state == JobState.FAILED)
+    unproven = or_(
+        and_(journal.c.source == OBJECTS_ONLY, ~journal.c.masked),
+        and_(journal.c.job_id.in_(failed), journal.c.masked),
+    )
     begun = select(
         literal("journal"),
-        func.concat_ws("/", journal.c.job_id, journal.c.batch),
+        cast(journal.c.job_id, Text),
         journal.c.request_type,
         literal(str(BlockReason.OBJECT_NOT_DELETED)),
         null(),
-    ).where(journal.c.job_id.in_(others), journal.c.source == OBJECTS_ONLY, ~journal.c.masked)
+    ).where(journal.c.job_id.in_(others), unproven)
     left = union_all(refused, begun).subquery()
     await connection.execute(
         insert(blocked_row)
