@@ -181,8 +181,9 @@ class Producer:
 
     async def _send_in_time(self, node: int, batches: Mapping[Any, Any]) -> None:
         """Send what may still leave: this process may have been frozen since it was handed over."""
-        # Else aiokafka would connect between the question and the request.
-        await self._kafka.client.ready(node)
+        if any(map(self._in_time, batches.values())):
+            # Else aiokafka would connect between the question and the request.
+            await self._kafka.client.ready(node)
         late = {place: batch for place, batch in batches.items() if not self._in_time(batch)}
         sender = self._kafka._sender  # noqa: SLF001 - see above
         for place, batch in late.items():
