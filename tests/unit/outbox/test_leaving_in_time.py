@@ -1,8 +1,10 @@
 """What is asked before a request leaves for a broker."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 from aiokafka.structs import TopicPartition
 
@@ -56,3 +58,28 @@ async def test_what_is_late_already_connects_to_nobody() -> None:
     assert nodes == []
     assert len(await left([True], connected)) == 1
     assert nodes == [1]
+
+
+async def test_what_an_ending_producer_connects_anew_is_closed() -> None:
+    """aiokafka's sender awaits its requests when it is cancelled, and they connect."""
+    connected = ["before"]
+
+    async def close() -> None:
+        connected.clear()
+
+    async def send() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            connected.append("meanwhile")
+
+    sending = asyncio.create_task(send())
+    await asyncio.sleep(0)
+    accumulator = Mock(_batches={}, _pending_batches=set())
+    sender = SimpleNamespace(_send_produce_req=None, sender_task=sending)
+    kafka: Any = SimpleNamespace(
+        _sender=sender, client=SimpleNamespace(close=close), _message_accumulator=accumulator
+    )
+    await Producer(kafka, RelaySettings()).abort()
+    assert sending.done()
+    assert connected == []

@@ -234,6 +234,8 @@ class Producer:
         while sender is not None and not sender.done():
             sender.cancel()
             await asyncio.wait({sender}, timeout=0.5)
+        # The requests it awaited may have connected anew.
+        await self._kafka.client.close()
         accumulator = self._kafka._message_accumulator  # noqa: SLF001 - see above
         waiting = [batch for queue in accumulator._batches.values() for batch in queue]  # noqa: SLF001 - see above
         batches = [*waiting, *accumulator._pending_batches]  # noqa: SLF001 - see above
