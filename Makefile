@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 BOOTSTRAP := @sandbox/bootstrap.sh
 BIN := .venv/bin
-# Each has servers of its own; .ci/run takes two.
+# Each has servers of its own. Two cores are busy with one; more cores may take as many.
 WORKERS ?= 0
 
 help: ## This list
