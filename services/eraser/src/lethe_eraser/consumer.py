@@ -26,8 +26,7 @@ from lethe_eraser.storage import control, people
 from lethe_eraser.storage.control import SetAside
 from lethe_eraser.storage.events import Announcer
 from lethe_eraser.window import Window
-from lethe_outbox import PoisonError, Record, bucket_of
-from lethe_outbox.consumer.quarantine import DeadRecord
+from lethe_outbox import DeadRecord, PoisonError, Record, bucket_of
 
 GROUP: Final = "lethe-eraser"
 TOPICS: Final = (REQUESTS,)

@@ -50,12 +50,13 @@ from lethe_outbox import (
     ConsumerMetrics,
     ConsumerRunner,
     Inbox,
+    InboxKeeper,
+    KeeperSettings,
     Outbox,
+    TopicSettingsProbe,
     TopicsProbe,
     WakeUp,
 )
-from lethe_outbox.consumer.inbox_keeper import InboxKeeper, KeeperSettings
-from lethe_outbox.kafka.topic_settings import TopicSettingsProbe
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_runtime.database import DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness

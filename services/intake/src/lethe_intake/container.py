@@ -24,9 +24,17 @@ from lethe_intake.sample import Sampler
 from lethe_intake.settings import IntakeSettings
 from lethe_intake.storage import MIGRATIONS, VERSION_TABLE, IntakeStorage
 from lethe_intake.watermark import Watermarks
-from lethe_outbox import ConsumerMetrics, ConsumerRunner, Inbox, Outbox, TopicsProbe, WakeUp
-from lethe_outbox.consumer.inbox_keeper import InboxKeeper, KeeperSettings
-from lethe_outbox.kafka.topic_settings import TopicSettingsProbe
+from lethe_outbox import (
+    ConsumerMetrics,
+    ConsumerRunner,
+    Inbox,
+    InboxKeeper,
+    KeeperSettings,
+    Outbox,
+    TopicSettingsProbe,
+    TopicsProbe,
+    WakeUp,
+)
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_runtime.database import SCHEMA, DatabaseProbe, create_engine
 from lethe_runtime.health import Readiness

@@ -10,9 +10,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from lethe_contracts.topics import REQUESTS
-from lethe_outbox import RelayMetrics, TopicsProbe
-from lethe_outbox.relay import Relay
-from lethe_outbox.relay import RelaySettings as LibrarySettings
+from lethe_outbox import Relay, RelayMetrics, TopicsProbe
+from lethe_outbox import RelaySettings as LibrarySettings
 from lethe_relay.settings import RelaySettings
 from lethe_relay.topics import AGREED
 from lethe_runtime.database import SCHEMA

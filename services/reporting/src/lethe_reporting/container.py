@@ -16,9 +16,16 @@ from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lethe_contracts.topics import PARTITIONS, TOPICS
-from lethe_outbox import ConsumerMetrics, ConsumerRunner, DeadLetterReader, Inbox, TopicsProbe
-from lethe_outbox.consumer.inbox_keeper import InboxKeeper, KeeperSettings
-from lethe_outbox.kafka.topic_settings import TopicSettingsProbe
+from lethe_outbox import (
+    ConsumerMetrics,
+    ConsumerRunner,
+    DeadLetterReader,
+    Inbox,
+    InboxKeeper,
+    KeeperSettings,
+    TopicSettingsProbe,
+    TopicsProbe,
+)
 from lethe_outbox.redis_fast_path import RedisFastPath
 from lethe_reporting.api import create_app
 from lethe_reporting.consumer import DEAD_LETTER_GROUP, GROUP, Projector

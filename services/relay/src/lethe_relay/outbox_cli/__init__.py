@@ -16,18 +16,20 @@ import typer
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lethe_outbox.errors import ReorderError, RowGoneError
-from lethe_outbox.operations.listing import UNSENT, OutboxRow, Wanted, WholeRow, row, rows
-from lethe_outbox.operations.measuring import figures
-from lethe_outbox.operations.purging import Approval, purge, purgeable
-from lethe_outbox.operations.requeuing import (
-    count_failed,
-    failed_pages,
-    not_to_requeue,
+from lethe_outbox import (
+    Approval,
+    OutboxRow,
+    WholeRow,
+    figures,
+    purge,
+    purgeable,
     refused,
     requeue,
     status,
 )
+from lethe_outbox.errors import ReorderError, RowGoneError
+from lethe_outbox.operations.listing import UNSENT, Wanted, row, rows
+from lethe_outbox.operations.requeuing import count_failed, failed_pages, not_to_requeue
 from lethe_outbox.plain_sql import ALL_PARTS, schema_sql
 from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli.asking import (

@@ -10,10 +10,8 @@ from uuid import UUID
 from rich.table import Table
 from rich.text import Text
 
+from lethe_outbox import Figures, OutboxRow, OutboxStatus, RefusedRow, WholeRow
 from lethe_outbox.message import BUCKETS
-from lethe_outbox.operations.listing import OutboxRow, WholeRow
-from lethe_outbox.operations.measuring import Figures
-from lethe_outbox.operations.requeuing import OutboxStatus, RefusedRow
 from lethe_outbox.schema import Status
 from lethe_relay.outbox_cli.asking import Name
 
