@@ -204,7 +204,7 @@ class BucketEntry(Entry):
     replicas: tuple[BucketName, ...] = Field(
         (),
         description="listed buckets that S3 replicates this one's objects to; a row that names"
-        " an object there names it here",
+        " an object there names it here, and is blocked where several are replicated there",
     )
 
     @model_validator(mode="after")
